@@ -1,0 +1,1 @@
+//! The running of a job as actix actors.

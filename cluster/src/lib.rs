@@ -1,0 +1,1 @@
+//! Many machines: the home of JobManager, TaskManager, REST and dashboard.

@@ -1,0 +1,1 @@
+//! Sources and sinks against the traits of `tidegate-engine`.

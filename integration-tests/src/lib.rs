@@ -1,0 +1,1 @@
+//! Whole jobs, whole processes, real data: see `tests/`.

@@ -1,0 +1,1 @@
+//! Tidegate: a stream-processing engine built from actors.
