@@ -28,7 +28,7 @@ pub fn render_prometheus(samples: &[MetricSample]) -> String {
     for sample in samples {
         let kind = kind_of(&sample.value);
         let mut name = family_name(sample);
-        while families.get(&name).is_some_and(|f| f.kind != kind) {
+        while is_taken(&families, &name, kind) {
             name = format!("{name}_{kind}");
         }
         let family = families.entry(name).or_insert_with(|| Family {
@@ -44,6 +44,21 @@ pub fn render_prometheus(samples: &[MetricSample]) -> String {
         write_family(&mut out, name, family);
     }
     out
+}
+
+/// Whether a family `name` of this kind would clash with one that is there: with another kind under
+/// its name, or through the `_sum` and `_count` series that a summary brings along.
+fn is_taken(families: &BTreeMap<String, Family>, name: &str, kind: &str) -> bool {
+    const PARTS: [&str; 2] = ["_sum", "_count"];
+    if let Some(family) = families.get(name) {
+        return family.kind != kind;
+    }
+    let is_part = |suffix: &&str| {
+        let whole = name.strip_suffix(*suffix).and_then(|n| families.get(n));
+        whole.is_some_and(|f| f.kind == "summary")
+    };
+    let part_exists = |suffix: &&str| families.contains_key(&format!("{name}{suffix}"));
+    PARTS.iter().any(is_part) || (kind == "summary" && PARTS.iter().any(part_exists))
 }
 
 fn kind_of(value: &MetricValue) -> &'static str {
@@ -235,6 +250,29 @@ tidegate_processing_latency_count 1
             text.contains(r#"{label_1st="2",label_quantile="1",quantile="0.5"} 1"#),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_parts_of_a_summary_are_not_doubled() {
+        let registry = MetricRegistry::new();
+        registry.root().histogram("x").record(1);
+        registry.root().gauge("x.sum").set(1.0);
+        registry.root().gauge("y.count").set(1.0);
+        registry
+            .root()
+            .add_label("z", 1)
+            .histogram("y.count")
+            .record(1);
+        registry.root().gauge("a.sum").set(1.0);
+        registry.root().add_group("b").histogram("a").record(1);
+        registry.root().gauge("b_a_count").set(1.0);
+        let text = render_prometheus(&registry.snapshot(0));
+        for series in ["x_sum", "y_count", "b_a_count"] {
+            let plain = format!("\ntidegate_{series} ");
+            assert_eq!(text.matches(&plain).count(), 1, "{series} in {text}");
+        }
+        assert!(text.contains("\ntidegate_x_sum_gauge 1\n"), "{text}");
+        assert!(text.contains("\ntidegate_b_a_summary_count 1\n"), "{text}");
     }
 
     proptest! {
