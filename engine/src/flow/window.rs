@@ -121,6 +121,8 @@ mod tests {
         w.on_processed(1);
         assert_eq!(w.take_return(false, 0), Some(500));
         assert_eq!((w.outstanding(), w.window()), (1000, 1000));
+        w.on_processed(499);
+        assert_eq!(w.take_return(false, 0), None, "the count starts anew");
     }
 
     #[test]
