@@ -1,0 +1,44 @@
+//! Memory with a hard budget, kept apart from the general allocator's busy path.
+//!
+//! Batches, network frames and state buffers come and go all the time. Taken from the general
+//! allocator they fragment the heap, and nothing says stop before the machine does. Here they are
+//! page-aligned segments from one [`MemoryManager`]: pooled when returned, counted while in use,
+//! and refused beyond the budget, so resident memory stays flat. A [`NetworkBufferPool`] carves
+//! equal buffers for frames out of the same budget.
+
+mod manager;
+mod pool;
+mod segment;
+
+pub use manager::{DEFAULT_MAX_MEMORY, MemoryManager, MemoryStats};
+pub use pool::{NetworkBuffer, NetworkBufferPool, NetworkBufferStats};
+pub use segment::{SEGMENT_ALIGNMENT, Segment};
+
+/// Why memory was refused. Nothing is taken from the budget when it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// The budget has no room; release segments or raise the budget.
+    #[error("{requested} bytes do not fit: {used} of {max} bytes are in use")]
+    BudgetExceeded {
+        /// Bytes asked for, rounded up to what a segment takes.
+        requested: usize,
+        /// Bytes of all segments in use.
+        used: usize,
+        /// The budget in bytes.
+        max: usize,
+    },
+    /// A segment of no bytes, or of more than the address space has, was asked for.
+    #[error("a segment cannot have {0} bytes")]
+    InvalidSize(usize),
+    /// The operating system refused, though the budget had room.
+    #[error("the system has no {0} bytes left")]
+    SystemExhausted(usize),
+    /// A buffer pool was asked for with a minimum above its maximum, or a maximum of zero.
+    #[error("a buffer pool needs min <= max and max > 0, got min {min}, max {max}")]
+    InvalidPool {
+        /// Buffers kept at least.
+        min: usize,
+        /// Buffers handed out at most.
+        max: usize,
+    },
+}
