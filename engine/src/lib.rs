@@ -4,9 +4,43 @@
 //! operators and the chains they fuse into, windows, state, the job graph, flow-control
 //! arithmetic. There is no actor, no socket, no thread and no clock but one handed in.
 
+pub mod api;
+pub mod build;
+pub mod clock;
+pub mod exchange;
+pub mod fault;
 pub mod flow;
 pub mod frontier;
+pub mod graph;
+pub mod hash;
 pub mod memory;
 pub mod metrics;
+pub mod observe;
+pub mod operator;
+pub mod operators;
+pub mod side;
+pub mod sink;
+pub mod source;
+pub mod stage;
+pub mod state;
+pub mod task;
+pub mod testing;
 pub mod time;
 pub mod watermark_manager;
+pub mod watermarks;
+
+/// What a job's definition needs, in one import.
+pub mod prelude {
+    pub use crate::api::{DataStream, KeyedStream, Upstream};
+    pub use crate::build::OpenContext;
+    pub use crate::exchange::Keyed;
+    pub use crate::fault::{Fault, Flow};
+    pub use crate::operator::{Operator, Progress};
+    pub use crate::side::{SideBuffer, SideOutput};
+    pub use crate::sink::{Sink, SinkWriter};
+    pub use crate::source::{Poll, Source, SourceReader, Waker};
+    pub use crate::stage::{Collector, Signal};
+    pub use crate::time::Timestamp;
+    pub use crate::watermarks::WatermarkStrategy;
+    pub use std::time::Duration;
+}

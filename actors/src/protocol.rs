@@ -1,0 +1,95 @@
+//! Every message between the actors of a job, on one page.
+//!
+//! Commands are imperatives, events are past tense. Data, watermarks and the end of input of a channel
+//! travel in one enum ([`tidegate_engine::exchange::Message`]) through one address per edge, so
+//! their order is the order of one queue.
+
+use actix::prelude::*;
+use tidegate_engine::exchange::{EdgeId, Message as EdgeMessage};
+use tidegate_engine::fault::Fault;
+use tidegate_engine::flow::PressureLevel;
+use tidegate_engine::observe::SubtaskSnapshot;
+
+/// Runner to subtask: every actor of the job exists, begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Start;
+
+/// Subtask to subtask: a batch or credit of an edge.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Deliver {
+    /// The edge.
+    pub edge: EdgeId,
+    /// What it carries.
+    pub message: EdgeMessage,
+}
+
+/// A source's or sink's own thread to its subtask: there is something to do.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Wake;
+
+/// Controller to source subtask: read at most this many records per second from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Throttle {
+    /// Records per second; `None` lifts the limit.
+    pub records_per_second: Option<f64>,
+}
+
+/// Supervisor to subtask: stop now, whatever is in flight.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Kill;
+
+/// Anyone to supervisor: end the job early.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Cancel;
+
+/// Anyone to supervisor: the job's numbers, please.
+#[derive(Message)]
+#[rtype(result = "Vec<SubtaskSnapshot>")]
+pub struct Observe;
+
+/// How a subtask came to its end.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExitStatus {
+    /// All input processed, all output left.
+    Finished,
+    /// Its own fault.
+    Failed(Fault),
+    /// Told to stop.
+    Killed,
+    /// Its actor vanished without a word.
+    Lost,
+}
+
+/// Subtask to supervisor: my chain is built, I can begin.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Opened;
+
+/// Subtask to supervisor: I am gone. Sent by a drop guard, so it comes whatever happened.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Exited {
+    /// The task's number.
+    pub task: u32,
+    /// The subtask's number.
+    pub subtask: u32,
+    /// How.
+    pub status: ExitStatus,
+}
+
+/// Controller to its readers: the pressure of a vertex.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct PressureReport {
+    /// The vertex's name.
+    pub vertex: String,
+    /// 0 to 1.
+    pub pressure: f64,
+    /// The name of its range.
+    pub level: PressureLevel,
+}

@@ -1,0 +1,284 @@
+//! Runs a job on this machine: arbiters, actors, and everything taken down again.
+
+use crate::subtask::{Directory, Shared, SubtaskActor};
+use crate::supervisor::{Outcome, Patience, Supervisor};
+use actix::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tidegate_engine::clock::Clock;
+use tidegate_engine::fault::Fault;
+use tidegate_engine::graph::{JobGraph, TaskId};
+use tidegate_engine::observe::{JobStats, SubtaskSnapshot};
+
+/// Why a job did not come to a good end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A check of a source or sink, or a subtask, failed.
+    #[error("job '{job}' failed: {fault}{}", list(.stuck))]
+    Failed {
+        /// The job's name.
+        job: String,
+        /// The root cause.
+        fault: Fault,
+        /// Subtasks that did not stop and still hold their thread.
+        stuck: Vec<String>,
+    },
+    /// It was ended early.
+    #[error("job '{0}' was cancelled")]
+    Cancelled(String),
+    /// The machine refused a thread.
+    #[error("job '{job}' could not start: {cause}")]
+    Start {
+        /// The job's name.
+        job: String,
+        /// What the machine said.
+        cause: String,
+    },
+}
+
+fn list(stuck: &[String]) -> String {
+    if stuck.is_empty() {
+        return String::new();
+    }
+    format!("; these subtasks did not stop: {}", stuck.join(", "))
+}
+
+/// What a job that finished tells.
+#[derive(Clone, Debug)]
+pub struct JobResult {
+    /// The job's name.
+    pub job: String,
+    /// From the first start to the last end.
+    pub elapsed: Duration,
+    /// The final numbers of every subtask.
+    pub subtasks: Vec<SubtaskSnapshot>,
+}
+
+impl JobResult {
+    fn sum(&self, of: impl Fn(&SubtaskSnapshot) -> u64) -> u64 {
+        self.subtasks.iter().map(of).sum()
+    }
+
+    /// Records that came after their window was gone.
+    pub fn late(&self) -> u64 {
+        self.sum(|s| s.late)
+    }
+
+    /// Records that did not parse and were skipped or put aside.
+    pub fn dead_letters(&self) -> u64 {
+        self.sum(|s| s.dead_letters)
+    }
+
+    /// Records that the vertex with this name (or the operator it begins with) received.
+    pub fn records_in(&self, vertex: &str) -> u64 {
+        self.sum(|s| if matches(&s.vertex, vertex) { s.records_in } else { 0 })
+    }
+
+    /// Records that it handed on or wrote.
+    pub fn records_out(&self, vertex: &str) -> u64 {
+        self.sum(|s| if matches(&s.vertex, vertex) { s.records_out } else { 0 })
+    }
+}
+
+fn matches(vertex: &str, wanted: &str) -> bool {
+    vertex.split(" -> ").any(|operator| operator == wanted)
+}
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct RunSettings {
+    /// Arbiters at most; by default the machine's cores.
+    pub cores: usize,
+    /// Where processing time comes from.
+    pub clock: Clock,
+    /// Limits of supervision.
+    pub patience: Patience,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        RunSettings { cores, clock: Clock::System, patience: Patience::default() }
+    }
+}
+
+/// A job that runs.
+pub struct RunningJob {
+    job: Arc<JobGraph>,
+    stats: Arc<JobStats>,
+    began: Instant,
+    supervisor: Addr<Supervisor>,
+    thread: Option<JoinHandle<Outcome>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl RunningJob {
+    /// The job's live numbers.
+    pub fn stats(&self) -> Arc<JobStats> {
+        self.stats.clone()
+    }
+
+    /// The job.
+    pub fn job(&self) -> &Arc<JobGraph> {
+        &self.job
+    }
+
+    /// Whether it has come to its end.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    /// Ends it early.
+    pub fn cancel(&self) {
+        self.supervisor.do_send(crate::protocol::Cancel);
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Result<JobResult, Error> {
+        let job = self.job.name.clone();
+        let outcome = self.thread.take().map(JoinHandle::join);
+        match outcome {
+            Some(Ok(Outcome::Finished)) => Ok(JobResult {
+                job,
+                elapsed: self.began.elapsed(),
+                subtasks: self.stats.snapshot(),
+            }),
+            Some(Ok(Outcome::Cancelled)) => Err(Error::Cancelled(job)),
+            Some(Ok(Outcome::Failed { fault, stuck, .. })) => {
+                Err(Error::Failed { job, fault, stuck })
+            }
+            _ => {
+                let fault = Fault::internal("the job's own thread panicked");
+                Err(Error::Failed { job, fault, stuck: Vec::new() })
+            }
+        }
+    }
+}
+
+/// Runs jobs in this process.
+#[derive(Clone, Debug, Default)]
+pub struct LocalRunner {
+    settings: RunSettings,
+}
+
+impl LocalRunner {
+    /// With these settings.
+    pub fn new(settings: RunSettings) -> Self {
+        LocalRunner { settings }
+    }
+
+    /// Runs a job to its end.
+    pub fn run(&self, job: JobGraph) -> Result<JobResult, Error> {
+        self.start(job)?.wait()
+    }
+
+    /// Checks a job's sources and sinks and starts it on threads of its own.
+    pub fn start(&self, job: JobGraph) -> Result<RunningJob, Error> {
+        let name = job.name.clone();
+        let failed = |fault| Error::Failed { job: name.clone(), fault, stuck: Vec::new() };
+        tidegate_engine::fault::catch(|| job.check()).map_err(failed)?;
+        let job = Arc::new(job);
+        let vertices = (0..job.vertices.len() as u32).map(tidegate_engine::graph::VertexId);
+        let vertices = vertices.map(|v| (job.vertex_name(v), job.parallelism(v)));
+        let stats = Arc::new(JobStats::new(vertices));
+        let began = Instant::now();
+        let ended = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let host = Host {
+            job: job.clone(),
+            stats: stats.clone(),
+            settings: self.settings.clone(),
+            began,
+        };
+        let flag = ended.clone();
+        let spawned = thread::Builder::new().name("tidegate-job".into()).spawn(move || {
+            let outcome = host.run(|supervisor| drop(sender.send(supervisor)));
+            flag.store(true, Relaxed);
+            outcome
+        });
+        let start = |cause: String| Error::Start { job: name.clone(), cause };
+        let thread = spawned.map_err(|e| start(e.to_string()))?;
+        let supervisor = receiver.recv().map_err(|e| start(e.to_string()))?;
+        Ok(RunningJob { job, stats, began, supervisor, thread: Some(thread), ended })
+    }
+}
+
+/// The thread that owns a job's actix system.
+struct Host {
+    job: Arc<JobGraph>,
+    stats: Arc<JobStats>,
+    settings: RunSettings,
+    began: Instant,
+}
+
+impl Host {
+    fn run(self, started: impl FnOnce(Addr<Supervisor>)) -> Outcome {
+        let system = System::new();
+        let tasks = self.job.tasks.iter();
+        let widest = tasks.map(|t| t.parallelism as usize).max().unwrap_or(1);
+        let cores = self.settings.cores.clamp(1, widest);
+        let arbiters: Vec<Arbiter> = (0..cores).map(|_| Arbiter::new()).collect();
+        let outcome = system.block_on(async {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let directory: Directory = Arc::new(OnceLock::new());
+            let supervisor = Supervisor::new(
+                self.job.clone(),
+                self.stats.clone(),
+                directory.clone(),
+                self.settings.patience,
+                self.began,
+                move |outcome| drop(sender.send(outcome)),
+            )
+            .start();
+            started(supervisor.clone());
+            self.start_subtasks(&arbiters, supervisor, &directory);
+            receiver.await
+        });
+        let stuck = matches!(&outcome, Ok(Outcome::Failed { stuck, .. }) if !stuck.is_empty());
+        for arbiter in &arbiters {
+            arbiter.stop();
+        }
+        // A thread that user code holds can't be taken back: it is left behind, and named.
+        if !stuck {
+            for arbiter in arbiters {
+                let _ = arbiter.join();
+            }
+        }
+        outcome.unwrap_or_else(|_| Outcome::Failed {
+            fault: Fault::internal("the supervisor ended without a verdict"),
+            subtask: String::new(),
+            stuck: Vec::new(),
+        })
+    }
+
+    fn start_subtasks(
+        &self,
+        arbiters: &[Arbiter],
+        supervisor: Addr<Supervisor>,
+        directory: &Directory,
+    ) {
+        let shared = Shared {
+            job: self.job.clone(),
+            stats: self.stats.clone(),
+            clock: self.settings.clock.clone(),
+            directory: directory.clone(),
+            supervisor,
+            began: self.began,
+        };
+        let mut all = Vec::new();
+        for (task, spec) in self.job.tasks.iter().enumerate() {
+            let mut addresses = Vec::new();
+            for number in 0..spec.parallelism {
+                let shared = shared.clone();
+                let arbiter = arbiters[number as usize % arbiters.len()].handle();
+                addresses.push(SubtaskActor::start_in_arbiter(&arbiter, move |_| {
+                    SubtaskActor::new(shared, TaskId(task as u32), number)
+                }));
+            }
+            all.push(addresses);
+        }
+        let _ = directory.set(all);
+    }
+}

@@ -1,0 +1,120 @@
+//! A stream whose records are grouped by key.
+
+use super::stream::DataStream;
+use super::upstream::{Make, Upstream, node};
+use crate::build::{BuildContext, Prototype};
+use crate::exchange::{ByKey, EdgeId, Exchange, Keyed};
+use crate::graph::{EdgeKind, GraphRef, OperatorId};
+use crate::operator::Operator;
+use crate::operators::{Fold, Reduce};
+use crate::stage::{Collector, Stage};
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+/// A stream of records of type `T`, grouped by keys of type `K`.
+#[must_use = "a stream that ends without a sink does nothing"]
+pub struct KeyedStream<K, T: 'static, U: Upstream<Out = T>, F> {
+    pub(crate) stream: DataStream<T, U>,
+    pub(crate) select: F,
+    key: PhantomData<fn() -> K>,
+}
+
+impl<K, T: 'static, U: Upstream<Out = T>, F> KeyedStream<K, T, U, F> {
+    pub(super) fn new(stream: DataStream<T, U>, select: F) -> Self {
+        KeyedStream { stream, select, key: PhantomData }
+    }
+}
+
+impl<K, T, U, F> KeyedStream<K, T, U, F>
+where
+    K: Hash + Eq + 'static,
+    T: Send + 'static,
+    U: Upstream<Out = T>,
+    F: Fn(&T) -> K + Clone + Send + Sync + 'static,
+{
+    /// Adds an operator of keyed records.
+    pub fn operate<Op>(
+        mut self,
+        name: &str,
+        op: Op,
+    ) -> DataStream<Op::Out, KeyedUpstream<U, F, K, Op>>
+    where
+        Op: Operator<Keyed<K, T>> + Clone + Send,
+    {
+        let edge = self.stream.leave(EdgeKind::Hash);
+        let operator = self.stream.enter(name, name);
+        let DataStream { graph, up, place } = self.stream;
+        let up = KeyedUpstream { up, select: self.select, op, operator, edge, key: PhantomData };
+        DataStream { graph, up, place }
+    }
+
+    /// A running combination per key: each record yields `function(so far, record)`.
+    pub fn reduce<G>(
+        self,
+        function: G,
+    ) -> DataStream<T, KeyedUpstream<U, F, K, Reduce<K, T, G>>>
+    where
+        K: Send,
+        T: Clone,
+        G: FnMut(&T, T) -> T + Clone + Send + 'static,
+    {
+        self.operate("reduce", Reduce::new(function))
+    }
+
+    /// A running accumulator per key, starting from `initial`: each record yields what
+    /// `function(accumulator, key, record)` returns.
+    pub fn fold<A, V, G>(
+        self,
+        initial: A,
+        function: G,
+    ) -> DataStream<V, KeyedUpstream<U, F, K, Fold<K, A, G>>>
+    where
+        K: Clone + Send,
+        A: Clone + Send + 'static,
+        V: 'static,
+        G: FnMut(&mut A, &K, T) -> V + Clone + Send + 'static,
+    {
+        self.operate("fold", Fold::new(initial, function))
+    }
+}
+
+/// A stream behind a hash exchange and the operator that needs it.
+pub struct KeyedUpstream<U, F, K, Op> {
+    pub(super) up: U,
+    select: F,
+    op: Op,
+    pub(super) operator: OperatorId,
+    edge: EdgeId,
+    key: PhantomData<fn() -> K>,
+}
+
+impl<U, F, K, Op> Upstream for KeyedUpstream<U, F, K, Op>
+where
+    U: Upstream,
+    U::Out: Send,
+    K: Hash + Eq + 'static,
+    F: Fn(&U::Out) -> K + Clone + Send + Sync + 'static,
+    Op: Operator<Keyed<K, U::Out>> + Clone + Send,
+{
+    type Out = Op::Out;
+
+    fn attach<D>(self, graph: &GraphRef, make: impl Make<D>)
+    where
+        D: Collector<Op::Out> + Stage + 'static,
+    {
+        let (prototype, operator, edge) = (Prototype::new(self.op), self.operator, self.edge);
+        let select = self.select;
+        self.up.attach(graph, move |cx: &mut BuildContext| {
+            let down = make(cx)?;
+            let down = node::<Keyed<K, U::Out>, Op, D>(cx, operator, prototype.get(), down)?;
+            Ok(Exchange::new(
+                edge,
+                cx.placement(edge),
+                ByKey::new(select.clone()),
+                cx.job.settings.channels,
+                cx.meters::<U::Out>(edge),
+                down,
+            ))
+        });
+    }
+}

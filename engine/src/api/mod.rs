@@ -1,0 +1,18 @@
+//! The fluent API: streams that build a graph.
+//!
+//! A stream's second type parameter is the chain so far: the price for a chain that the compiler
+//! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
+//! dynamic call per batch.
+
+mod keyed;
+mod partition;
+mod split;
+mod stream;
+mod union;
+mod upstream;
+
+pub use keyed::{KeyedStream, KeyedUpstream};
+pub use partition::{Passage, Redistributed, SetParallelism};
+pub use split::{BoxedUpstream, Junction};
+pub use stream::{DataStream, Place};
+pub use upstream::{Chained, FromSource, Upstream};

@@ -1,0 +1,255 @@
+//! Choosing the subtask by other means than a key, and changing the parallelism.
+
+use super::keyed::KeyedUpstream;
+use super::stream::DataStream;
+use super::upstream::{Chained, FromSource, Make, Upstream};
+use crate::build::{BuildContext, Prototype};
+use crate::exchange::{
+    Broadcast, Custom, Distribution, EdgeId, Exchange, Global, Rebalance, Rescale, Shuffle,
+};
+use crate::fault::Flow;
+use crate::graph::{EdgeKind, GraphRef};
+use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
+use crate::time::Timestamp;
+
+/// A stream behind an exchange whose consumer is still to come.
+pub struct Redistributed<U, P> {
+    up: U,
+    partition: P,
+    edge: EdgeId,
+}
+
+impl<U, P> Upstream for Redistributed<U, P>
+where
+    U: Upstream,
+    U::Out: Send,
+    P: Distribution<U::Out, Local = U::Out>,
+{
+    type Out = U::Out;
+
+    fn attach<D>(self, graph: &GraphRef, make: impl Make<D>)
+    where
+        D: Collector<U::Out> + Stage + 'static,
+    {
+        let (partition, edge) = (Prototype::new(self.partition), self.edge);
+        self.up.attach(graph, move |cx: &mut BuildContext| {
+            let down = make(cx)?;
+            let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
+            let meters = cx.meters::<U::Out>(edge);
+            Ok(Exchange::new(edge, placement, partition.get(), settings, meters, down))
+        });
+    }
+}
+
+impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
+    fn redistribute<P: Distribution<T, Local = T>>(
+        mut self,
+        kind: EdgeKind,
+        partition: P,
+    ) -> DataStream<T, Redistributed<U, P>> {
+        let edge = self.leave(kind);
+        let up = Redistributed { up: self.up, partition, edge };
+        DataStream { graph: self.graph, up, place: self.place }
+    }
+
+    /// To all subtasks of the next operator in turn.
+    pub fn rebalance(self) -> DataStream<T, Redistributed<U, Rebalance>> {
+        self.redistribute(EdgeKind::Rebalance, Rebalance::default())
+    }
+
+    /// In turn to a few subtasks of the next operator, near each producer.
+    pub fn rescale(self) -> DataStream<T, Redistributed<U, Rescale>> {
+        self.redistribute(EdgeKind::Rescale, Rescale::default())
+    }
+
+    /// To random subtasks of the next operator.
+    pub fn shuffle(self) -> DataStream<T, Redistributed<U, Shuffle>> {
+        self.redistribute(EdgeKind::Shuffle, Shuffle::default())
+    }
+
+    /// A copy to every subtask of the next operator.
+    pub fn broadcast(self) -> DataStream<T, Redistributed<U, Broadcast>>
+    where
+        T: Clone,
+    {
+        self.redistribute(EdgeKind::Broadcast, Broadcast)
+    }
+
+    /// Everything to subtask 0 of the next operator.
+    pub fn global(self) -> DataStream<T, Redistributed<U, Global>> {
+        self.redistribute(EdgeKind::Global, Global)
+    }
+
+    /// To the subtask that `choose(record, subtasks)` returns, modulo the number of subtasks.
+    pub fn partition_custom<F>(self, choose: F) -> DataStream<T, Redistributed<U, Custom<F>>>
+    where
+        F: Fn(&T, u32) -> u32 + Clone + Send + 'static,
+    {
+        self.redistribute(EdgeKind::Custom, Custom::new(choose))
+    }
+}
+
+/// Streams whose last operator can be given a parallelism of its own.
+pub trait SetParallelism: Upstream + Sized {
+    /// The stream afterwards.
+    type Set: Upstream<Out = Self::Out>;
+
+    /// Sets it in the graph.
+    fn set(stream: DataStream<Self::Out, Self>, parallelism: u32)
+    -> DataStream<Self::Out, Self::Set>;
+}
+
+impl<T: 'static, U: SetParallelism<Out = T>> DataStream<T, U> {
+    /// How many subtasks the last operator has. Where this differs from the operator before it,
+    /// records are dealt out in turn between them.
+    pub fn parallelism(self, parallelism: u32) -> DataStream<T, U::Set> {
+        U::set(self, parallelism)
+    }
+}
+
+fn set_vertex<T, U: Upstream<Out = T>>(stream: &DataStream<T, U>, parallelism: u32) {
+    let vertex = stream.place.vertex;
+    stream.graph.edit(|g| g.vertex_mut(vertex).parallelism = Some(parallelism));
+}
+
+impl<S: crate::source::Source> SetParallelism for FromSource<S> {
+    type Set = Self;
+    fn set(stream: DataStream<S::Item, Self>, parallelism: u32) -> DataStream<S::Item, Self> {
+        set_vertex(&stream, parallelism);
+        stream
+    }
+}
+
+impl<U, F, K, Op> SetParallelism for KeyedUpstream<U, F, K, Op>
+where
+    Self: Upstream,
+{
+    type Set = Self;
+    fn set(stream: DataStream<Self::Out, Self>, parallelism: u32) -> DataStream<Self::Out, Self> {
+        set_vertex(&stream, parallelism);
+        stream
+    }
+}
+
+impl<U, Op> SetParallelism for Chained<U, Op>
+where
+    U: Upstream,
+    U::Out: Send,
+    Op: crate::operator::Operator<U::Out> + Clone + Send,
+{
+    type Set = Chained<Detached<U>, Op>;
+
+    fn set(
+        mut stream: DataStream<Op::Out, Self>,
+        parallelism: u32,
+    ) -> DataStream<Op::Out, Self::Set> {
+        let (operator, vertex) = (stream.place.operator, stream.place.vertex);
+        // The first operator of a vertex has its exchange already; any other gets one.
+        let edge = stream.graph.edit(|g| {
+            if g.vertex_mut(vertex).operators.first() == Some(&operator) {
+                return None;
+            }
+            let task = g.vertex_mut(vertex).task;
+            let own = g.add_vertex(task);
+            g.move_operator(operator, own);
+            stream.place.vertex = own;
+            Some(g.add_edge(vertex, Some(own), EdgeKind::Rebalance))
+        });
+        set_vertex(&stream, parallelism);
+        let DataStream { graph, up, place } = stream;
+        let Chained { up, op, operator } = up;
+        let up = Chained { up: Detached { up, edge }, op, operator };
+        DataStream { graph, up, place }
+    }
+}
+
+/// A stream that may have an exchange before its last operator.
+pub struct Detached<U> {
+    up: U,
+    edge: Option<EdgeId>,
+}
+
+impl<U: Upstream> Upstream for Detached<U>
+where
+    U::Out: Send,
+{
+    type Out = U::Out;
+
+    fn attach<D>(self, graph: &GraphRef, make: impl Make<D>)
+    where
+        D: Collector<U::Out> + Stage + 'static,
+    {
+        let edge = self.edge;
+        self.up.attach(graph, move |cx: &mut BuildContext| {
+            let down = make(cx)?;
+            let Some(edge) = edge else { return Ok(Passage::Through(down)) };
+            let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
+            let (meters, deal) = (cx.meters::<U::Out>(edge), Rebalance::default());
+            Ok(Passage::Across(Exchange::new(edge, placement, deal, settings, meters, down)))
+        });
+    }
+}
+
+/// An exchange, or nothing, by what the graph says.
+pub enum Passage<T, D> {
+    /// Straight on.
+    Through(D),
+    /// Dealt out in turn.
+    Across(Exchange<T, Rebalance, D>),
+}
+
+impl<T: Send + 'static, D: Collector<T> + Stage> Passage<T, D> {
+    fn stage(&mut self) -> &mut dyn Stage {
+        match self {
+            Passage::Through(down) => down,
+            Passage::Across(exchange) => exchange,
+        }
+    }
+
+    fn stage_ref(&self) -> &dyn Stage {
+        match self {
+            Passage::Through(down) => down,
+            Passage::Across(exchange) => exchange,
+        }
+    }
+}
+
+impl<T: Send + 'static, D: Collector<T> + Stage> Collector<T> for Passage<T, D> {
+    #[inline(always)]
+    fn collect(&mut self, at: Timestamp, value: T) -> Flow {
+        match self {
+            Passage::Through(down) => down.collect(at, value),
+            Passage::Across(exchange) => exchange.collect(at, value),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.room()
+    }
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        self.stage().signal(signal)
+    }
+}
+
+impl<T: Send + 'static, D: Collector<T> + Stage> Stage for Passage<T, D> {
+    fn each(&mut self, visit: &mut dyn FnMut(&mut dyn Stage) -> Flow) -> Flow {
+        visit(self.stage())
+    }
+
+    fn each_ref(&self, visit: &mut dyn FnMut(&dyn Stage)) {
+        visit(self.stage_ref());
+    }
+
+    fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
+        self.stage().turn(turn)
+    }
+
+    fn deliver(
+        &mut self,
+        edge: EdgeId,
+        delivery: &mut Delivery<'_>,
+    ) -> Flow<bool> {
+        self.stage().deliver(edge, delivery)
+    }
+}

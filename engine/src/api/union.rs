@@ -1,0 +1,103 @@
+//! Streams that flow together.
+
+use super::stream::{DataStream, Place};
+use super::upstream::{Make, Upstream};
+use crate::build::{BuildContext, Prototype};
+use crate::exchange::{Distribution, EdgeId, EdgeOut, Forward, GateHead};
+use crate::graph::{EdgeKind, GraphRef, OperatorId, TaskId};
+use crate::observe::VertexMeter;
+use crate::stage::{Collector, Head, Stage};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
+    /// All records of both streams.
+    pub fn union<V: Upstream<Out = T>>(
+        self,
+        other: DataStream<T, V>,
+    ) -> DataStream<T, Merged<T, Forward>> {
+        let graph = self.graph.clone();
+        let place = Merged::<T, Forward>::enter(&graph, "union", "union");
+        let first = self.send_to(place, EdgeKind::Forward, Forward::default());
+        let second = other.send_to(place, EdgeKind::Forward, Forward::default());
+        let up = Merged::new(place, vec![first, second], Forward::default());
+        DataStream { graph, up, place }
+    }
+
+    /// Ends this stream in an edge to the vertex at `to`.
+    pub(crate) fn send_to<P: Distribution<T>>(
+        mut self,
+        to: Place,
+        kind: EdgeKind,
+        partition: P,
+    ) -> EdgeId {
+        let edge = self.leave(kind);
+        self.graph.edit(|g| g.end_edge(edge, to.vertex));
+        let prototype = Prototype::new(partition);
+        self.up.attach(&self.graph, move |cx| {
+            let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
+            let (sent, _) = cx.meters::<T>(edge);
+            Ok(EdgeOut::new(edge, placement, prototype.get(), settings, sent))
+        });
+        edge
+    }
+}
+
+/// A stream that begins at edges from other actors.
+pub struct Merged<T, P> {
+    operator: OperatorId,
+    task: TaskId,
+    edges: Vec<EdgeId>,
+    partition: P,
+    input: PhantomData<fn() -> T>,
+}
+
+impl<T, P> Merged<T, P> {
+    /// Enters a vertex in a task of its own into the graph.
+    pub(crate) fn enter(graph: &GraphRef, name: &str, kind: &str) -> Place {
+        graph.edit(|g| {
+            let task = g.add_task();
+            let vertex = g.add_vertex(task);
+            let operator = g.add_operator(vertex, name, kind);
+            Place { task, vertex, operator, pending: None }
+        })
+    }
+
+    pub(crate) fn new(place: Place, edges: Vec<EdgeId>, partition: P) -> Self {
+        let Place { task, operator, .. } = place;
+        Merged { operator, task, edges, partition, input: PhantomData }
+    }
+}
+
+impl<T, P> Upstream for Merged<T, P>
+where
+    T: Send + 'static,
+    P: Distribution<T>,
+{
+    type Out = P::Local;
+
+    fn attach<D>(self, graph: &GraphRef, make: impl Make<D>)
+    where
+        D: Collector<P::Local> + Stage + 'static,
+    {
+        let (operator, edges) = (self.operator, self.edges);
+        let prototype = Prototype::new(self.partition);
+        let factory = move |cx: &mut BuildContext| {
+            let down = make(cx)?;
+            let vertex = cx.job.vertex_of(operator);
+            let edges: Vec<_> =
+                edges.iter().map(|e| (*e, cx.placement(*e).producers)).collect();
+            let head: Box<dyn Head> = Box::new(GateHead::<T, P, D>::new(
+                &edges,
+                cx.me,
+                cx.job.parallelism(vertex),
+                prototype.get(),
+                cx.job.settings.channels,
+                VertexMeter::new(cx.stats_of(operator), size_of::<T>()),
+                down,
+            ));
+            Ok(head)
+        };
+        graph.edit(|g| g.set_factory(self.task, Arc::new(factory)));
+    }
+}

@@ -1,0 +1,153 @@
+//! What the chain of one subtask is built with.
+
+use crate::clock::Clock;
+use crate::exchange::{EdgeId, Placement};
+use crate::graph::{JobGraph, OperatorId, VertexId};
+use crate::observe::{EdgeMeter, JobStats, SubtaskStats, VertexMeter};
+use crate::side::{SideBuffer, SideOutput};
+use crate::source::Waker;
+use std::any::Any;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The surroundings of one subtask while its chain is built, from its sink to its source.
+pub struct BuildContext {
+    /// The job.
+    pub job: Arc<JobGraph>,
+    /// The subtask's number.
+    pub me: u32,
+    /// Where processing time comes from.
+    pub clock: Clock,
+    /// The job's live numbers.
+    pub stats: Arc<JobStats>,
+    /// Asks this subtask's actor for a turn.
+    pub waker: Waker,
+    sides: HashMap<u64, Rc<dyn Any>>,
+}
+
+impl BuildContext {
+    /// The surroundings of subtask `me`.
+    pub fn new(
+        job: Arc<JobGraph>,
+        me: u32,
+        clock: Clock,
+        stats: Arc<JobStats>,
+        waker: Waker,
+    ) -> Self {
+        BuildContext { job, me, clock, stats, waker, sides: HashMap::new() }
+    }
+
+    /// Whether this subtask has a part in a vertex: its number is below the vertex's parallelism.
+    pub fn takes_part(&self, operator: OperatorId) -> bool {
+        self.me < self.job.parallelism(self.job.vertex_of(operator))
+    }
+
+    /// The context in which an operator is opened.
+    pub fn open(&self, operator: OperatorId) -> OpenContext<'_> {
+        OpenContext { build: self, operator }
+    }
+
+    /// An operator's name.
+    pub fn name(&self, operator: OperatorId) -> Rc<str> {
+        self.job.operators[operator.0 as usize].name.as_str().into()
+    }
+
+    /// This subtask's numbers in the vertex of an operator.
+    pub fn stats_of(&self, operator: OperatorId) -> Arc<SubtaskStats> {
+        self.stats.subtask(self.job.vertex_of(operator).0, self.me)
+    }
+
+    /// Where an edge stands, seen from this subtask.
+    pub fn placement(&self, edge: EdgeId) -> Placement {
+        let (from, to) = self.job.ends(edge);
+        Placement {
+            me: self.me,
+            producers: self.job.parallelism(from),
+            consumers: self.job.parallelism(to),
+            max_parallelism: self.job.max_parallelism(to),
+        }
+    }
+
+    /// The meters of the two ends of an edge for records of type `T`.
+    pub fn meters<T>(&self, edge: EdgeId) -> (EdgeMeter, VertexMeter) {
+        let (from, to) = self.job.ends(edge);
+        let stats = |v: VertexId| self.stats.subtask(v.0, self.me);
+        let size = size_of::<T>();
+        (EdgeMeter::new(stats(from), size), VertexMeter::new(stats(to), size))
+    }
+
+    /// Registers where the records of a side output go; operators that are built later find it.
+    pub fn register_side<S: 'static>(&mut self, tag: u64, buffer: SideBuffer<S>) {
+        self.sides.insert(tag, Rc::new(buffer));
+    }
+}
+
+/// What an operator, source or sink learns when it is opened in a subtask.
+pub struct OpenContext<'a> {
+    build: &'a BuildContext,
+    operator: OperatorId,
+}
+
+impl OpenContext<'_> {
+    /// The subtask's number, from 0.
+    pub fn subtask(&self) -> u32 {
+        self.build.me
+    }
+
+    /// How many subtasks there are.
+    pub fn parallelism(&self) -> u32 {
+        self.build.job.parallelism(self.build.job.vertex_of(self.operator))
+    }
+
+    /// The number of key groups.
+    pub fn max_parallelism(&self) -> u32 {
+        self.build.job.max_parallelism(self.build.job.vertex_of(self.operator))
+    }
+
+    /// The operator's name.
+    pub fn name(&self) -> &str {
+        &self.build.job.operators[self.operator.0 as usize].name
+    }
+
+    /// The job's name.
+    pub fn job(&self) -> &str {
+        &self.build.job.name
+    }
+
+    /// Where processing time comes from.
+    pub fn clock(&self) -> Clock {
+        self.build.clock.clone()
+    }
+
+    /// Asks this subtask for a turn; for sources and sinks that wait for another thread.
+    pub fn waker(&self) -> Waker {
+        self.build.waker.clone()
+    }
+
+    /// The subtask's live numbers.
+    pub fn stats(&self) -> Arc<SubtaskStats> {
+        self.build.stats_of(self.operator)
+    }
+
+    /// Where records for a side output go. Without a taker downstream they are dropped.
+    pub fn side_output<S: 'static>(&self, tag: &SideOutput<S>) -> SideBuffer<S> {
+        let found = self.build.sides.get(&tag.id());
+        found.and_then(|b| b.downcast_ref::<SideBuffer<S>>()).cloned().unwrap_or_default()
+    }
+}
+
+/// The prototype of which each subtask gets a clone.
+pub struct Prototype<T>(Mutex<T>);
+
+impl<T: Clone> Prototype<T> {
+    /// Keeps a prototype.
+    pub fn new(value: T) -> Self {
+        Prototype(Mutex::new(value))
+    }
+
+    /// A clone of it.
+    pub fn get(&self) -> T {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,42 @@
+//! What crosses from one subtask to another at once.
+
+use crate::stage::Signal;
+use crate::time::Timestamp;
+use std::any::Any;
+
+/// A `Batch<T>` whose type only the two ends of its edge know.
+pub type AnyBatch = Box<dyn Any + Send>;
+
+/// A record on its way: its key's hash travels along, so that it is computed once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rec<T> {
+    /// Event time.
+    pub at: Timestamp,
+    /// The key's hash on keyed edges, else 0.
+    pub hash: u64,
+    /// The record.
+    pub value: T,
+}
+
+/// Records of one channel in order, and the signals that follow the last of them.
+#[derive(Debug)]
+pub struct Batch<T> {
+    /// The records.
+    pub records: Vec<Rec<T>>,
+    /// What follows them.
+    pub signals: Vec<Signal>,
+    /// The producer had to wait for credit since its last batch.
+    pub starved: bool,
+}
+
+impl<T> Batch<T> {
+    /// An empty batch with room for `capacity` records.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Batch { records: Vec::with_capacity(capacity), signals: Vec::new(), starved: false }
+    }
+
+    /// Neither records nor signals.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.signals.is_empty()
+    }
+}

@@ -1,0 +1,102 @@
+//! The end of a chain whose records go on in another actor.
+
+use super::outputs::Outputs;
+use super::{ChannelSettings, Distribution, EdgeId, Placement, Rec, Target};
+use crate::fault::{Fault, Flow};
+use crate::observe::EdgeMeter;
+use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
+use crate::time::Timestamp;
+
+/// The sending side of an edge between two actors.
+pub struct EdgeOut<T, P> {
+    edge: EdgeId,
+    active: bool,
+    partition: P,
+    outputs: Outputs<T>,
+    sent: EdgeMeter,
+}
+
+impl<T: Send + 'static, P: Distribution<T>> EdgeOut<T, P> {
+    /// The sending side of `edge` in subtask `placement.me`.
+    pub fn new(
+        edge: EdgeId,
+        placement: Placement,
+        mut partition: P,
+        settings: ChannelSettings,
+        sent: EdgeMeter,
+    ) -> Self {
+        partition.place(placement);
+        let Placement { me, producers, consumers, .. } = placement;
+        let settings = settings.shared_by(producers);
+        let targets = (0..consumers).filter(|_| me < producers);
+        let outputs = Outputs::new(edge, me, targets, consumers, settings);
+        EdgeOut { edge, active: me < producers, partition, outputs, sent }
+    }
+}
+
+impl<T: Send + 'static, P: Distribution<T>> Collector<T> for EdgeOut<T, P> {
+    #[inline(always)]
+    fn collect(&mut self, at: Timestamp, value: T) -> Flow {
+        let (target, hash, local) = self.partition.prepare(value);
+        let value = P::strip(local);
+        match target {
+            Target::One(to) => self.outputs.push(to, Rec { at, hash, value }),
+            Target::All => {
+                let targets: Vec<u32> = self.outputs.targets().collect();
+                for to in targets {
+                    let Some(value) = P::copy(&value) else {
+                        return Err(Fault::internal("a distribution sends to all but can't copy"));
+                    };
+                    self.outputs.push(to, Rec { at, hash, value });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.room()
+    }
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        Stage::signal(self, signal)
+    }
+}
+
+impl<T: Send + 'static, P: Distribution<T>> Stage for EdgeOut<T, P> {
+    fn each(&mut self, _visit: &mut dyn FnMut(&mut dyn Stage) -> Flow) -> Flow {
+        Ok(())
+    }
+
+    fn each_ref(&self, _visit: &mut dyn FnMut(&dyn Stage)) {}
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        self.outputs.signal(signal);
+        Ok(())
+    }
+
+    fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
+        self.outputs.turn(turn);
+        if self.active {
+            let records = self.outputs.records;
+            self.sent.publish(records, records, self.outputs.credits(), self.outputs.buffered());
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, edge: EdgeId, delivery: &mut Delivery<'_>) -> Flow<bool> {
+        if let (true, Delivery::Credit { from, records, buffers }) = (edge == self.edge, delivery) {
+            self.outputs.credit(*from, *records, buffers);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn room(&self) -> bool {
+        self.outputs.room()
+    }
+
+    fn finished(&self) -> bool {
+        !self.active || self.outputs.finished()
+    }
+}

@@ -1,0 +1,235 @@
+//! An exchange inside a chain: this subtask's producer and consumer side in one stage.
+//!
+//! Subtask i of the producing vertex and subtask i of the consuming vertex live in one actor. A record
+//! whose target is this subtask goes on by a direct call that the compiler inlines; only what
+//! belongs elsewhere is batched and sent. With parallelism 1 the exchange vanishes. Where a side has
+//! fewer subtasks than the other, it is absent in the subtasks beyond its parallelism.
+
+use super::gate::Gate;
+use super::outputs::Outputs;
+use super::{Batch, ChannelSettings, Distribution, EdgeId, Placement, Rec, Target};
+use crate::fault::{Fault, Flow, OriginMark};
+use crate::observe::{EdgeMeter, VertexMeter};
+use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
+use crate::time::Timestamp;
+
+/// Both ends of an edge in one subtask.
+pub struct Exchange<T, P, D> {
+    edge: EdgeId,
+    placement: Placement,
+    partition: P,
+    outputs: Outputs<T>,
+    gate: Gate,
+    down: D,
+    /// Records that crossed by a direct call.
+    local: u64,
+    sent: EdgeMeter,
+    received: VertexMeter,
+}
+
+impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
+    /// The stage of `edge` in subtask `placement.me`.
+    pub fn new(
+        edge: EdgeId,
+        placement: Placement,
+        mut partition: P,
+        settings: ChannelSettings,
+        meters: (EdgeMeter, VertexMeter),
+        down: D,
+    ) -> Self {
+        partition.place(placement);
+        let Placement { me, producers, consumers, .. } = placement;
+        let settings = settings.shared_by(producers);
+        let targets = (0..consumers).filter(|to| *to != me && me < producers);
+        let gate = if me < consumers {
+            Gate::new(&[(edge, producers, settings)], (me < producers).then_some(me))
+        } else {
+            Gate::new(&[], None)
+        };
+        Exchange {
+            edge,
+            placement,
+            partition,
+            outputs: Outputs::new(edge, me, targets, consumers, settings),
+            gate,
+            down,
+            local: 0,
+            sent: meters.0,
+            received: meters.1,
+        }
+    }
+
+    fn produces(&self) -> bool {
+        self.placement.me < self.placement.producers
+    }
+
+    fn consumes(&self) -> bool {
+        self.placement.me < self.placement.consumers
+    }
+}
+
+impl<T, P, D> Exchange<T, P, D>
+where
+    T: Send + 'static,
+    P: Distribution<T>,
+    D: Collector<P::Local> + Stage,
+{
+    fn apply(&mut self, from: u32, signal: Signal) -> Flow {
+        for signal in self.gate.signal(0, from, signal).into_iter().flatten() {
+            Stage::signal(&mut self.down, signal)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn send_to_all(&mut self, at: Timestamp, hash: u64, local: P::Local) -> Flow {
+        let value = P::strip(local);
+        let targets: Vec<u32> = self.outputs.targets().collect();
+        for to in targets {
+            let Some(copy) = P::copy(&value) else {
+                return Err(Fault::internal("a distribution sends to all but can't copy"));
+            };
+            self.outputs.push(to, Rec { at, hash, value: copy });
+        }
+        if self.consumes() {
+            self.local += 1;
+            let local = self.partition.lift(hash, value);
+            self.down.collect(at, local)?;
+        }
+        Ok(())
+    }
+}
+
+impl<T, P, D> Collector<T> for Exchange<T, P, D>
+where
+    T: Send + 'static,
+    P: Distribution<T>,
+    D: Collector<P::Local> + Stage,
+{
+    #[inline(always)]
+    fn collect(&mut self, at: Timestamp, value: T) -> Flow {
+        let (target, hash, local) = self.partition.prepare(value);
+        match target {
+            Target::One(to) if to == self.placement.me => {
+                self.local += 1;
+                self.down.collect(at, local)
+            }
+            Target::One(to) => {
+                self.outputs.push(to, Rec { at, hash, value: P::strip(local) });
+                Ok(())
+            }
+            Target::All => self.send_to_all(at, hash, local),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.room()
+    }
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        Stage::signal(self, signal)
+    }
+}
+
+impl<T, P, D> Stage for Exchange<T, P, D>
+where
+    T: Send + 'static,
+    P: Distribution<T>,
+    D: Collector<P::Local> + Stage,
+{
+    fn each(&mut self, visit: &mut dyn FnMut(&mut dyn Stage) -> Flow) -> Flow {
+        visit(&mut self.down)
+    }
+
+    fn each_ref(&self, visit: &mut dyn FnMut(&dyn Stage)) {
+        visit(&self.down);
+    }
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        self.outputs.signal(signal);
+        if self.consumes() { self.apply(self.placement.me, signal) } else { Ok(()) }
+    }
+
+    fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
+        self.outputs.turn(turn);
+        if self.consumes() {
+            self.gate.turn(self.placement.me, turn);
+            self.down.turn(turn)?;
+            self.received.publish(self.gate.records + self.local, self.gate.watermark());
+        }
+        if self.produces() {
+            self.sent.publish(
+                self.outputs.records + self.local,
+                self.outputs.records,
+                self.outputs.credits(),
+                self.outputs.buffered(),
+            );
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, edge: EdgeId, delivery: &mut Delivery<'_>) -> Flow<bool> {
+        if edge != self.edge {
+            return self.down.deliver(edge, delivery);
+        }
+        match delivery {
+            Delivery::Credit { from, records, buffers } => {
+                self.outputs.credit(*from, *records, buffers);
+            }
+            Delivery::Batch { from, batch, queued } => {
+                let Some(Ok(mut batch)) = batch.take().map(|b| b.downcast::<Batch<T>>()) else {
+                    return Err(Fault::internal(format_args!("edge {edge:?}: a foreign batch")));
+                };
+                let (partition, down) = (&self.partition, &mut self.down);
+                let records = receive(&mut batch, *from, |record| {
+                    down.collect(record.at, partition.lift(record.hash, record.value))
+                })?;
+                for signal in std::mem::take(&mut batch.signals) {
+                    self.apply(*from, signal)?;
+                }
+                self.gate.emptied(0, *from, records, batch, *queued);
+            }
+        }
+        Ok(true)
+    }
+
+    fn room(&self) -> bool {
+        self.outputs.room() && (!self.consumes() || self.down.room())
+    }
+
+    fn accepts(&self, edge: EdgeId) -> Option<bool> {
+        if edge == self.edge {
+            return Some(self.down.room());
+        }
+        if self.consumes() { self.down.accepts(edge) } else { None }
+    }
+
+    fn finished(&self) -> bool {
+        (!self.produces() || self.outputs.finished())
+            && (!self.consumes() || (self.gate.ended() && self.down.finished()))
+    }
+}
+
+/// Empties a batch into `take`; a fault or panic learns which record of which producer it was on.
+pub(super) fn receive<T>(
+    batch: &mut Batch<T>,
+    from: u32,
+    mut take: impl FnMut(Rec<T>) -> Flow,
+) -> Flow<u32> {
+    let done = std::cell::Cell::new(0u32);
+    let origin = || format!("record {} of a batch from subtask {from}", done.get() + 1);
+    let mark = OriginMark(origin);
+    let mut result = Ok(());
+    for record in batch.records.drain(..) {
+        result = take(record);
+        if result.is_err() {
+            break;
+        }
+        done.set(done.get() + 1);
+    }
+    mark.passed();
+    match result {
+        Ok(()) => Ok(done.get()),
+        Err(fault) => Err(fault.on_record(origin)),
+    }
+}

@@ -1,0 +1,144 @@
+//! The receiving ends of a subtask's channels: merged watermarks, and credits handed back in bulk.
+
+use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message};
+use crate::flow::CreditWindow;
+use crate::frontier::{FrontierChange, WatermarkFrontier};
+use crate::stage::{Signal, Turn};
+use crate::time::Timestamp;
+
+struct Input {
+    window: CreditWindow,
+    emptied: Vec<AnyBatch>,
+    /// Credits that the next turn returns.
+    due: u32,
+}
+
+/// The receiving ends of the channels from all `producers` subtasks of one or more edges.
+///
+/// Channel `base(edge) + from` of the frontier belongs to producer `from` of that edge.
+pub struct Gate {
+    frontier: WatermarkFrontier,
+    open: usize,
+    edges: Vec<EdgeInputs>,
+    ended: bool,
+    /// Records received so far.
+    pub records: u64,
+}
+
+struct EdgeInputs {
+    edge: EdgeId,
+    base: usize,
+    /// Credit ledgers by producer; `None` for the channel that is a direct call.
+    inputs: Vec<Option<Input>>,
+    settings: ChannelSettings,
+}
+
+impl Gate {
+    /// Channels from each edge's producers; the one whose number is `local` needs no credit.
+    pub fn new(edges: &[(EdgeId, u32, ChannelSettings)], local: Option<u32>) -> Self {
+        let mut base = 0;
+        let mut list = Vec::new();
+        for &(edge, producers, settings) in edges {
+            let inputs = (0..producers)
+                .map(|from| {
+                    (Some(from) != local).then(|| Input {
+                        window: CreditWindow::new(settings.initial_credits, settings.max_credits),
+                        emptied: Vec::new(),
+                        due: 0,
+                    })
+                })
+                .collect();
+            list.push(EdgeInputs { edge, base, inputs, settings });
+            base += producers as usize;
+        }
+        Gate {
+            frontier: WatermarkFrontier::new(base),
+            open: base,
+            edges: list,
+            ended: false,
+            records: 0,
+        }
+    }
+
+    /// Whether this gate receives `edge`.
+    pub fn receives(&self, edge: EdgeId) -> bool {
+        self.edges.iter().any(|e| e.edge == edge)
+    }
+
+    /// Takes a signal of one channel; returns what follows from it for all together.
+    pub fn signal(&mut self, edge: usize, from: u32, signal: Signal) -> [Option<Signal>; 2] {
+        let channel = self.edges[edge].base + from as usize;
+        let change = match signal {
+            Signal::Watermark(at) => self.frontier.update(channel, at),
+            Signal::Idle => self.frontier.idle(channel),
+            Signal::EndOfInput => {
+                self.open -= 1;
+                self.frontier.end(channel)
+            }
+        };
+        let first = match change {
+            Some(FrontierChange::Advanced(at)) => Some(Signal::Watermark(at)),
+            Some(FrontierChange::Idle) => Some(Signal::Idle),
+            _ => None,
+        };
+        let end = self.open == 0 && !self.ended;
+        self.ended |= end;
+        [first, end.then_some(Signal::EndOfInput)]
+    }
+
+    /// The place of an edge in this gate.
+    pub fn edge_index(&self, edge: EdgeId) -> Option<usize> {
+        self.edges.iter().position(|e| e.edge == edge)
+    }
+
+    /// Books an emptied batch: its records' credits go back to the producer in bulk.
+    pub fn emptied<T: Send + 'static>(
+        &mut self,
+        edge: usize,
+        from: u32,
+        records: u32,
+        batch: Box<Batch<T>>,
+        queued: usize,
+    ) {
+        self.records += u64::from(records);
+        let entry = &mut self.edges[edge];
+        let queued = queued * entry.settings.batch_records as usize;
+        if let Some(input) = entry.inputs[from as usize].as_mut() {
+            let starved = batch.starved;
+            input.window.on_processed(records);
+            if records > 0 {
+                input.emptied.push(batch);
+            }
+            if let Some(credits) = input.window.take_return(starved, queued) {
+                input.due += credits;
+            }
+        }
+    }
+
+    /// Hands due credits and emptied buffers to the outbox.
+    pub fn turn(&mut self, me: u32, turn: &mut Turn<'_>) {
+        for entry in &mut self.edges {
+            for (from, input) in entry.inputs.iter_mut().enumerate() {
+                let Some(input) = input else { continue };
+                if input.due > 0 {
+                    let message = Message::Credit {
+                        from: me,
+                        records: std::mem::take(&mut input.due),
+                        buffers: std::mem::take(&mut input.emptied),
+                    };
+                    turn.outbox.send(entry.edge, from as u32, message);
+                }
+            }
+        }
+    }
+
+    /// All channels have ended.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The combined watermark.
+    pub fn watermark(&self) -> Timestamp {
+        self.frontier.current()
+    }
+}

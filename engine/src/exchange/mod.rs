@@ -1,0 +1,93 @@
+//! How records change subtask: batches against credits, watermarks merged per channel.
+//!
+//! A *channel* leads from one producer subtask to one consumer subtask of an *edge*. Records travel
+//! in batches, each against record credits that the consumer granted; signals ride behind the records
+//! of a batch, so the order of a channel is the order in one queue. Where both ends of a channel are
+//! the same subtask number, both live in one actor and a record crosses by a direct call, without
+//! batch, message or credit: see [`exchange::Exchange`].
+
+mod batch;
+mod distribution;
+mod edge_out;
+#[allow(clippy::module_inception)]
+mod exchange;
+mod gate;
+mod gate_head;
+mod outputs;
+
+pub use batch::{AnyBatch, Batch, Rec};
+pub use distribution::{
+    Broadcast, ByKey, Custom, Distribution, Forward, Global, Keyed, Placement, Rebalance, Rescale,
+    Shuffle, Target,
+};
+pub use edge_out::EdgeOut;
+pub use exchange::Exchange;
+pub use gate::Gate;
+pub use gate_head::GateHead;
+pub use outputs::Outputs;
+
+use serde::{Deserialize, Serialize};
+
+/// The number of an edge in its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EdgeId(pub u32);
+
+/// What travels between the two ends of an edge.
+pub enum Message {
+    /// Producer to consumer.
+    Batch {
+        /// The producer's subtask number.
+        from: u32,
+        /// A `Batch<T>` of the edge's type.
+        batch: AnyBatch,
+    },
+    /// Consumer to producer.
+    Credit {
+        /// The consumer's subtask number.
+        from: u32,
+        /// How many more records are welcome.
+        records: u32,
+        /// Emptied batches for reuse.
+        buffers: Vec<AnyBatch>,
+    },
+}
+
+/// Where a chain hands what is meant for other subtasks. Must neither block nor reorder.
+pub trait Outbox {
+    /// Sends to subtask `to` at the other end of `edge`.
+    fn send(&mut self, edge: EdgeId, to: u32, message: Message);
+}
+
+/// How much a channel may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelSettings {
+    /// Records that a consumer grants a channel at first and when it is pressed.
+    pub initial_credits: u32,
+    /// Records that it grants at most, while it drains faster than it is filled.
+    pub max_credits: u32,
+    /// Records in a full batch.
+    pub batch_records: u32,
+    /// Milliseconds that a record may wait for its batch to fill; 0 sends at the end of each turn.
+    pub flush_interval_ms: u64,
+}
+
+impl Default for ChannelSettings {
+    fn default() -> Self {
+        ChannelSettings {
+            initial_credits: crate::flow::FlowSettings::default().max_credits_per_channel(),
+            max_credits: 16 * 1024,
+            batch_records: 1024,
+            flush_interval_ms: 10,
+        }
+    }
+}
+
+impl ChannelSettings {
+    /// The settings of one channel among `channels` of the same consumer: many channels share what
+    /// few have alone, so that the records in flight stay within a core's cache.
+    pub fn shared_by(self, channels: u32) -> Self {
+        let max = (4 * self.max_credits / channels.max(4)).max(self.initial_credits);
+        let batch = self.batch_records.min(max / 4).clamp(1, self.initial_credits / 2);
+        ChannelSettings { max_credits: max, batch_records: batch.max(1), ..self }
+    }
+}

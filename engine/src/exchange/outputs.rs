@@ -1,0 +1,209 @@
+//! The sending ends of a subtask's channels: buffers, credits, and when a batch leaves.
+//!
+//! A batch leaves when it is full, when its oldest record has waited for the flush interval, or when
+//! the input ends; watermarks wait for the next batch, no longer than the interval. It leaves only
+//! against credit for each of its records. While a full batch waits for credit there is no room, and
+//! the chain takes no further input; what a turn in progress still emits is kept, never dropped.
+
+use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message, Rec};
+use crate::stage::{Signal, Turn};
+use crate::time::Timestamp;
+use std::collections::VecDeque;
+
+/// How many emptied buffers a channel keeps for reuse.
+const KEPT_BUFFERS: usize = 16;
+
+struct Channel<T> {
+    to: u32,
+    filling: Box<Batch<T>>,
+    /// Sealed batches that wait for credit, oldest first.
+    sealed: VecDeque<Box<Batch<T>>>,
+    spare: Vec<Box<Batch<T>>>,
+    credit: u32,
+    starved: bool,
+    /// The newest watermark not yet put into a batch.
+    watermark: Option<Timestamp>,
+    idle: bool,
+    /// Processing time at which the oldest unsent item must leave.
+    due: Timestamp,
+}
+
+/// The sending ends of all channels from one subtask over one edge, except the one to itself.
+pub struct Outputs<T> {
+    edge: EdgeId,
+    me: u32,
+    channels: Vec<Channel<T>>,
+    /// Index into `channels` by consumer subtask.
+    index: Vec<u32>,
+    settings: ChannelSettings,
+    /// Records handed over so far.
+    pub records: u64,
+    ended: bool,
+}
+
+const NOWHERE: u32 = u32::MAX;
+
+impl<T: Send + 'static> Outputs<T> {
+    /// Channels from subtask `me` to the subtasks `to` of a consumer with `parallelism`.
+    pub fn new(
+        edge: EdgeId,
+        me: u32,
+        to: impl Iterator<Item = u32>,
+        parallelism: u32,
+        settings: ChannelSettings,
+    ) -> Self {
+        let mut index = vec![NOWHERE; parallelism as usize];
+        let mut channels = Vec::new();
+        for to in to {
+            index[to as usize] = channels.len() as u32;
+            channels.push(Channel {
+                to,
+                filling: Box::new(Batch::with_capacity(0)),
+                sealed: VecDeque::new(),
+                spare: Vec::new(),
+                credit: settings.initial_credits,
+                starved: false,
+                watermark: None,
+                idle: false,
+                due: Timestamp::MAX,
+            });
+        }
+        Outputs { edge, me, channels, index, settings, records: 0, ended: false }
+    }
+
+    /// Buffers a record for subtask `to`.
+    #[inline(always)]
+    pub fn push(&mut self, to: u32, record: Rec<T>) {
+        let channel = &mut self.channels[self.index[to as usize] as usize];
+        channel.filling.records.push(record);
+        if channel.filling.records.len() >= self.settings.batch_records as usize {
+            channel.seal(self.settings.batch_records as usize);
+        }
+    }
+
+    /// Puts a signal behind what was pushed so far, on every channel.
+    pub fn signal(&mut self, signal: Signal) {
+        for channel in &mut self.channels {
+            match signal {
+                Signal::Watermark(at) => {
+                    channel.watermark = Some(at);
+                    channel.idle = false;
+                }
+                Signal::Idle => channel.idle = true,
+                Signal::EndOfInput => {
+                    channel.seal_signals();
+                    channel.filling.signals.push(Signal::EndOfInput);
+                    channel.seal(0);
+                }
+            }
+        }
+        self.ended |= signal == Signal::EndOfInput;
+    }
+
+    /// Hands to the outbox whatever is full or due and has credit.
+    pub fn turn(&mut self, turn: &mut Turn<'_>) {
+        let interval = self.settings.flush_interval_ms as i64;
+        for channel in &mut self.channels {
+            if channel.holds_something() && channel.sealed.is_empty() {
+                if channel.due == Timestamp::MAX {
+                    channel.due = Timestamp(turn.now.0.saturating_add(interval));
+                }
+                if channel.due <= turn.now {
+                    channel.seal(self.settings.batch_records as usize);
+                } else {
+                    turn.wake_at(channel.due);
+                }
+            }
+            while let Some(batch) = channel.sealed.front() {
+                let records = batch.records.len() as u32;
+                if records > channel.credit {
+                    channel.starved = true;
+                    break;
+                }
+                let Some(mut batch) = channel.sealed.pop_front() else { break };
+                channel.credit -= records;
+                self.records += u64::from(records);
+                batch.starved = std::mem::take(&mut channel.starved);
+                let message = Message::Batch { from: self.me, batch: batch as AnyBatch };
+                turn.outbox.send(self.edge, channel.to, message);
+            }
+        }
+    }
+
+    /// Consumer subtask `from` welcomes `records` more and gives back emptied buffers.
+    pub fn credit(&mut self, from: u32, records: u32, buffers: &mut Vec<AnyBatch>) {
+        let Some(channel) = self.index.get(from as usize).copied().filter(|i| *i != NOWHERE) else {
+            return;
+        };
+        let channel = &mut self.channels[channel as usize];
+        channel.credit += records;
+        for buffer in buffers.drain(..) {
+            if channel.spare.len() < KEPT_BUFFERS
+                && let Ok(buffer) = buffer.downcast::<Batch<T>>()
+            {
+                channel.spare.push(buffer);
+            }
+        }
+    }
+
+    /// No channel has a full batch waiting for credit.
+    pub fn room(&self) -> bool {
+        self.channels.iter().all(|c| c.sealed.is_empty())
+    }
+
+    /// The input has ended and everything has left.
+    pub fn finished(&self) -> bool {
+        self.ended && self.channels.iter().all(|c| c.sealed.is_empty() && !c.holds_something())
+    }
+
+    /// The consumer subtasks that channels lead to.
+    pub fn targets(&self) -> impl Iterator<Item = u32> + '_ {
+        self.channels.iter().map(|c| c.to)
+    }
+
+    /// How many channels there are.
+    pub fn len(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether there are no channels.
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
+    /// Records of credit left over all channels.
+    pub fn credits(&self) -> u64 {
+        self.channels.iter().map(|c| u64::from(c.credit)).sum()
+    }
+
+    /// Records that are buffered or wait for credit.
+    pub fn buffered(&self) -> usize {
+        self.channels
+            .iter()
+            .map(|c| c.filling.records.len() + c.sealed.iter().map(|b| b.records.len()).sum::<usize>())
+            .sum()
+    }
+}
+
+impl<T> Channel<T> {
+    fn holds_something(&self) -> bool {
+        !self.filling.is_empty() || self.watermark.is_some() || self.idle
+    }
+
+    fn seal_signals(&mut self) {
+        if let Some(at) = self.watermark.take() {
+            self.filling.signals.push(Signal::Watermark(at));
+        }
+        if std::mem::take(&mut self.idle) {
+            self.filling.signals.push(Signal::Idle);
+        }
+    }
+
+    #[inline(never)]
+    fn seal(&mut self, capacity: usize) {
+        self.seal_signals();
+        let next = self.spare.pop().unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
+        self.sealed.push_back(std::mem::replace(&mut self.filling, next));
+        self.due = Timestamp::MAX;
+    }
+}

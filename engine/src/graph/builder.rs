@@ -1,0 +1,193 @@
+//! A graph in the making, and its validation: all problems at once, each with its operator.
+
+use super::{
+    Check, Edge, EdgeKind, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo,
+    TaskId, TaskSpec, Vertex, VertexId,
+};
+use crate::exchange::EdgeId;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// What streams write into while a job is being defined.
+#[derive(Default)]
+pub struct GraphBuilder {
+    operators: Vec<OperatorInfo>,
+    vertices: Vec<Vertex>,
+    edges: Vec<Edge>,
+    factories: Vec<Option<Factory>>,
+    checks: Vec<(OperatorId, Check)>,
+    problems: Vec<String>,
+}
+
+/// A shared handle to a graph in the making.
+#[derive(Clone, Default)]
+pub struct GraphRef(Rc<RefCell<GraphBuilder>>);
+
+impl GraphRef {
+    /// Changes the graph.
+    pub fn edit<R>(&self, change: impl FnOnce(&mut GraphBuilder) -> R) -> R {
+        change(&mut self.0.borrow_mut())
+    }
+
+    /// Validates the graph as it is now.
+    pub fn finish(&self, name: &str, settings: JobSettings) -> Result<JobGraph, GraphError> {
+        self.0.borrow().finish(name, settings)
+    }
+}
+
+impl GraphBuilder {
+    /// A task without a chain yet.
+    pub fn add_task(&mut self) -> TaskId {
+        self.factories.push(None);
+        TaskId(self.factories.len() as u32 - 1)
+    }
+
+    /// Gives a task its chain.
+    pub fn set_factory(&mut self, task: TaskId, factory: Factory) {
+        self.factories[task.0 as usize] = Some(factory);
+    }
+
+    /// An empty vertex of a task.
+    pub fn add_vertex(&mut self, task: TaskId) -> VertexId {
+        let vertex = Vertex { operators: vec![], task, parallelism: None, max_parallelism: None };
+        self.vertices.push(vertex);
+        VertexId(self.vertices.len() as u32 - 1)
+    }
+
+    /// An operator at the end of a vertex.
+    pub fn add_operator(&mut self, vertex: VertexId, name: &str, kind: &str) -> OperatorId {
+        let id = OperatorId(self.operators.len() as u32);
+        let (name, kind) = (name.to_owned(), kind.to_owned());
+        self.operators.push(OperatorInfo { name, uid: None, kind, vertex });
+        self.vertices[vertex.0 as usize].operators.push(id);
+        id
+    }
+
+    /// Moves the last operator of a vertex to another vertex.
+    pub fn move_operator(&mut self, operator: OperatorId, to: VertexId) {
+        let from = std::mem::replace(&mut self.operators[operator.0 as usize].vertex, to);
+        self.vertices[from.0 as usize].operators.retain(|o| *o != operator);
+        self.vertices[to.0 as usize].operators.push(operator);
+    }
+
+    /// An edge whose consumer may come later.
+    pub fn add_edge(&mut self, from: VertexId, to: Option<VertexId>, kind: EdgeKind) -> EdgeId {
+        self.edges.push(Edge { from, to, kind });
+        EdgeId(self.edges.len() as u32 - 1)
+    }
+
+    /// Ends an edge in a vertex.
+    pub fn end_edge(&mut self, edge: EdgeId, to: VertexId) {
+        self.edges[edge.0 as usize].to = Some(to);
+    }
+
+    /// Adds a check that runs before the job starts.
+    pub fn add_check(&mut self, operator: OperatorId, check: Check) {
+        self.checks.push((operator, check));
+    }
+
+    /// Notes a problem that validation reports.
+    pub fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    /// An operator, to change its name or uid.
+    pub fn operator_mut(&mut self, operator: OperatorId) -> &mut OperatorInfo {
+        &mut self.operators[operator.0 as usize]
+    }
+
+    /// A vertex, to change its parallelism.
+    pub fn vertex_mut(&mut self, vertex: VertexId) -> &mut Vertex {
+        &mut self.vertices[vertex.0 as usize]
+    }
+
+    fn finish(&self, name: &str, settings: JobSettings) -> Result<JobGraph, GraphError> {
+        let mut problems = self.problems.clone();
+        self.check_parallelism(&settings, &mut problems);
+        self.check_uids(&mut problems);
+        self.check_ends(&mut problems);
+        if !problems.is_empty() {
+            return Err(GraphError { job: name.to_owned(), problems });
+        }
+        let mut graph = JobGraph {
+            name: name.to_owned(),
+            operators: self.operators.clone(),
+            vertices: self.vertices.clone(),
+            edges: self.edges.clone(),
+            tasks: Vec::new(),
+            settings,
+            checks: self.checks.clone(),
+        };
+        for vertex in &mut graph.vertices {
+            vertex.parallelism.get_or_insert(graph.settings.parallelism);
+            vertex.max_parallelism.get_or_insert(graph.settings.max_parallelism);
+        }
+        for (id, factory) in self.factories.iter().enumerate() {
+            let Some(factory) = factory.clone() else { continue };
+            let of_task = || graph.vertices.iter().filter(|v| v.task.0 as usize == id);
+            let parallelism = of_task().filter_map(|v| v.parallelism).max().unwrap_or(1);
+            let first = of_task().flat_map(|v| &v.operators).next();
+            let name = first.map(|o| graph.operators[o.0 as usize].name.clone());
+            let name = name.unwrap_or_default();
+            graph.tasks.push(TaskSpec { factory, parallelism, name });
+        }
+        Ok(graph)
+    }
+
+    fn first_name(&self, vertex: &Vertex) -> &str {
+        vertex.operators.first().map_or("?", |o| &self.operators[o.0 as usize].name)
+    }
+
+    fn check_parallelism(&self, settings: &JobSettings, problems: &mut Vec<String>) {
+        for vertex in &self.vertices {
+            let name = self.first_name(vertex);
+            let parallelism = vertex.parallelism.unwrap_or(settings.parallelism);
+            let max = vertex.max_parallelism.unwrap_or(settings.max_parallelism);
+            if parallelism == 0 {
+                problems.push(format!("'{name}': parallelism 0; give it at least 1"));
+            }
+            if max == 0 || max > 32_768 {
+                problems.push(format!("'{name}': max_parallelism {max} is not in 1..=32768"));
+            }
+            if parallelism > max {
+                problems.push(format!(
+                    "'{name}': parallelism {parallelism} is above its max_parallelism {max}; \
+                     lower the one or raise the other"
+                ));
+            }
+        }
+    }
+
+    fn check_uids(&self, problems: &mut Vec<String>) {
+        let mut seen: HashMap<&str, &str> = HashMap::new();
+        for operator in &self.operators {
+            let Some(uid) = &operator.uid else { continue };
+            if let Some(other) = seen.insert(uid, &operator.name) {
+                problems.push(format!("'{}': uid '{uid}' is that of '{other}' too", operator.name));
+            }
+        }
+    }
+
+    fn check_ends(&self, problems: &mut Vec<String>) {
+        if self.vertices.is_empty() {
+            problems.push("it has no source".to_owned());
+        }
+        for (id, factory) in self.factories.iter().enumerate() {
+            if factory.is_none() {
+                let last = self.vertices.iter().rfind(|v| v.task.0 as usize == id);
+                let last = last.and_then(|v| v.operators.last());
+                let name = last.map_or("?", |o| &self.operators[o.0 as usize].name);
+                problems.push(format!("'{name}': its stream ends without a sink; add one"));
+            }
+        }
+        for edge in &self.edges {
+            let dangling = edge.to.is_none();
+            let from = &self.vertices[edge.from.0 as usize];
+            if dangling && self.factories[from.task.0 as usize].is_some() {
+                let name = self.first_name(from);
+                problems.push(format!("'{name}': a {} edge leads nowhere", edge.kind));
+            }
+        }
+    }
+}

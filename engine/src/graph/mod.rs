@@ -1,0 +1,224 @@
+//! The job as a graph: vertices of chained operators, edges between them, tasks that run them.
+//!
+//! Three words for three stages: a [`GraphBuilder`] is what the fluent API (or a person, by hand)
+//! writes; a [`JobGraph`] is the same after validation, with every parallelism known; a deployment is
+//! what the runner makes of it. A *vertex* is a chain of operators; a *task* is the vertices that
+//! share an actor because nothing but in-chain exchanges lies between them.
+
+mod builder;
+mod plan;
+
+pub use builder::{GraphBuilder, GraphRef};
+pub use plan::Plan;
+
+use crate::build::BuildContext;
+use crate::exchange::{ChannelSettings, EdgeId};
+use crate::fault::Flow;
+use crate::stage::Head;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// The number of an operator in its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OperatorId(pub u32);
+
+/// The number of a vertex in its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VertexId(pub u32);
+
+/// The number of a task in its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskId(pub u32);
+
+/// Makes the chain of one subtask.
+pub type Factory = Arc<dyn Fn(&mut BuildContext) -> Flow<Box<dyn Head>> + Send + Sync>;
+
+/// A check that runs before the job starts.
+pub type Check = Arc<dyn Fn() -> Flow + Send + Sync>;
+
+/// One operator, source or sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorInfo {
+    /// The name that messages and reports use.
+    pub name: String,
+    /// The user's stable id, by which state finds its operator again.
+    pub uid: Option<String>,
+    /// What kind of operator it is, such as `map`.
+    pub kind: String,
+    /// The vertex that it is part of.
+    pub vertex: VertexId,
+}
+
+/// A chain of operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vertex {
+    /// The operators, first to last.
+    pub operators: Vec<OperatorId>,
+    /// The task that runs it.
+    pub task: TaskId,
+    /// How many subtasks it has; in a builder `None` stands for the job's default.
+    pub parallelism: Option<u32>,
+    /// How many it may ever have: the number of its key groups.
+    pub max_parallelism: Option<u32>,
+}
+
+/// How an edge chooses the subtask of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names are those of the distributions")]
+pub enum EdgeKind {
+    Forward,
+    Hash,
+    Rebalance,
+    Rescale,
+    Shuffle,
+    Broadcast,
+    Global,
+    Custom,
+}
+
+impl fmt::Display for EdgeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
+}
+
+/// An edge between two vertices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// The producer.
+    pub from: VertexId,
+    /// The consumer; in a builder it may not be known yet.
+    pub to: Option<VertexId>,
+    /// How it distributes.
+    pub kind: EdgeKind,
+}
+
+/// What runs as one kind of actor.
+#[derive(Clone)]
+pub struct TaskSpec {
+    /// Makes a subtask's chain.
+    pub factory: Factory,
+    /// How many actors: the greatest parallelism of its vertices.
+    pub parallelism: u32,
+    /// The name that messages and reports use.
+    pub name: String,
+}
+
+/// Settings of a whole job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSettings {
+    /// Parallelism of vertices that don't name one.
+    pub parallelism: u32,
+    /// Key groups of vertices that don't name a number.
+    pub max_parallelism: u32,
+    /// How much a channel may hold and when it flushes.
+    pub channels: ChannelSettings,
+    /// Records that a source reads in one turn at most.
+    pub slice: usize,
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        JobSettings {
+            parallelism: 1,
+            max_parallelism: crate::hash::DEFAULT_MAX_PARALLELISM,
+            channels: ChannelSettings::default(),
+            slice: 4096,
+        }
+    }
+}
+
+/// A validated job.
+#[derive(Clone)]
+pub struct JobGraph {
+    /// The job's name.
+    pub name: String,
+    /// All operators, by [`OperatorId`].
+    pub operators: Vec<OperatorInfo>,
+    /// All vertices, by [`VertexId`].
+    pub vertices: Vec<Vertex>,
+    /// All edges, by [`EdgeId`].
+    pub edges: Vec<Edge>,
+    /// All tasks, by [`TaskId`].
+    pub tasks: Vec<TaskSpec>,
+    /// The settings.
+    pub settings: JobSettings,
+    /// Checks of sources and sinks, by operator.
+    pub checks: Vec<(OperatorId, Check)>,
+}
+
+impl JobGraph {
+    /// The parallelism of a vertex.
+    pub fn parallelism(&self, vertex: VertexId) -> u32 {
+        self.vertices[vertex.0 as usize].parallelism.unwrap_or(self.settings.parallelism)
+    }
+
+    /// The number of key groups of a vertex.
+    pub fn max_parallelism(&self, vertex: VertexId) -> u32 {
+        self.vertices[vertex.0 as usize].max_parallelism.unwrap_or(self.settings.max_parallelism)
+    }
+
+    /// The vertex of an operator.
+    pub fn vertex_of(&self, operator: OperatorId) -> VertexId {
+        self.operators[operator.0 as usize].vertex
+    }
+
+    /// The two ends of an edge.
+    pub fn ends(&self, edge: EdgeId) -> (VertexId, VertexId) {
+        let edge = &self.edges[edge.0 as usize];
+        (edge.from, edge.to.expect("validation gave every edge a consumer"))
+    }
+
+    /// The tasks at the two ends of an edge.
+    pub fn tasks_of(&self, edge: EdgeId) -> (TaskId, TaskId) {
+        let (from, to) = self.ends(edge);
+        (self.vertices[from.0 as usize].task, self.vertices[to.0 as usize].task)
+    }
+
+    /// The edges that end in a vertex.
+    pub fn edges_into(&self, vertex: VertexId) -> impl Iterator<Item = EdgeId> + '_ {
+        let into = move |(_, e): &(usize, &Edge)| e.to == Some(vertex);
+        self.edges.iter().enumerate().filter(into).map(|(i, _)| EdgeId(i as u32))
+    }
+
+    /// The name of a vertex: those of its operators.
+    pub fn vertex_name(&self, vertex: VertexId) -> String {
+        let names = self.vertices[vertex.0 as usize].operators.iter();
+        names.map(|o| self.operators[o.0 as usize].name.as_str()).collect::<Vec<_>>().join(" -> ")
+    }
+
+    /// Runs the checks of all sources and sinks; the first that fails, with its operator's name.
+    pub fn check(&self) -> Flow {
+        for (operator, check) in &self.checks {
+            check().map_err(|fault| fault.at(&self.operators[operator.0 as usize].name))?;
+        }
+        Ok(())
+    }
+
+    /// The plan, for printing.
+    pub fn plan(&self) -> Plan {
+        Plan::of(self)
+    }
+}
+
+impl fmt::Debug for JobGraph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobGraph").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Everything that is wrong with a graph, each with the operator that it is about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the job '{job}' can't run:{}", list(.problems))]
+pub struct GraphError {
+    /// The job's name.
+    pub job: String,
+    /// One line a problem.
+    pub problems: Vec<String>,
+}
+
+fn list(problems: &[String]) -> String {
+    problems.iter().map(|p| format!("\n  - {p}")).collect()
+}

@@ -1,0 +1,194 @@
+//! What a running job shows of itself: one set of numbers per vertex and subtask.
+//!
+//! A subtask writes its numbers at the end of a turn, never once a record; anyone may read them at any
+//! time. Reports, the progress line and the metrics endpoint all read the same [`SubtaskStats`].
+
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// The live numbers of one subtask of one vertex.
+#[derive(Debug, Default)]
+pub struct SubtaskStats {
+    /// Records received (for a source: read).
+    pub records_in: AtomicU64,
+    /// Records handed to the next vertex or written by a sink.
+    pub records_out: AtomicU64,
+    /// Bytes received, as the records' size in memory without what they point to.
+    pub bytes_in: AtomicU64,
+    /// Bytes handed on, measured alike.
+    pub bytes_out: AtomicU64,
+    /// Records that came after their window was gone.
+    pub late: AtomicU64,
+    /// Records that did not parse and were skipped or put aside.
+    pub dead_letters: AtomicU64,
+    /// The event-time watermark, milliseconds; `i64::MIN` before the first.
+    pub watermark: WatermarkCell,
+    /// Batches that wait in the mailbox.
+    pub queued: AtomicU64,
+    /// Records of credit left towards the next vertex.
+    pub credits: AtomicU64,
+    /// Records that wait for credit or for their batch to fill.
+    pub buffered: AtomicU64,
+    /// Nanoseconds of work.
+    pub busy_ns: AtomicU64,
+    /// Nanoseconds without input.
+    pub idle_ns: AtomicU64,
+    /// Nanoseconds with input but without room downstream.
+    pub backpressured_ns: AtomicU64,
+    /// Nanoseconds since the job's start at which the turn in progress began; 0 between turns.
+    pub turn_began: AtomicU64,
+    /// Timers that are set.
+    pub timers: AtomicU64,
+}
+
+/// A timestamp that is written by one thread and read by others.
+#[derive(Debug)]
+pub struct WatermarkCell(AtomicI64);
+
+impl Default for WatermarkCell {
+    fn default() -> Self {
+        WatermarkCell(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl WatermarkCell {
+    /// The newest value.
+    pub fn get(&self) -> Timestamp {
+        Timestamp(self.0.load(Relaxed))
+    }
+
+    /// Stores a newer value.
+    pub fn set(&self, at: Timestamp) {
+        self.0.store(at.0, Relaxed);
+    }
+}
+
+/// A copy of [`SubtaskStats`] at one moment, as reports show it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of SubtaskStats")]
+pub struct SubtaskSnapshot {
+    pub vertex: String,
+    pub vertex_id: u32,
+    pub subtask: u32,
+    pub records_in: u64,
+    pub records_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub late: u64,
+    pub dead_letters: u64,
+    pub watermark: Option<i64>,
+    pub queued: u64,
+    pub credits: u64,
+    pub buffered: u64,
+    pub busy_ns: u64,
+    pub idle_ns: u64,
+    pub backpressured_ns: u64,
+    pub timers: u64,
+}
+
+impl SubtaskStats {
+    /// Copies the numbers.
+    pub fn snapshot(&self, vertex: &str, vertex_id: u32, subtask: u32) -> SubtaskSnapshot {
+        let watermark = self.watermark.get();
+        SubtaskSnapshot {
+            vertex: vertex.to_owned(),
+            vertex_id,
+            subtask,
+            records_in: self.records_in.load(Relaxed),
+            records_out: self.records_out.load(Relaxed),
+            bytes_in: self.bytes_in.load(Relaxed),
+            bytes_out: self.bytes_out.load(Relaxed),
+            late: self.late.load(Relaxed),
+            dead_letters: self.dead_letters.load(Relaxed),
+            watermark: (watermark != Timestamp::MIN).then_some(watermark.0),
+            queued: self.queued.load(Relaxed),
+            credits: self.credits.load(Relaxed),
+            buffered: self.buffered.load(Relaxed),
+            busy_ns: self.busy_ns.load(Relaxed),
+            idle_ns: self.idle_ns.load(Relaxed),
+            backpressured_ns: self.backpressured_ns.load(Relaxed),
+            timers: self.timers.load(Relaxed),
+        }
+    }
+}
+
+/// Writes what a vertex receives.
+#[derive(Clone, Debug)]
+pub struct VertexMeter {
+    stats: Arc<SubtaskStats>,
+    record_bytes: u64,
+}
+
+impl VertexMeter {
+    /// Writes to `stats`, for records of `record_bytes`.
+    pub fn new(stats: Arc<SubtaskStats>, record_bytes: usize) -> Self {
+        VertexMeter { stats, record_bytes: record_bytes as u64 }
+    }
+
+    /// Publishes totals so far.
+    pub fn publish(&self, records: u64, watermark: Timestamp) {
+        self.stats.records_in.store(records, Relaxed);
+        self.stats.bytes_in.store(records * self.record_bytes, Relaxed);
+        self.stats.watermark.set(watermark);
+    }
+}
+
+/// Writes what a vertex hands on over an edge.
+#[derive(Clone, Debug)]
+pub struct EdgeMeter {
+    stats: Arc<SubtaskStats>,
+    record_bytes: u64,
+    published: std::cell::Cell<u64>,
+}
+
+impl EdgeMeter {
+    /// Writes to `stats`, for records of `record_bytes`.
+    pub fn new(stats: Arc<SubtaskStats>, record_bytes: usize) -> Self {
+        EdgeMeter { stats, record_bytes: record_bytes as u64, published: std::cell::Cell::new(0) }
+    }
+
+    /// Publishes the totals so far: records handed on, of these sent in batches, credit left, buffered.
+    /// Several edges of one vertex add up.
+    pub fn publish(&self, records: u64, _sent: u64, credits: u64, buffered: usize) {
+        let more = records - self.published.replace(records);
+        if more > 0 {
+            self.stats.records_out.fetch_add(more, Relaxed);
+            self.stats.bytes_out.fetch_add(more * self.record_bytes, Relaxed);
+        }
+        self.stats.credits.store(credits, Relaxed);
+        self.stats.buffered.store(buffered as u64, Relaxed);
+    }
+}
+
+/// The numbers of a whole job.
+#[derive(Debug, Default)]
+pub struct JobStats {
+    vertices: Vec<(String, Vec<Arc<SubtaskStats>>)>,
+}
+
+impl JobStats {
+    /// Numbers for vertices given by name and parallelism.
+    pub fn new(vertices: impl IntoIterator<Item = (String, u32)>) -> Self {
+        let subtasks = |n: u32| (0..n).map(|_| Arc::default()).collect();
+        JobStats { vertices: vertices.into_iter().map(|(v, n)| (v, subtasks(n))).collect() }
+    }
+
+    /// The numbers of a subtask; detached ones where the vertex has no such subtask.
+    pub fn subtask(&self, vertex: u32, subtask: u32) -> Arc<SubtaskStats> {
+        let found = self.vertices.get(vertex as usize).and_then(|(_, s)| s.get(subtask as usize));
+        found.cloned().unwrap_or_default()
+    }
+
+    /// All numbers at this moment, by vertex and subtask.
+    pub fn snapshot(&self) -> Vec<SubtaskSnapshot> {
+        let mut all = Vec::new();
+        for (id, (name, subtasks)) in self.vertices.iter().enumerate() {
+            for (i, stats) in subtasks.iter().enumerate() {
+                all.push(stats.snapshot(name, id as u32, i as u32));
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,79 @@
+//! A running accumulator per key: each record yields what the function makes of it.
+
+use crate::exchange::Keyed;
+use crate::fault::Flow;
+use crate::operator::Operator;
+use crate::stage::Collector;
+use crate::state::KeyTable;
+use crate::time::Timestamp;
+use std::hash::Hash;
+
+/// Changes a key's accumulator by each record: `(accumulator, key, record) -> emitted`.
+pub struct Fold<K, A, F> {
+    initial: A,
+    fold: F,
+    values: KeyTable<K, A>,
+}
+
+impl<K, A: Clone, F: Clone> Clone for Fold<K, A, F> {
+    fn clone(&self) -> Self {
+        Fold {
+            initial: self.initial.clone(),
+            fold: self.fold.clone(),
+            values: KeyTable::default(),
+        }
+    }
+}
+
+impl<K, A, F> Fold<K, A, F> {
+    /// With the accumulator of a new key and the user's function.
+    pub fn new(initial: A, fold: F) -> Self {
+        Fold { initial, fold, values: KeyTable::default() }
+    }
+}
+
+impl<K, T, A, U, F> Operator<Keyed<K, T>> for Fold<K, A, F>
+where
+    K: Hash + Eq + Clone + 'static,
+    T: 'static,
+    A: Clone + 'static,
+    U: 'static,
+    F: FnMut(&mut A, &K, T) -> U + 'static,
+{
+    type Out = U;
+
+    #[inline(always)]
+    fn process<C: Collector<U>>(
+        &mut self,
+        at: Timestamp,
+        record: Keyed<K, T>,
+        out: &mut C,
+    ) -> Flow {
+        let Keyed { hash, key, value } = record;
+        if let Some(accumulator) = self.values.get_mut(hash, &key) {
+            return out.collect(at, (self.fold)(accumulator, &key, value));
+        }
+        let initial = &self.initial;
+        let accumulator = self.values.get_or_insert_with(hash, key.clone(), || initial.clone());
+        out.collect(at, (self.fold)(accumulator, &key, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::OperatorHarness;
+
+    #[test]
+    fn counts_per_key() {
+        let count = Fold::new(0u64, |n: &mut u64, key: &u64, _| {
+            *n += 1;
+            (*key, *n)
+        });
+        let mut harness = OperatorHarness::keyed(count, |x: &u64| x % 2);
+        for x in [1, 2, 3] {
+            harness.push(0, x).expect("folds");
+        }
+        assert_eq!(harness.values(), [(1, 1), (0, 1), (1, 2)]);
+    }
+}

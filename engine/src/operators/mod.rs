@@ -1,0 +1,34 @@
+//! The built-in operators, a file each.
+
+mod filter;
+mod filter_map;
+mod flat_map;
+mod fold;
+mod inspect;
+mod map;
+mod reduce;
+
+pub use filter::Filter;
+pub use filter_map::FilterMap;
+pub use flat_map::FlatMap;
+pub use fold::Fold;
+pub use inspect::Inspect;
+pub use map::Map;
+pub use reduce::Reduce;
+
+/// Takes part in no chain: an operator that passes records on as they are, where a vertex needs one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity;
+
+impl<T: 'static> crate::operator::Operator<T> for Identity {
+    type Out = T;
+    #[inline(always)]
+    fn process<C: crate::stage::Collector<T>>(
+        &mut self,
+        at: crate::time::Timestamp,
+        value: T,
+        out: &mut C,
+    ) -> crate::fault::Flow {
+        out.collect(at, value)
+    }
+}

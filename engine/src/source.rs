@@ -1,0 +1,166 @@
+//! Where records come from.
+//!
+//! A [`Source`] is the description that a job holds; a [`SourceReader`] is what a subtask reads with.
+//! A reader is asked for bounded slices and must not block: where nothing is there it says when to
+//! ask again, or keeps the [`Waker`] it was given and calls it.
+
+use crate::build::OpenContext;
+use crate::fault::Flow;
+use crate::observe::SubtaskStats;
+use crate::stage::{Collector, Head, Signal, Stage, Turn};
+use crate::time::Timestamp;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// What a reader found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// So many records; there may be more at once.
+    Read(usize),
+    /// Nothing now: ask again after this long, or when the waker is called.
+    Wait(Duration),
+    /// The input is complete.
+    End,
+}
+
+/// Asks a subtask's actor for a turn, from any thread.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    /// A waker that calls `wake`.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Waker(Arc::new(wake))
+    }
+
+    /// A waker for readers that nobody has to wake.
+    pub fn none() -> Self {
+        Waker::new(|| ())
+    }
+
+    /// Asks for a turn.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// The description of a source.
+pub trait Source: Send + Sync + 'static {
+    /// The records it yields.
+    type Item: 'static;
+    /// What each subtask reads with.
+    type Reader: SourceReader<Item = Self::Item>;
+
+    /// Checks, before the job starts, what can be checked: does the file exist, is the option sound.
+    /// An error is one line that says what, where and what to do.
+    fn check(&self) -> Flow {
+        Ok(())
+    }
+
+    /// Opens the reader of one subtask, which reads that subtask's share.
+    fn open(&self, context: &mut OpenContext<'_>) -> Flow<Self::Reader>;
+
+    /// Whether the input comes to an end.
+    fn bounded(&self) -> bool {
+        true
+    }
+}
+
+/// Reads the share of one subtask.
+pub trait SourceReader: 'static {
+    /// The records it yields.
+    type Item: 'static;
+
+    /// Emits at most about `budget` records. Must not block.
+    fn poll<C: Collector<Self::Item>>(&mut self, budget: usize, out: &mut C) -> Flow<Poll>;
+
+    /// Where the record that was emitted last came from, such as `flights.csv:1200`.
+    fn position(&self) -> String;
+
+    /// Records so far that did not parse and were skipped or put aside.
+    fn dead_letters(&self) -> u64 {
+        0
+    }
+
+    /// Called after the last record or when the job ends early: release files and threads.
+    fn close(&mut self) -> Flow {
+        Ok(())
+    }
+}
+
+/// The stage that reads: the head of a chain.
+pub struct SourceHead<S: Source, D> {
+    reader: Option<S::Reader>,
+    name: Rc<str>,
+    down: D,
+    stats: Arc<SubtaskStats>,
+    read: u64,
+    watermark: Timestamp,
+}
+
+impl<S: Source, D> SourceHead<S, D> {
+    /// Reads with `reader`; `None` in subtasks beyond the source's parallelism.
+    pub fn new(
+        reader: Option<S::Reader>,
+        name: Rc<str>,
+        stats: Arc<SubtaskStats>,
+        down: D,
+    ) -> Self {
+        SourceHead { reader, name, down, stats, read: 0, watermark: Timestamp::MIN }
+    }
+}
+
+impl<S: Source, D: Collector<S::Item> + Stage> Stage for SourceHead<S, D> {
+    fn each(&mut self, visit: &mut dyn FnMut(&mut dyn Stage) -> Flow) -> Flow {
+        visit(&mut self.down)
+    }
+
+    fn each_ref(&self, visit: &mut dyn FnMut(&dyn Stage)) {
+        visit(&self.down);
+    }
+
+    fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
+        if let Some(reader) = &self.reader {
+            self.stats.records_in.store(self.read, Relaxed);
+            self.stats.dead_letters.store(reader.dead_letters(), Relaxed);
+        }
+        self.down.turn(turn)
+    }
+}
+
+impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
+    fn poll(&mut self, budget: usize) -> Flow<Poll> {
+        let Some(reader) = &mut self.reader else { return Ok(Poll::End) };
+        let found = match reader.poll(budget, &mut self.down) {
+            Ok(found) => found,
+            Err(fault) => {
+                let at = reader.position();
+                return Err(fault.at(&self.name).on_record(|| at));
+            }
+        };
+        match found {
+            Poll::Read(records) => self.read += records as u64,
+            Poll::Wait(_) => {}
+            Poll::End => {
+                reader.close().map_err(|fault| fault.at(&self.name))?;
+                self.watermark = Timestamp::MAX;
+                Stage::signal(&mut self.down, Signal::Watermark(Timestamp::MAX))?;
+                Stage::signal(&mut self.down, Signal::EndOfInput)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn position(&self) -> Option<String> {
+        self.reader.as_ref().map(SourceReader::position)
+    }
+}

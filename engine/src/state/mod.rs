@@ -1,0 +1,5 @@
+//! Keyed state in memory.
+
+mod table;
+
+pub use table::KeyTable;

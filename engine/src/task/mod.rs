@@ -1,0 +1,138 @@
+//! One subtask at work: what it does with a message, when it reads, when it rests.
+//!
+//! The pure core of the subtask actor. It keeps arrived batches in order per edge, hands one to the
+//! chain when the chain has room behind that edge, reads a slice of its source when nothing else is
+//! waiting, and tells what it wants next. A simulation can drive it as well as an actor.
+
+use crate::exchange::{AnyBatch, EdgeId, Message, Outbox};
+use crate::fault::Flow;
+use crate::source::Poll;
+use crate::stage::{Delivery, Head, Turn};
+use crate::time::Timestamp;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What a subtask wants after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another step at once.
+    Again,
+    /// A step at this processing time, or when a message arrives; `Timestamp::MAX` for only then.
+    Wait {
+        /// When at the latest.
+        until: Timestamp,
+        /// It has input but no room downstream.
+        blocked: bool,
+    },
+    /// Nothing: all input has ended and all output has left.
+    Done,
+}
+
+/// A subtask without its actor.
+pub struct Subtask {
+    head: Box<dyn Head>,
+    /// Arrived batches by edge: `(edge, queue of (from, batch))`.
+    queues: Vec<(EdgeId, VecDeque<(u32, AnyBatch)>)>,
+    queued: usize,
+    reading: bool,
+    not_before: Timestamp,
+    slice: usize,
+}
+
+impl Subtask {
+    /// A subtask with its chain; `slice` bounds the records of one read.
+    pub fn new(head: Box<dyn Head>, slice: usize) -> Self {
+        let not_before = Timestamp::MIN;
+        Subtask { head, queues: Vec::new(), queued: 0, reading: true, not_before, slice }
+    }
+
+    /// Opens the chain.
+    pub fn open(&mut self) -> Flow {
+        self.head.open()
+    }
+
+    /// Takes a message of an edge. Credit counts at once; a batch waits for a step.
+    pub fn receive(&mut self, edge: EdgeId, message: Message) -> Flow {
+        match message {
+            Message::Batch { from, batch } => {
+                let at = self.queues.iter().position(|(e, _)| *e == edge).unwrap_or_else(|| {
+                    self.queues.push((edge, VecDeque::new()));
+                    self.queues.len() - 1
+                });
+                self.queues[at].1.push_back((from, batch));
+                self.queued += 1;
+            }
+            Message::Credit { from, records, mut buffers } => {
+                let buffers = &mut buffers;
+                self.head.deliver(edge, &mut Delivery::Credit { from, records, buffers })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A source has something again.
+    pub fn wake(&mut self) {
+        self.not_before = Timestamp::MIN;
+    }
+
+    /// Takes one batch or reads one slice, then gives the chain a turn.
+    pub fn step(&mut self, now: Timestamp, outbox: &mut dyn Outbox) -> Flow<Next> {
+        let mut progress = self.take_one_batch()?;
+        if !progress && self.reading && self.not_before <= now && self.head.room() {
+            progress = true;
+            match self.head.poll(self.slice)? {
+                Poll::Read(_) => {}
+                Poll::Wait(pause) => {
+                    progress = false;
+                    self.not_before = now.plus(pause.max(Duration::from_micros(1)));
+                    if pause < Duration::from_millis(1) {
+                        self.not_before = now;
+                        progress = true;
+                    }
+                }
+                Poll::End => self.reading = false,
+            }
+        }
+        let mut turn = Turn::new(now, outbox);
+        self.head.turn(&mut turn)?;
+        let Turn { again, wake_at, .. } = turn;
+        if self.queued == 0 && !self.reading && self.head.finished() {
+            return Ok(Next::Done);
+        }
+        if progress || again {
+            return Ok(Next::Again);
+        }
+        let reading = self.reading && self.head.room();
+        let until = if reading { wake_at.min(self.not_before) } else { wake_at };
+        Ok(Next::Wait { until, blocked: !reading && (self.reading || self.queued > 0) })
+    }
+
+    fn take_one_batch(&mut self) -> Flow<bool> {
+        if self.queued == 0 {
+            return Ok(false);
+        }
+        for (edge, queue) in &mut self.queues {
+            if queue.is_empty() || self.head.accepts(*edge) != Some(true) {
+                continue;
+            }
+            let Some((from, batch)) = queue.pop_front() else { continue };
+            self.queued -= 1;
+            let mut batch = Some(batch);
+            let queued = queue.len();
+            let mut delivery = Delivery::Batch { from, batch: &mut batch, queued };
+            self.head.deliver(*edge, &mut delivery)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Batches that wait.
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Where the record came from that was read last.
+    pub fn position(&self) -> Option<String> {
+        self.head.position()
+    }
+}

@@ -1,0 +1,7 @@
+//! Testing streams without a runtime: drive one operator by hand, check a stream's grammar.
+
+mod grammar;
+mod harness;
+
+pub use grammar::GrammarCheck;
+pub use harness::{Collected, OperatorHarness};

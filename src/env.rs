@@ -1,0 +1,113 @@
+//! Where a job begins: settings from the command line, sources, and execution.
+
+use clap::{Args, Parser};
+use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings};
+use tidegate_engine::api::{DataStream, FromSource};
+use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
+use tidegate_engine::source::Source;
+
+/// Why a job could not be defined or run. Prints as what to do about it, without a backtrace.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The graph has problems; all of them are listed.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The job ran and did not come to a good end.
+    #[error(transparent)]
+    Run(#[from] runner::Error),
+}
+
+/// The result of defining and running jobs.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The options that every job understands; flatten them into a program's own with clap.
+#[derive(Args, Clone, Debug, Default)]
+pub struct EnvArgs {
+    /// Subtasks of each operator that doesn't name a number [default: 1]
+    #[arg(long, value_name = "N")]
+    pub parallelism: Option<u32>,
+    /// Key groups: the most subtasks that a keyed operator may ever have [default: 128]
+    #[arg(long, value_name = "N")]
+    pub max_parallelism: Option<u32>,
+    /// Milliseconds that a record may wait for its batch to fill; 0 sends at once [default: 10]
+    #[arg(long, value_name = "MS")]
+    pub flush_interval: Option<u64>,
+    /// Threads at most [default: the machine's cores]
+    #[arg(long, value_name = "N")]
+    pub cores: Option<usize>,
+    /// Print the job's plan, as a picture and as JSON, and do not run it
+    #[arg(long)]
+    pub plan: bool,
+}
+
+#[derive(Parser)]
+struct OnlyEnv {
+    #[command(flatten)]
+    env: EnvArgs,
+}
+
+/// The environment of a job: create sources from it, then execute it.
+pub struct StreamEnv {
+    graph: GraphRef,
+    args: EnvArgs,
+    settings: JobSettings,
+    run: RunSettings,
+}
+
+impl StreamEnv {
+    /// From the program's arguments, where these are all it has. Wrong ones end the program with
+    /// exit code 2 and a message that says what is known.
+    pub fn from_args() -> Result<Self> {
+        Ok(StreamEnv::new(OnlyEnv::parse().env))
+    }
+
+    /// From options that were parsed as part of the program's own.
+    pub fn new(args: EnvArgs) -> Self {
+        let mut settings = JobSettings::default();
+        settings.parallelism = args.parallelism.unwrap_or(settings.parallelism);
+        settings.max_parallelism = args.max_parallelism.unwrap_or(settings.max_parallelism);
+        if let Some(ms) = args.flush_interval {
+            settings.channels.flush_interval_ms = ms;
+        }
+        let mut run = RunSettings::default();
+        run.cores = args.cores.unwrap_or(run.cores).max(1);
+        StreamEnv { graph: GraphRef::default(), args, settings, run }
+    }
+
+    /// With this parallelism and else the defaults; for tests and embedding.
+    pub fn with_parallelism(parallelism: u32) -> Self {
+        StreamEnv::new(EnvArgs { parallelism: Some(parallelism), ..EnvArgs::default() })
+    }
+
+    /// The settings of the job, to change them.
+    pub fn settings_mut(&mut self) -> &mut JobSettings {
+        &mut self.settings
+    }
+
+    /// The settings of the run, to change them.
+    pub fn run_settings_mut(&mut self) -> &mut RunSettings {
+        &mut self.run
+    }
+
+    /// A stream of a source's records.
+    pub fn source<S: Source>(&self, name: &str, source: S) -> DataStream<S::Item, FromSource<S>> {
+        DataStream::from_source(&self.graph, name, source)
+    }
+
+    /// The validated graph as it is now.
+    pub fn graph(&self, name: &str) -> Result<JobGraph> {
+        Ok(self.graph.finish(name, self.settings.clone())?)
+    }
+
+    /// Runs the job to its end; with `--plan`, prints its plan instead.
+    pub fn execute(&self, name: &str) -> Result<JobResult> {
+        let graph = self.graph(name)?;
+        if self.args.plan {
+            let plan = graph.plan();
+            println!("{plan}\n{}", plan.to_json());
+            let elapsed = std::time::Duration::ZERO;
+            return Ok(JobResult { job: name.to_owned(), elapsed, subtasks: Vec::new() });
+        }
+        Ok(LocalRunner::new(self.run.clone()).run(graph)?)
+    }
+}
