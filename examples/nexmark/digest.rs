@@ -1,0 +1,247 @@
+//! One number that says whether two runs gave the same answer, whatever the order in which their rows came.
+//!
+//! Each row is mixed into 64 bits, field by field, and the results of all rows are added with wrap-around: a sum does
+//! not know the order of its terms, and unlike an exclusive or it notices a row that came twice. The mix is fixed
+//! here (it depends on no hasher of a library and no pointer width), so digests can be compared between versions.
+
+use crate::csv_out::RowFile;
+use serde::{Deserialize, Serialize};
+
+const START: u64 = 0x243F_6A88_85A3_08D3;
+const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+const FINAL: u64 = 0xD6E8_FEB8_6659_FD93;
+
+/// Multiplies to 128 bits and folds the halves together.
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+/// The hash of a row under construction.
+#[derive(Clone, Copy, Debug)]
+pub struct Mix(u64);
+
+impl Mix {
+    /// A mix that has seen nothing.
+    #[inline(always)]
+    pub fn new() -> Self {
+        Mix(START)
+    }
+
+    /// Takes in one word.
+    #[inline(always)]
+    pub fn word(self, word: u64) -> Self {
+        Mix(fold(self.0 ^ word, FACTOR))
+    }
+
+    /// Takes in a text: its length, then its bytes, 16 at a time, the last piece padded with zeros.
+    #[inline]
+    pub fn text(self, text: &str) -> Self {
+        let mut mix = self.word(text.len() as u64).0;
+        let (pieces, rest) = text.as_bytes().as_chunks::<16>();
+        for piece in pieces {
+            mix = fold_piece(mix, piece);
+        }
+        if !rest.is_empty() {
+            let mut piece = [0; 16];
+            piece[..rest.len()].copy_from_slice(rest);
+            mix = fold_piece(mix, &piece);
+        }
+        Mix(mix)
+    }
+
+    /// The finished hash.
+    #[inline(always)]
+    pub fn finish(self) -> u64 {
+        fold(self.0, FINAL)
+    }
+}
+
+#[inline(always)]
+fn fold_piece(mix: u64, piece: &[u8; 16]) -> u64 {
+    let both = u128::from_le_bytes(*piece);
+    fold(mix ^ both as u64, FINAL ^ (both >> 64) as u64)
+}
+
+/// A value that can stand in a row.
+pub trait Field {
+    /// Takes the value into a row's hash.
+    fn mix(&self, mix: Mix) -> Mix;
+    /// Appends the value as one CSV cell (or several).
+    fn csv(&self, line: &mut String);
+    /// The heading of its cell (or cells).
+    fn header(name: &str) -> String {
+        name.to_owned()
+    }
+}
+
+impl Field for u64 {
+    #[inline(always)]
+    fn mix(&self, mix: Mix) -> Mix {
+        mix.word(*self)
+    }
+    fn csv(&self, line: &mut String) {
+        line.push_str(&self.to_string());
+    }
+}
+
+impl Field for String {
+    #[inline(always)]
+    fn mix(&self, mix: Mix) -> Mix {
+        mix.text(self)
+    }
+    fn csv(&self, line: &mut String) {
+        if self.contains([',', '"', '\n', '\r']) {
+            line.push('"');
+            line.push_str(&self.replace('"', "\"\""));
+            line.push('"');
+        } else {
+            line.push_str(self);
+        }
+    }
+}
+
+/// A row of a query's answer (or of the input, which is the answer of q0).
+pub trait Row {
+    /// Takes all fields, in their order, into a hash.
+    fn mix(&self, mix: Mix) -> Mix;
+    /// The row as a line of CSV, without its line end.
+    fn csv(&self) -> String;
+    /// The line that names the columns.
+    fn header() -> String;
+    /// The row's share of the digest.
+    #[inline(always)]
+    fn digest(&self) -> u64 {
+        self.mix(Mix::new()).finish()
+    }
+}
+
+/// Declares structs whose fields, in their order, make a [`Row`].
+#[macro_export]
+macro_rules! rows {
+    ($($(#[$attribute:meta])* $name:ident $(<$text:ident>)? { $($field:ident: $type:ty),* $(,)? })*) => { $(
+        $(#[$attribute])*
+        #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        pub struct $name $(<$text>)? { $(pub $field: $type),* }
+
+        impl $(<$text: $crate::digest::Field>)? $crate::digest::Row for $name $(<$text>)? {
+            #[inline(always)]
+            fn mix(&self, mix: $crate::digest::Mix) -> $crate::digest::Mix {
+                $(let mix = $crate::digest::Field::mix(&self.$field, mix);)*
+                mix
+            }
+            fn csv(&self) -> String {
+                let mut line = String::new();
+                $(
+                    $crate::digest::Field::csv(&self.$field, &mut line);
+                    line.push(',');
+                )*
+                line.pop();
+                line
+            }
+            fn header() -> String {
+                [$(<$type as $crate::digest::Field>::header(stringify!($field))),*].join(",")
+            }
+        }
+    )* };
+}
+
+/// What a run answered, in two numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The number of result rows.
+    pub results: u64,
+    /// The wrapping sum of the rows' digests.
+    pub digest: u64,
+}
+
+impl Outcome {
+    /// Joins the outcomes of two parts of a run, for example of two sink subtasks.
+    #[must_use]
+    pub fn plus(self, other: Outcome) -> Outcome {
+        Outcome { results: self.results + other.results, digest: self.digest.wrapping_add(other.digest) }
+    }
+}
+
+/// Where result rows end: counted, folded into the digest and, if asked for, written as CSV.
+///
+/// A sink belongs to one thread. With several, give each a clone of an unused one and join their outcomes.
+#[derive(Clone, Debug, Default)]
+pub struct RowSink {
+    outcome: Outcome,
+    file: Option<RowFile>,
+}
+
+impl RowSink {
+    /// A sink that counts and folds, and copies rows to `file` if there is one.
+    pub fn new(file: Option<RowFile>) -> Self {
+        RowSink { outcome: Outcome::default(), file }
+    }
+
+    /// Takes one row.
+    #[inline(always)]
+    pub fn emit<R: Row>(&mut self, row: &R) {
+        self.outcome.results += 1;
+        self.outcome.digest = self.outcome.digest.wrapping_add(row.digest());
+        if let Some(file) = &self.file {
+            file.write(row);
+        }
+    }
+
+    /// What came in so far.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    rows! {
+        #[derive(Clone)]
+        Pair { key: u64, text: String }
+    }
+
+    fn pair(key: u64, text: &str) -> Pair {
+        Pair { key, text: text.to_owned() }
+    }
+
+    fn outcome(rows: &[Pair]) -> Outcome {
+        let mut sink = RowSink::default();
+        rows.iter().for_each(|row| sink.emit(row));
+        sink.outcome()
+    }
+
+    #[test]
+    fn order_does_not_matter_but_content_and_number_do() {
+        let rows = [pair(1, "a"), pair(2, "b"), pair(3, "a longer text than sixteen bytes")];
+        let turned = [rows[2].clone(), rows[0].clone(), rows[1].clone()];
+        assert_eq!(outcome(&rows), outcome(&turned));
+        assert_eq!(outcome(&rows), outcome(&rows[..1]).plus(outcome(&rows[1..])));
+        assert_ne!(outcome(&rows).digest, outcome(&rows[..2]).digest);
+        let twice = [rows[0].clone(), rows[0].clone()];
+        assert_ne!(outcome(&twice).digest, outcome(&[]).digest);
+    }
+
+    #[test]
+    fn swapped_fields_and_padded_texts_differ() {
+        let straight = [pair(1, "b"), pair(2, "a")];
+        let crossed = [pair(1, "a"), pair(2, "b")];
+        assert_ne!(outcome(&straight).digest, outcome(&crossed).digest);
+        assert_ne!(pair(1, "a").digest(), pair(1, "a\0").digest());
+        assert_ne!(pair(1, "").digest(), pair(1, "\0").digest());
+    }
+
+    #[test]
+    fn the_mix_is_fixed_for_ever() {
+        assert_eq!(format!("{:016x}", pair(7, "tide").digest()), "FILL_ME");
+    }
+
+    #[test]
+    fn csv_quotes_what_needs_it() {
+        assert_eq!(pair(7, "a,\"b\"").csv(), "7,\"a,\"\"b\"\"\"");
+        assert_eq!(Pair::header(), "key,text");
+    }
+}
