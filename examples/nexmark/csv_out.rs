@@ -26,7 +26,11 @@ struct Rows {
 impl RowFile {
     /// Rows written to `writer`, below a line that names the columns.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
-        RowFile(Arc::new(Mutex::new(Rows { writer: Box::new(writer), headed: false, error: None })))
+        RowFile(Arc::new(Mutex::new(Rows {
+            writer: Box::new(writer),
+            headed: false,
+            error: None,
+        })))
     }
 
     /// The file `results.csv` in `folder`, which is made if it is missing.
@@ -50,7 +54,9 @@ impl RowFile {
     pub fn finish(&self) -> Result<()> {
         let mut rows = self.lock();
         let failed = rows.error.take();
-        failed.map_or_else(|| rows.writer.flush(), Err).context("cannot write results.csv")
+        failed
+            .map_or_else(|| rows.writer.flush(), Err)
+            .context("cannot write results.csv")
     }
 
     fn lock(&self) -> MutexGuard<'_, Rows> {
@@ -112,8 +118,20 @@ mod tests {
     fn events_go_to_their_tables() {
         let folder = tempfile::tempdir().expect("a folder");
         write_events::<LeanEvent>(folder.path(), &Generator::new(0), 100).expect("written");
-        let lines = |name| fs::read_to_string(folder.path().join(name)).expect("a file").lines().count();
-        assert_eq!([lines("persons.csv"), lines("auctions.csv"), lines("bids.csv")], [1 + 2, 1 + 6, 1 + 92]);
+        let lines = |name| {
+            fs::read_to_string(folder.path().join(name))
+                .expect("a file")
+                .lines()
+                .count()
+        };
+        assert_eq!(
+            [
+                lines("persons.csv"),
+                lines("auctions.csv"),
+                lines("bids.csv")
+            ],
+            [1 + 2, 1 + 6, 1 + 92]
+        );
         write_events::<FullEvent>(folder.path(), &Generator::new(0), 50).expect("written");
         assert_eq!(lines("bids.csv"), 1 + 46);
     }

@@ -50,6 +50,10 @@ pub enum JoinSide<P> {
 
 impl<P> JoinSide<P> {
     /// The person on which the sides meet.
+    #[allow(
+        dead_code,
+        reason = "the bare loops match on the sides; jobs key by this"
+    )]
     #[inline(always)]
     pub fn key(&self) -> u64 {
         match self {
@@ -68,12 +72,21 @@ impl<P> JoinSide<P> {
 }
 
 /// What may stand in a row and in state: the bounds that the engine asks of a value.
-pub trait Value: Field + Clone + Debug + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + 'static {}
+pub trait Value:
+    Field + Clone + Debug + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
 
-impl<T: Field + Clone + Debug + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + 'static> Value for T {}
+impl<
+    T: Field + Clone + Debug + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + 'static,
+> Value for T
+{
+}
 
 /// An event in either size. All times are milliseconds since the start of the stream.
-pub trait Event: Row + Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait Event:
+    Row + Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
     /// What NEXMark holds in a text: `String`, or the number that stands for it in a lean event.
     type Text: Value;
     /// What q3 tells of a person.
@@ -113,7 +126,9 @@ pub enum Table {
 }
 
 /// A whole bid, with what NEXMark reads from its texts.
-pub trait WholeBid: Row + Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait WholeBid:
+    Row + Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
     /// As in [`Event`].
     type Text: Value;
 
@@ -149,11 +164,19 @@ macro_rules! alike {
         }
         #[inline(always)]
         fn bid(&self) -> Option<Bid> {
-            if let Self::Bid(bid) = self { Some(bid.numbers()) } else { None }
+            if let Self::Bid(bid) = self {
+                Some(bid.numbers())
+            } else {
+                None
+            }
         }
         #[inline(always)]
         fn into_bid(self) -> Option<$bid> {
-            if let Self::Bid(bid) = self { Some(bid) } else { None }
+            if let Self::Bid(bid) = self {
+                Some(bid)
+            } else {
+                None
+            }
         }
         fn table(&self) -> (Table, String) {
             match self {
@@ -197,5 +220,5 @@ macro_rules! event_row {
 mod full;
 mod lean;
 
-pub use full::{FullAuction, FullBid, FullEvent, FullPerson, Profile};
+pub use full::{FullAuction, FullBid, FullEvent, FullPerson};
 pub use lean::LeanEvent;

@@ -8,7 +8,9 @@
 //! one of the last 100; three of four bids and auctions come from the hot person (again the last round number), the
 //! others from one of the last 1,000. A bid names an auction and a person that came before it.
 
-use crate::events::{Auction, Bid, Event, FullAuction, FullBid, FullEvent, FullPerson, LeanEvent, Person};
+use crate::events::{
+    Auction, Bid, Event, FullAuction, FullBid, FullEvent, FullPerson, LeanEvent, Person,
+};
 use crate::rules::{AUCTION_DURATION, FIRST_CATEGORY};
 use std::sync::LazyLock;
 
@@ -26,11 +28,23 @@ const HOT_STEP: u64 = 100;
 
 const STATES: [&str; 6] = ["AZ", "CA", "ID", "OR", "WA", "WY"];
 const CITIES: [&str; 10] = [
-    "Phoenix", "Los Angeles", "San Francisco", "Boise", "Portland", "Bend", "Redmond", "Seattle", "Kent", "Cheyenne",
+    "Phoenix",
+    "Los Angeles",
+    "San Francisco",
+    "Boise",
+    "Portland",
+    "Bend",
+    "Redmond",
+    "Seattle",
+    "Kent",
+    "Cheyenne",
 ];
-const FIRST_NAMES: [&str; 11] =
-    ["Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter"];
-const LAST_NAMES: [&str; 9] = ["Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris"];
+const FIRST_NAMES: [&str; 11] = [
+    "Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter",
+];
+const LAST_NAMES: [&str; 9] = [
+    "Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris",
+];
 const CHANNELS: [&str; 4] = ["Google", "Facebook", "Baidu", "Apple"];
 const URL: &str = "https://www.nexmark.com/";
 const PAGE: &str = "item.htm?query=1";
@@ -39,8 +53,11 @@ const PAGE: &str = "item.htm?query=1";
 static PRICES: LazyLock<[u64; 4096]> =
     LazyLock::new(|| std::array::from_fn(|i| (10f64.powf(i as f64 / 4096.0 * 6.0) * 100.0) as u64));
 /// Random letters, from which texts are cut.
-static LETTERS: LazyLock<String> =
-    LazyLock::new(|| (0..8192).map(|i| char::from(b'a' + (scramble(i) % 26) as u8)).collect());
+static LETTERS: LazyLock<String> = LazyLock::new(|| {
+    (0..8192)
+        .map(|i| char::from(b'a' + (scramble(i) % 26) as u8))
+        .collect()
+});
 
 /// A well-mixed function of a number (the output function of splitmix64).
 #[inline(always)]
@@ -100,7 +117,11 @@ pub struct Generator {
 impl Generator {
     /// The stream of `seed`.
     pub fn new(seed: u64) -> Self {
-        Generator { offset: scramble(seed), prices: &PRICES, letters: &LETTERS }
+        Generator {
+            offset: scramble(seed),
+            prices: &PRICES,
+            letters: &LETTERS,
+        }
     }
 
     /// Event number `n`.
@@ -178,7 +199,9 @@ impl Generator {
         let random = scramble(self.random(n));
         match n % ROUND {
             0 => FullEvent::Person(self.full_person(self.person(n), random)),
-            1..=AUCTIONS_PER_ROUND => FullEvent::Auction(self.full_auction(self.auction(n), random)),
+            1..=AUCTIONS_PER_ROUND => {
+                FullEvent::Auction(self.full_auction(self.auction(n), random))
+            }
             _ => FullEvent::Bid(self.full_bid(self.bid(n), random)),
         }
     }
@@ -203,27 +226,41 @@ impl Generator {
         FullPerson {
             id: person.id,
             name: [first, " ", last].concat(),
-            email: [self.letters(random >> 4, 7), "@", self.letters(random >> 20, 5), ".com"].concat(),
+            email: [
+                self.letters(random >> 4, 7),
+                "@",
+                self.letters(random >> 20, 5),
+                ".com",
+            ]
+            .concat(),
             credit_card,
             city: CITIES[person.city as usize].to_owned(),
             state: STATES[person.state as usize].to_owned(),
             date_time: person.date_time,
-            extra: self.letters(random >> 30, 100 + (random & 63) as usize).to_owned(),
+            extra: self
+                .letters(random >> 30, 100 + (random & 63) as usize)
+                .to_owned(),
         }
     }
 
     fn full_auction(&self, auction: Auction, random: u64) -> FullAuction {
         FullAuction {
             id: auction.id,
-            item_name: self.letters(random, 10 + (random >> 50 & 7) as usize).to_owned(),
-            description: self.letters(random >> 10, 40 + (random >> 40 & 63) as usize).to_owned(),
+            item_name: self
+                .letters(random, 10 + (random >> 50 & 7) as usize)
+                .to_owned(),
+            description: self
+                .letters(random >> 10, 40 + (random >> 40 & 63) as usize)
+                .to_owned(),
             initial_bid: auction.reserve / 2,
             reserve: auction.reserve,
             date_time: auction.date_time,
             expires: auction.expires,
             seller: auction.seller,
             category: auction.category,
-            extra: self.letters(random >> 24, 280 + (random & 127) as usize).to_owned(),
+            extra: self
+                .letters(random >> 24, 280 + (random & 127) as usize)
+                .to_owned(),
         }
     }
 
@@ -232,7 +269,11 @@ impl Generator {
     #[inline(always)]
     fn full_bid(&self, bid: Bid, random: u64) -> FullBid {
         let known = random & 1 == 0;
-        let id = if known { random >> 1 & 3 } else { random >> 3 & 8191 };
+        let id = if known {
+            random >> 1 & 3
+        } else {
+            random >> 3 & 8191
+        };
         let mut url = String::with_capacity(80);
         url.push_str(URL);
         for folder in 0..3 {
@@ -257,7 +298,9 @@ impl Generator {
             channel,
             url,
             date_time: bid.date_time,
-            extra: self.letters(random >> 20, 8 + (random >> 56 & 15) as usize).to_owned(),
+            extra: self
+                .letters(random >> 20, 8 + (random >> 56 & 15) as usize)
+                .to_owned(),
         }
     }
 }
@@ -333,7 +376,9 @@ mod tests {
             assert_eq!(lean.time(), full.time());
             let Some(bid) = full.into_bid() else { continue };
             let id = bid.channel_id().expect("every channel has an id");
-            assert!(id.len() == 1 || bid.channel == format!("channel-{id}") || id.parse::<u64>().is_ok());
+            assert!(
+                CHANNELS.contains(&bid.channel.as_str()) || bid.channel == format!("channel-{id}")
+            );
             assert!(bid.folders().iter().all(|folder| folder.len() == 5));
             assert_eq!(bid.csv().split(',').count(), 7);
         }

@@ -49,7 +49,9 @@ fn main() -> ExitCode {
         }
     };
     if !arguments.baseline {
-        eprintln!("error: only --baseline runs so far; the queries on the engine are not part of this build");
+        eprintln!(
+            "error: only --baseline runs so far; the queries on the engine are not part of this build"
+        );
         return ExitCode::from(2);
     }
     let done = match arguments.mode {
@@ -74,7 +76,11 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 /// Runs a query and measures it. CSV of the events is written before the clock starts.
 fn run<E: Event>(arguments: &Arguments, query: Query, options: &Options) -> Result<Report> {
-    let file = arguments.csv.as_deref().map(RowFile::results_in).transpose()?;
+    let file = arguments
+        .csv
+        .as_deref()
+        .map(RowFile::results_in)
+        .transpose()?;
     if let Some(folder) = &arguments.csv {
         csv_out::write_events::<E>(folder, &options.generator, options.events)?;
     }
@@ -82,7 +88,12 @@ fn run<E: Event>(arguments: &Arguments, query: Query, options: &Options) -> Resu
     let mut sink = RowSink::new(file.clone());
     baseline::run::<E>(query, options, &mut sink);
     let outcome: Outcome = sink.outcome();
-    let report = Report::new((query.name(), arguments.mode.name()), (options.events, 1), outcome, watch);
+    let report = Report::new(
+        (query.name(), arguments.mode.name()),
+        (options.events, 1),
+        outcome,
+        watch,
+    );
     file.map_or(Ok(()), |file| file.finish())?;
     Ok(report)
 }

@@ -59,6 +59,7 @@ pub struct Options {
     /// How many events to generate, from number 0.
     pub events: u64,
     /// Subtasks per operator, at least 1.
+    #[allow(dead_code, reason = "a bare loop is one thread; jobs read it")]
     pub parallelism: usize,
     /// Where they come from.
     pub generator: Generator,
@@ -69,19 +70,32 @@ impl Arguments {
     pub fn check(&self) -> Result<(Query, Options), String> {
         let query = Query::parse(&self.query).ok_or_else(|| {
             let known: Vec<_> = Query::ALL.iter().map(|query| query.name()).collect();
-            format!("unknown query {:?}; known are {}", self.query, known.join(", "))
+            format!(
+                "unknown query {:?}; known are {}",
+                self.query,
+                known.join(", ")
+            )
         })?;
         if self.parallelism == 0 {
             return Err("parallelism must be at least 1".to_owned());
         }
         let generator = Generator::new(self.seed);
-        Ok((query, Options { events: self.events, parallelism: self.parallelism, generator }))
+        Ok((
+            query,
+            Options {
+                events: self.events,
+                parallelism: self.parallelism,
+                generator,
+            },
+        ))
     }
 }
 
 /// A number that may hold underscores: 10_000_000.
 fn parse_count(text: &str) -> Result<u64, String> {
-    text.replace('_', "").parse().map_err(|error| format!("{error}"))
+    text.replace('_', "")
+        .parse()
+        .map_err(|error| format!("{error}"))
 }
 
 macro_rules! queries {
@@ -111,7 +125,10 @@ queries! {
 impl Query {
     /// The query of this name.
     pub fn parse(name: &str) -> Option<Query> {
-        Query::ALL.iter().copied().find(|query| query.name() == name)
+        Query::ALL
+            .iter()
+            .copied()
+            .find(|query| query.name() == name)
     }
 }
 
@@ -121,24 +138,38 @@ mod tests {
 
     fn check(line: &str) -> Result<(Query, Options), String> {
         let words = std::iter::once("nexmark").chain(line.split_whitespace());
-        Arguments::try_parse_from(words).expect("the words are known").check()
+        Arguments::try_parse_from(words)
+            .expect("the words are known")
+            .check()
     }
 
     #[test]
     fn reads_a_good_line() {
-        let (query, options) = check("--query q12 --events 1_000 --parallelism 2 --mode lean --baseline").expect("good");
-        assert_eq!((query, options.events, options.parallelism), (Query::Q12, 1_000, 2));
+        let (query, options) =
+            check("--query q12 --events 1_000 --parallelism 2 --mode lean --baseline")
+                .expect("good");
+        assert_eq!(
+            (query, options.events, options.parallelism),
+            (Query::Q12, 1_000, 2)
+        );
     }
 
     #[test]
     fn an_unknown_query_lists_the_known_in_one_line() {
         let line = check("--query q10").expect_err("q10 is not here");
-        assert!(line.contains("q22, count") && !line.contains('\n'), "{line}");
+        assert!(
+            line.contains("q22, count") && !line.contains('\n'),
+            "{line}"
+        );
         assert_eq!(Query::ALL.len(), 22);
     }
 
     #[test]
     fn parallelism_zero_is_refused() {
-        assert!(check("--query q0 --parallelism 0").expect_err("nobody would work").contains("parallelism"));
+        assert!(
+            check("--query q0 --parallelism 0")
+                .expect_err("nobody would work")
+                .contains("parallelism")
+        );
     }
 }

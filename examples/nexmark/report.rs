@@ -19,7 +19,10 @@ pub struct Stopwatch {
 impl Stopwatch {
     /// Starts now.
     pub fn start() -> Self {
-        Stopwatch { cpu_before: cpu_seconds(), started: Instant::now() }
+        Stopwatch {
+            cpu_before: cpu_seconds(),
+            started: Instant::now(),
+        }
     }
 
     /// Seconds of the clock and of all threads' CPU time since the start.
@@ -99,7 +102,11 @@ impl fmt::Display for Report {
 
 /// CPU time of this process so far; 0 where there is no `/proc`.
 fn cpu_seconds() -> f64 {
-    fs::read_to_string("/proc/self/stat").ok().and_then(|stat| cpu_ticks(&stat)).unwrap_or(0) as f64 / TICKS_PER_SECOND
+    fs::read_to_string("/proc/self/stat")
+        .ok()
+        .and_then(|stat| cpu_ticks(&stat))
+        .unwrap_or(0) as f64
+        / TICKS_PER_SECOND
 }
 
 /// User and system time from the text of `/proc/PID/stat`. The second field is the program's name, which may hold
@@ -114,11 +121,17 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 
 /// The high-water mark of this process's resident memory; 0 where there is no `/proc`.
 fn peak_rss_bytes() -> u64 {
-    fs::read_to_string("/proc/self/status").ok().and_then(|status| high_water_kib(&status)).unwrap_or(0) * 1024
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| high_water_kib(&status))
+        .unwrap_or(0)
+        * 1024
 }
 
 fn high_water_kib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -131,19 +144,37 @@ mod tests {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 150 25 0 0 20 0 1 0 5";
         assert_eq!(cpu_ticks(stat), Some(175));
         assert_eq!(cpu_ticks("7 (a"), None);
-        assert_eq!(high_water_kib("Name:\tx\nVmHWM:\t    1234 kB\nVmRSS: 1 kB\n"), Some(1234));
+        assert_eq!(
+            high_water_kib("Name:\tx\nVmHWM:\t    1234 kB\nVmRSS: 1 kB\n"),
+            Some(1234)
+        );
         assert!(peak_rss_bytes() > 0);
     }
 
     #[test]
     fn json_has_the_promised_keys() {
-        let outcome = Outcome { results: 3, digest: 255 };
+        let outcome = Outcome {
+            results: 3,
+            digest: 255,
+        };
         let report = Report::new(("q5", "lean"), (1_000, 1), outcome, Stopwatch::start());
         let json = serde_json::to_string(&report).expect("a report is JSON");
-        for key in ["query", "mode", "events", "parallelism", "seconds", "events_per_second", "results", "digest"] {
+        for key in [
+            "query",
+            "mode",
+            "events",
+            "parallelism",
+            "seconds",
+            "events_per_second",
+            "results",
+            "digest",
+        ] {
             assert!(json.contains(&format!("\"{key}\":")), "{json}");
         }
-        assert!(json.contains("\"digest\":\"00000000000000ff\"") && json.contains("\"peak_rss_bytes\":"));
+        assert!(
+            json.contains("\"digest\":\"00000000000000ff\"")
+                && json.contains("\"peak_rss_bytes\":")
+        );
         assert!(json.contains("\"cpu_seconds\":"));
     }
 }

@@ -96,7 +96,8 @@ pub fn price_rank(price: u64) -> usize {
 pub fn q7_is_higher(bid: &Bid, best: &Bid) -> bool {
     bid.price > best.price
         || (bid.price == best.price
-            && (bid.auction, bid.bidder, bid.date_time) < (best.auction, best.bidder, best.date_time))
+            && (bid.auction, bid.bidder, bid.date_time)
+                < (best.auction, best.bidder, best.date_time))
 }
 
 /// q4, q6, q9: whether `bid` takes the place of `best` as the winner of their auction.
@@ -131,15 +132,39 @@ mod tests {
     #[test]
     fn classes_and_ranks_change_where_they_say() {
         let class = |hour: u64| TimeClass::of(hour * 3_600_000);
-        assert_eq!([5, 6, 7, 8].map(class), [TimeClass::Night, TimeClass::Other, TimeClass::Other, TimeClass::Day]);
-        assert_eq!([17, 18, 19, 20].map(class), [TimeClass::Day, TimeClass::Other, TimeClass::Other, TimeClass::Night]);
-        assert_eq!([0, 9_999, 10_000, 999_999, 1_000_000].map(price_rank), [0, 0, 1, 1, 2]);
+        assert_eq!(
+            [5, 6, 7, 8].map(class),
+            [
+                TimeClass::Night,
+                TimeClass::Other,
+                TimeClass::Other,
+                TimeClass::Day
+            ]
+        );
+        assert_eq!(
+            [17, 18, 19, 20].map(class),
+            [
+                TimeClass::Day,
+                TimeClass::Other,
+                TimeClass::Other,
+                TimeClass::Night
+            ]
+        );
+        assert_eq!(
+            [0, 9_999, 10_000, 999_999, 1_000_000].map(price_rank),
+            [0, 0, 1, 1, 2]
+        );
         assert_eq!(in_euros(1_000), 908);
     }
 
     #[test]
     fn ties_are_broken_by_ids() {
-        let bid = |auction, bidder, date_time| Bid { auction, bidder, price: 5, date_time };
+        let bid = |auction, bidder, date_time| Bid {
+            auction,
+            bidder,
+            price: 5,
+            date_time,
+        };
         assert!(q7_is_higher(&bid(1, 9, 9), &bid(2, 1, 1)));
         assert!(!q7_is_higher(&bid(2, 1, 1), &bid(2, 1, 1)));
         assert!(q9_wins(&bid(1, 9, 1), &bid(1, 1, 2)) && q9_wins(&bid(1, 1, 2), &bid(1, 2, 2)));

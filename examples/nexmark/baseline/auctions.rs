@@ -27,7 +27,12 @@ pub struct Winners<S> {
 impl<S: WinnerSink> Winners<S> {
     /// No auction yet.
     pub fn new(then: S) -> Self {
-        Winners { open: FxMap::default(), expiring: BinaryHeap::new(), next_firing: u64::MAX, then }
+        Winners {
+            open: FxMap::default(),
+            expiring: BinaryHeap::new(),
+            next_firing: u64::MAX,
+            then,
+        }
     }
 
     /// Closes what expired before `watermark`: a bid at the very time of expiry still counts.
@@ -50,7 +55,9 @@ impl<E: Event, S: WinnerSink> BareQuery<E> for Winners<S> {
     #[inline(always)]
     fn on(&mut self, event: E, _: &mut RowSink) {
         if let Some(bid) = event.bid() {
-            let Some((auction, best)) = self.open.get_mut(&bid.auction) else { return };
+            let Some((auction, best)) = self.open.get_mut(&bid.auction) else {
+                return;
+            };
             let in_time = auction.date_time <= bid.date_time && bid.date_time <= auction.expires;
             if in_time && best.is_none_or(|best| rules::q9_wins(&bid, &best)) {
                 *best = Some(bid);
@@ -103,7 +110,10 @@ impl WinnerSink for CategoryPrices {
     }
     fn end(&mut self, sink: &mut RowSink) {
         for (category, (sum, number)) in self.0.drain() {
-            sink.emit(&CategoryAverage { category, average: sum / number });
+            sink.emit(&CategoryAverage {
+                category,
+                average: sum / number,
+            });
         }
     }
 }
@@ -120,7 +130,11 @@ impl WinnerSink for SellerPrices {
         }
         prices.push_back(bid.price);
         let average = prices.iter().sum::<u64>() / prices.len() as u64;
-        sink.emit(&SellerAverage { seller: auction.seller, auction: auction.id, average });
+        sink.emit(&SellerAverage {
+            seller: auction.seller,
+            auction: auction.id,
+            average,
+        });
     }
 }
 
@@ -132,8 +146,14 @@ mod tests {
 
     fn events() -> Vec<LeanEvent> {
         vec![
-            auction(50, 1, 10, 0), auction(51, 1, 10, 0), auction(52, 2, 11, 0),
-            bid(50, 4, 100, 5), bid(50, 3, 100, 5), bid(50, 2, 100, 6), bid(51, 9, 31, 10_000), bid(51, 9, 99, 10_001),
+            auction(50, 1, 10, 0),
+            auction(51, 1, 10, 0),
+            auction(52, 2, 11, 0),
+            bid(50, 4, 100, 5),
+            bid(50, 3, 100, 5),
+            bid(50, 2, 100, 6),
+            bid(51, 9, 31, 10_000),
+            bid(51, 9, 99, 10_001),
         ]
     }
 
@@ -145,15 +165,27 @@ mod tests {
 
     #[test]
     fn q4_and_q6_average_the_winners() {
-        assert_eq!(answer(Winners::new(CategoryPrices::default()), &events()), ["10,65"]);
-        assert_eq!(answer(Winners::new(SellerPrices::default()), &events()), ["1,50,100", "1,51,65"]);
+        assert_eq!(
+            answer(Winners::new(CategoryPrices::default()), &events()),
+            ["10,65"]
+        );
+        assert_eq!(
+            answer(Winners::new(SellerPrices::default()), &events()),
+            ["1,50,100", "1,51,65"]
+        );
     }
 
     #[test]
     fn q6_forgets_all_but_ten() {
         let auctions = (0..11).map(|i| auction(i, 1, 10, i));
         let bids = (0..11).map(|i| bid(i, 2, if i == 0 { 1_000 } else { 10 }, 20));
-        let rows = answer(Winners::new(SellerPrices::default()), &auctions.chain(bids).collect::<Vec<_>>());
-        assert!(rows.contains(&"1,9,109".to_owned()) && rows.contains(&"1,10,10".to_owned()), "{rows:?}");
+        let rows = answer(
+            Winners::new(SellerPrices::default()),
+            &auctions.chain(bids).collect::<Vec<_>>(),
+        );
+        assert!(
+            rows.contains(&"1,9,109".to_owned()) && rows.contains(&"1,10,10".to_owned()),
+            "{rows:?}"
+        );
     }
 }

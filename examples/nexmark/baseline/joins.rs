@@ -18,7 +18,10 @@ pub struct LocalSellers<P> {
 
 impl<P> Default for LocalSellers<P> {
     fn default() -> Self {
-        LocalSellers { persons: FxMap::default(), waiting: FxMap::default() }
+        LocalSellers {
+            persons: FxMap::default(),
+            waiting: FxMap::default(),
+        }
     }
 }
 
@@ -28,12 +31,18 @@ impl<E: Event> BareQuery<E> for LocalSellers<E::Profile> {
         match event.q3_side() {
             Some(JoinSide::Person { id, profile, .. }) => {
                 for auction in self.waiting.remove(&id).unwrap_or_default() {
-                    sink.emit(&LocalAuction { profile: profile.clone(), auction });
+                    sink.emit(&LocalAuction {
+                        profile: profile.clone(),
+                        auction,
+                    });
                 }
                 self.persons.insert(id, profile);
             }
             Some(JoinSide::Auction { seller, id, .. }) => match self.persons.get(&seller) {
-                Some(profile) => sink.emit(&LocalAuction { profile: profile.clone(), auction: id }),
+                Some(profile) => sink.emit(&LocalAuction {
+                    profile: profile.clone(),
+                    auction: id,
+                }),
                 None => self.waiting.entry(seller).or_default().push(id),
             },
             None => {}
@@ -51,7 +60,10 @@ struct Newcomers<T> {
 
 impl<T> Default for Newcomers<T> {
     fn default() -> Self {
-        Newcomers { persons: FxMap::default(), sellers: HashSet::default() }
+        Newcomers {
+            persons: FxMap::default(),
+            sellers: HashSet::default(),
+        }
     }
 }
 
@@ -62,7 +74,9 @@ pub struct NewSellers<T> {
 
 impl<T> Default for NewSellers<T> {
     fn default() -> Self {
-        NewSellers { panes: Panes::default() }
+        NewSellers {
+            panes: Panes::default(),
+        }
     }
 }
 
@@ -74,9 +88,15 @@ impl<E: Event> BareQuery<E> for NewSellers<E::Text> {
         let window_start = time / WINDOW * WINDOW;
         let window = self.panes.at(time);
         match side {
-            JoinSide::Person { id, profile: name, .. } => {
+            JoinSide::Person {
+                id, profile: name, ..
+            } => {
                 if window.sellers.contains(&id) {
-                    sink.emit(&NewSeller { id, name, window_start });
+                    sink.emit(&NewSeller {
+                        id,
+                        name,
+                        window_start,
+                    });
                 } else {
                     window.persons.insert(id, Some(name));
                 }
@@ -84,7 +104,11 @@ impl<E: Event> BareQuery<E> for NewSellers<E::Text> {
             JoinSide::Auction { seller: id, .. } => match window.persons.get_mut(&id) {
                 Some(name) => {
                     if let Some(name) = name.take() {
-                        sink.emit(&NewSeller { id, name, window_start });
+                        sink.emit(&NewSeller {
+                            id,
+                            name,
+                            window_start,
+                        });
                     }
                 }
                 None => {
@@ -124,7 +148,9 @@ impl<E: Event> BareQuery<E> for BidsWithAuctions {
         }
         let Some(bid) = event.into_bid() else { return };
         let numbers = bid.numbers();
-        let Some(auction) = self.auctions.get(&numbers.auction) else { return };
+        let Some(auction) = self.auctions.get(&numbers.auction) else {
+            return;
+        };
         if numbers.date_time >= auction.date_time {
             sink.emit(&BidWithAuction {
                 auction: numbers.auction,
@@ -149,8 +175,12 @@ mod tests {
     #[test]
     fn q3_emits_a_pair_once_whichever_came_first() {
         let events = [
-            auction(50, 1, 10, 0), person(1, 7, 3, 1), auction(51, 1, 10, 2), auction(52, 1, 11, 3),
-            person(2, 8, 0, 4), auction(53, 2, 10, 5),
+            auction(50, 1, 10, 0),
+            person(1, 7, 3, 1),
+            auction(51, 1, 10, 2),
+            auction(52, 1, 11, 3),
+            person(2, 8, 0, 4),
+            auction(53, 2, 10, 5),
         ];
         assert_eq!(answer(LocalSellers::default(), &events), ["7,50", "7,51"]);
     }
@@ -158,15 +188,29 @@ mod tests {
     #[test]
     fn q8_emits_a_person_once_per_window_and_in_its_own_window_only() {
         let events = [
-            auction(50, 2, 10, 0), person(1, 7, 3, 1), auction(51, 1, 10, 2), auction(52, 1, 11, 3),
-            person(2, 8, 0, 4), person(3, 9, 0, 9_999), auction(53, 3, 10, 10_000), auction(54, 1, 10, 10_001),
+            auction(50, 2, 10, 0),
+            person(1, 7, 3, 1),
+            auction(51, 1, 10, 2),
+            auction(52, 1, 11, 3),
+            person(2, 8, 0, 4),
+            person(3, 9, 0, 9_999),
+            auction(53, 3, 10, 10_000),
+            auction(54, 1, 10, 10_001),
         ];
         assert_eq!(answer(NewSellers::default(), &events), ["1,7,0", "2,8,0"]);
     }
 
     #[test]
     fn q20_joins_one_category() {
-        let events = [auction(50, 2, 10, 5), auction(51, 2, 11, 5), bid(50, 1, 9, 6), bid(51, 1, 9, 6)];
-        assert_eq!(answer(BidsWithAuctions::default(), &events), ["50,1,9,2,6,2,10,1,10005"]);
+        let events = [
+            auction(50, 2, 10, 5),
+            auction(51, 2, 11, 5),
+            bid(50, 1, 9, 6),
+            bid(51, 1, 9, 6),
+        ];
+        assert_eq!(
+            answer(BidsWithAuctions::default(), &events),
+            ["50,1,9,2,6,2,10,1,10005"]
+        );
     }
 }

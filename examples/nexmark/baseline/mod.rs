@@ -66,10 +66,30 @@ trait BareQuery<E> {
     fn end(&mut self, _sink: &mut RowSink) {}
 }
 
+/// Where the events come from. A loop asks for one number after the other; the compiler then makes of an event only
+/// what the query reads, which it does not manage through an iterator of events.
+trait Source<E> {
+    /// The event number `n`.
+    fn event(&self, n: u64) -> E;
+}
+
+impl<E: Event> Source<E> for Generator {
+    #[inline(always)]
+    fn event(&self, n: u64) -> E {
+        E::generate(self, n)
+    }
+}
+
 /// The loop.
 #[inline(always)]
-fn drive<E: Event>(events: impl Iterator<Item = E>, mut query: impl BareQuery<E>, sink: &mut RowSink) {
-    for event in events {
+fn drive<E: Event>(
+    source: impl Source<E>,
+    events: u64,
+    mut query: impl BareQuery<E>,
+    sink: &mut RowSink,
+) {
+    for n in 0..events {
+        let event = source.event(n);
         let time = event.time();
         if time >= query.next_firing() {
             query.fire(time, sink);
@@ -79,38 +99,51 @@ fn drive<E: Event>(events: impl Iterator<Item = E>, mut query: impl BareQuery<E>
     query.end(sink);
 }
 
-/// The events, as an iterator that the compiler fuses with the loop over it.
-#[inline(always)]
-fn stream<E: Event>(generator: Generator, events: u64) -> impl Iterator<Item = E> {
-    (0..events).map(move |n| generator.event(n))
-}
-
 /// Runs a query over the first events of the generator, on this thread.
 pub fn run<E: Event>(query: Query, options: &Options, sink: &mut RowSink) {
-    let events = stream::<E>(options.generator, options.events);
+    let Options {
+        generator: source,
+        events,
+        ..
+    } = *options;
     match query {
-        Query::Q0 => stateless::q0(events, sink),
-        Query::Q1 => stateless::q1(events, sink),
-        Query::Q2 => stateless::q2(events, sink),
-        Query::Q3 => drive(events, joins::LocalSellers::default(), sink),
-        Query::Q4 => drive(events, auctions::Winners::new(auctions::CategoryPrices::default()), sink),
-        Query::Q5 => drive(events, windows::HotAuctions::default(), sink),
-        Query::Q6 => drive(events, auctions::Winners::new(auctions::SellerPrices::default()), sink),
-        Query::Q7 => drive(events, windows::HighestBids::default(), sink),
-        Query::Q8 => drive(events, joins::NewSellers::default(), sink),
-        Query::Q9 => drive(events, auctions::Winners::new(auctions::EachWinner), sink),
-        Query::Q11 => drive(events, sessions::BidderSessions::default(), sink),
-        Query::Q12 => drive(events, windows::BidderWindows::default(), sink),
-        Query::Q14 => stateless::q14(events, sink),
-        Query::Q15 => drive(events, totals::Days::default(), sink),
-        Query::Q16 => drive(events, totals::ChannelDays::default(), sink),
-        Query::Q17 => drive(events, totals::AuctionDays::default(), sink),
-        Query::Q18 => drive(events, ranking::LastBids::default(), sink),
-        Query::Q19 => drive(events, ranking::TopBids::default(), sink),
-        Query::Q20 => drive(events, joins::BidsWithAuctions::default(), sink),
-        Query::Q21 => stateless::q21(events, sink),
-        Query::Q22 => stateless::q22(events, sink),
-        Query::Count => drive(events, totals::RunningCounts::default(), sink),
+        Query::Q0 => stateless::q0::<E>(source, events, sink),
+        Query::Q1 => stateless::q1::<E>(source, events, sink),
+        Query::Q2 => stateless::q2::<E>(source, events, sink),
+        Query::Q3 => drive::<E>(source, events, joins::LocalSellers::default(), sink),
+        Query::Q4 => drive::<E>(
+            source,
+            events,
+            auctions::Winners::new(auctions::CategoryPrices::default()),
+            sink,
+        ),
+        Query::Q5 => drive::<E>(source, events, windows::HotAuctions::default(), sink),
+        Query::Q6 => drive::<E>(
+            source,
+            events,
+            auctions::Winners::new(auctions::SellerPrices::default()),
+            sink,
+        ),
+        Query::Q7 => drive::<E>(source, events, windows::HighestBids::default(), sink),
+        Query::Q8 => drive::<E>(source, events, joins::NewSellers::default(), sink),
+        Query::Q9 => drive::<E>(
+            source,
+            events,
+            auctions::Winners::new(auctions::EachWinner),
+            sink,
+        ),
+        Query::Q11 => drive::<E>(source, events, sessions::BidderSessions::default(), sink),
+        Query::Q12 => drive::<E>(source, events, windows::BidderWindows::default(), sink),
+        Query::Q14 => stateless::q14::<E>(source, events, sink),
+        Query::Q15 => drive::<E>(source, events, totals::Days::default(), sink),
+        Query::Q16 => drive::<E>(source, events, totals::ChannelDays::default(), sink),
+        Query::Q17 => drive::<E>(source, events, totals::AuctionDays::default(), sink),
+        Query::Q18 => drive::<E>(source, events, ranking::LastBids::default(), sink),
+        Query::Q19 => drive::<E>(source, events, ranking::TopBids::default(), sink),
+        Query::Q20 => drive::<E>(source, events, joins::BidsWithAuctions::default(), sink),
+        Query::Q21 => stateless::q21::<E>(source, events, sink),
+        Query::Q22 => stateless::q22::<E>(source, events, sink),
+        Query::Count => drive::<E>(source, events, totals::RunningCounts::default(), sink),
     }
 }
 
@@ -135,11 +168,17 @@ mod testing {
         }
     }
 
+    impl Source<LeanEvent> for &[LeanEvent] {
+        fn event(&self, n: u64) -> LeanEvent {
+            self[n as usize]
+        }
+    }
+
     /// The sorted CSV rows with which a query answers these events.
     pub fn answer(query: impl BareQuery<LeanEvent>, events: &[LeanEvent]) -> Vec<String> {
         let memory = Memory::default();
         let mut sink = RowSink::new(Some(RowFile::new(memory.clone())));
-        drive(events.iter().copied(), query, &mut sink);
+        drive(events, events.len() as u64, query, &mut sink);
         let bytes = memory.0.lock().expect("no test panicked").clone();
         let text = String::from_utf8(bytes).expect("CSV is text");
         let mut rows: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
@@ -148,21 +187,42 @@ mod testing {
     }
 
     pub fn person(id: u64, city: u64, state: u64, date_time: u64) -> LeanEvent {
-        LeanEvent::Person(Person { id, city, state, date_time })
+        LeanEvent::Person(Person {
+            id,
+            city,
+            state,
+            date_time,
+        })
     }
 
     pub fn auction(id: u64, seller: u64, category: u64, date_time: u64) -> LeanEvent {
         let expires = date_time + crate::rules::AUCTION_DURATION;
-        LeanEvent::Auction(Auction { id, seller, category, reserve: 1, date_time, expires })
+        LeanEvent::Auction(Auction {
+            id,
+            seller,
+            category,
+            reserve: 1,
+            date_time,
+            expires,
+        })
     }
 
     pub fn bid(auction: u64, bidder: u64, price: u64, date_time: u64) -> LeanEvent {
-        LeanEvent::Bid(Bid { auction, bidder, price, date_time })
+        LeanEvent::Bid(Bid {
+            auction,
+            bidder,
+            price,
+            date_time,
+        })
     }
 
     #[test]
     fn every_query_answers_in_both_sizes_and_the_same_twice() {
-        let options = Options { events: 30_000, parallelism: 1, generator: Generator::new(1) };
+        let options = Options {
+            events: 30_000,
+            parallelism: 1,
+            generator: Generator::new(1),
+        };
         for query in Query::ALL {
             let outcome = |full: bool| {
                 let mut sink = RowSink::default();
@@ -175,7 +235,10 @@ mod testing {
             assert_eq!(outcome(true), outcome(true), "{query:?}");
             let results = [outcome(true), outcome(false)].map(|outcome| outcome.results);
             assert!(results[0] > 0, "{query:?}");
-            assert!(results[0] == results[1] || *query == Query::Q16, "{query:?} {results:?}");
+            assert!(
+                results[0] == results[1] || *query == Query::Q16,
+                "{query:?} {results:?}"
+            );
         }
     }
 }

@@ -13,7 +13,11 @@ pub struct Panes<const SIZE: u64, T> {
 
 impl<const SIZE: u64, T: Default> Default for Panes<SIZE, T> {
     fn default() -> Self {
-        Panes { oldest: 0, ring: VecDeque::from([T::default()]), spare: Vec::new() }
+        Panes {
+            oldest: 0,
+            ring: VecDeque::from([T::default()]),
+            spare: Vec::new(),
+        }
     }
 }
 

@@ -23,7 +23,12 @@ impl<E: Event> BareQuery<E> for LastBids {
     }
     fn end(&mut self, sink: &mut RowSink) {
         for ((bidder, auction), (date_time, price)) in self.0.drain() {
-            sink.emit(&LastBid { bidder, auction, price, date_time });
+            sink.emit(&LastBid {
+                bidder,
+                auction,
+                price,
+                date_time,
+            });
         }
     }
 }
@@ -41,8 +46,23 @@ impl<E: Event> BareQuery<E> for TopBids {
     }
     fn end(&mut self, sink: &mut RowSink) {
         for (auction, top) in self.0.drain() {
-            for (place, Bid { bidder, price, date_time, .. }) in (1..).zip(top) {
-                sink.emit(&TopBid { auction, place, bidder, price, date_time });
+            for (
+                place,
+                Bid {
+                    bidder,
+                    price,
+                    date_time,
+                    ..
+                },
+            ) in (1..).zip(top)
+            {
+                sink.emit(&TopBid {
+                    auction,
+                    place,
+                    bidder,
+                    price,
+                    date_time,
+                });
             }
         }
     }
@@ -52,7 +72,10 @@ impl<E: Event> BareQuery<E> for TopBids {
 #[inline(always)]
 fn insert(top: &mut Vec<Bid>, bid: Bid) {
     if top.len() == Q19_BIDS {
-        if top.last().is_some_and(|last| rules::q19_order(last) <= rules::q19_order(&bid)) {
+        if top
+            .last()
+            .is_some_and(|last| rules::q19_order(last) <= rules::q19_order(&bid))
+        {
             return;
         }
         top.pop();
@@ -68,7 +91,13 @@ mod tests {
 
     #[test]
     fn q18_keeps_the_last_and_of_equal_times_the_higher() {
-        let events = [bid(4, 7, 9, 1), bid(4, 7, 3, 2), bid(4, 7, 5, 2), bid(4, 7, 4, 2), bid(4, 8, 1, 1)];
+        let events = [
+            bid(4, 7, 9, 1),
+            bid(4, 7, 3, 2),
+            bid(4, 7, 5, 2),
+            bid(4, 7, 4, 2),
+            bid(4, 8, 1, 1),
+        ];
         assert_eq!(answer(LastBids::default(), &events), ["7,4,5,2", "8,4,1,1"]);
     }
 
@@ -78,7 +107,11 @@ mod tests {
         events.extend([bid(4, 20, 109, 49), bid(4, 2, 109, 50), bid(4, 30, 1, 1)]);
         let rows = answer(TopBids::default(), &events);
         assert_eq!(rows.len(), 10);
-        assert!(["4,1,20,109,49", "4,2,2,109,50", "4,3,9,109,50"].iter().all(|row| rows.contains(&row.to_string())));
+        assert!(
+            ["4,1,20,109,49", "4,2,2,109,50", "4,3,9,109,50"]
+                .iter()
+                .all(|row| rows.contains(&row.to_string()))
+        );
         assert!(rows.contains(&"4,10,2,102,50".to_owned()), "{rows:?}");
     }
 }

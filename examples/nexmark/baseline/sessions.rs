@@ -18,7 +18,12 @@ struct Session {
 
 impl Session {
     fn emit(&self, bidder: u64, sink: &mut RowSink) {
-        sink.emit(&BidderSession { bidder, start: self.start, end: self.last + SESSION_GAP, bids: self.bids });
+        sink.emit(&BidderSession {
+            bidder,
+            start: self.start,
+            end: self.last + SESSION_GAP,
+            bids: self.bids,
+        });
     }
 }
 
@@ -38,11 +43,19 @@ impl<E: Event> BareQuery<E> for BidderSessions {
         let mut opened = false;
         let session = self.open.entry(bid.bidder).or_insert_with(|| {
             opened = true;
-            Session { start: time, last: time, bids: 0 }
+            Session {
+                start: time,
+                last: time,
+                bids: 0,
+            }
         });
         if time > session.last + SESSION_GAP {
             session.emit(bid.bidder, sink);
-            *session = Session { start: time, last: time, bids: 0 };
+            *session = Session {
+                start: time,
+                last: time,
+                bids: 0,
+            };
         }
         session.last = time;
         session.bids += 1;
@@ -60,7 +73,9 @@ impl<E: Event> BareQuery<E> for BidderSessions {
         while watermark >= self.timers.end() {
             let mut due = self.timers.pop();
             for bidder in due.drain(..) {
-                let Some(session) = self.open.get(&bidder) else { continue };
+                let Some(session) = self.open.get(&bidder) else {
+                    continue;
+                };
                 let closes = session.last + SESSION_GAP;
                 if closes < watermark {
                     session.emit(bidder, sink);
@@ -89,12 +104,20 @@ mod tests {
     #[test]
     fn a_session_lasts_while_bids_come_within_the_gap() {
         let events = [
-            bid(1, 1, 1, 0), bid(1, 2, 1, 500),
+            bid(1, 1, 1, 0),
+            bid(1, 2, 1, 500),
             bid(1, 1, 1, 10_000), // exactly the gap: still the same session
             bid(1, 1, 1, 20_001), // one more: another
-            bid(1, 3, 1, 60_000), bid(1, 2, 1, 60_000),
+            bid(1, 3, 1, 60_000),
+            bid(1, 2, 1, 60_000),
         ];
-        let expected = ["1,0,20000,2", "1,20001,30001,1", "2,500,10500,1", "2,60000,70000,1", "3,60000,70000,1"];
+        let expected = [
+            "1,0,20000,2",
+            "1,20001,30001,1",
+            "2,500,10500,1",
+            "2,60000,70000,1",
+            "3,60000,70000,1",
+        ];
         assert_eq!(answer(BidderSessions::default(), &events), expected);
     }
 }

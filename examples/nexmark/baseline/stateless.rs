@@ -1,37 +1,50 @@
 //! q0, q1, q2, q14, q21, q22: each event by itself.
 
+use super::Source;
 use crate::answer_rows::{AuctionPrice, BidChannel, BidFolders, ClassifiedBid};
 use crate::digest::RowSink;
 use crate::events::{Event, WholeBid};
 use crate::rules::{self, TimeClass};
 
 #[inline(always)]
-pub fn q0<E: Event>(events: impl Iterator<Item = E>, sink: &mut RowSink) {
-    for event in events {
-        sink.emit(&event);
+pub fn q0<E: Event>(source: impl Source<E>, events: u64, sink: &mut RowSink) {
+    for n in 0..events {
+        sink.emit(&source.event(n));
     }
 }
 
 #[inline(always)]
-pub fn q1<E: Event>(events: impl Iterator<Item = E>, sink: &mut RowSink) {
-    for bid in events.filter_map(E::into_bid) {
+pub fn q1<E: Event>(source: impl Source<E>, events: u64, sink: &mut RowSink) {
+    for n in 0..events {
+        let Some(bid) = source.event(n).into_bid() else {
+            continue;
+        };
         let euros = rules::in_euros(bid.numbers().price);
         sink.emit(&bid.with_price(euros));
     }
 }
 
 #[inline(always)]
-pub fn q2<E: Event>(events: impl Iterator<Item = E>, sink: &mut RowSink) {
-    for bid in events.filter_map(|event| event.bid()) {
+pub fn q2<E: Event>(source: impl Source<E>, events: u64, sink: &mut RowSink) {
+    for n in 0..events {
+        let Some(bid) = source.event(n).bid() else {
+            continue;
+        };
         if rules::q2_wants(bid.auction) {
-            sink.emit(&AuctionPrice { auction: bid.auction, price: bid.price });
+            sink.emit(&AuctionPrice {
+                auction: bid.auction,
+                price: bid.price,
+            });
         }
     }
 }
 
 #[inline(always)]
-pub fn q14<E: Event>(events: impl Iterator<Item = E>, sink: &mut RowSink) {
-    for bid in events.filter_map(E::into_bid) {
+pub fn q14<E: Event>(source: impl Source<E>, events: u64, sink: &mut RowSink) {
+    for n in 0..events {
+        let Some(bid) = source.event(n).into_bid() else {
+            continue;
+        };
         let numbers = bid.numbers();
         let euros = rules::in_euros(numbers.price);
         if rules::q14_wants(euros) {
@@ -50,8 +63,11 @@ pub fn q14<E: Event>(events: impl Iterator<Item = E>, sink: &mut RowSink) {
 }
 
 #[inline(always)]
-pub fn q21<E: Event>(events: impl Iterator<Item = E>, sink: &mut RowSink) {
-    for bid in events.filter_map(E::into_bid) {
+pub fn q21<E: Event>(source: impl Source<E>, events: u64, sink: &mut RowSink) {
+    for n in 0..events {
+        let Some(bid) = source.event(n).into_bid() else {
+            continue;
+        };
         let numbers = bid.numbers();
         if let Some(channel_id) = bid.channel_id() {
             sink.emit(&BidChannel {
@@ -66,8 +82,11 @@ pub fn q21<E: Event>(events: impl Iterator<Item = E>, sink: &mut RowSink) {
 }
 
 #[inline(always)]
-pub fn q22<E: Event>(events: impl Iterator<Item = E>, sink: &mut RowSink) {
-    for bid in events.filter_map(E::into_bid) {
+pub fn q22<E: Event>(source: impl Source<E>, events: u64, sink: &mut RowSink) {
+    for n in 0..events {
+        let Some(bid) = source.event(n).into_bid() else {
+            continue;
+        };
         let numbers = bid.numbers();
         let [folder1, folder2, folder3] = bid.folders();
         sink.emit(&BidFolders {

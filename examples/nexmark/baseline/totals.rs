@@ -16,7 +16,10 @@ impl<E: Event> BareQuery<E> for RunningCounts {
         if let Some(bid) = event.bid() {
             let bids = self.0.entry(bid.bidder).or_insert(0);
             *bids += 1;
-            sink.emit(&RunningCount { bidder: bid.bidder, bids: *bids });
+            sink.emit(&RunningCount {
+                bidder: bid.bidder,
+                bids: *bids,
+            });
         }
     }
 }
@@ -116,7 +119,10 @@ impl<E: Event> BareQuery<E> for ChannelDays<E::Text> {
     fn on(&mut self, event: E, _: &mut RowSink) {
         if let Some(bid) = event.into_bid() {
             let numbers = bid.numbers();
-            self.0.entry((bid.into_channel(), numbers.date_time / DAY)).or_default().add(&numbers);
+            self.0
+                .entry((bid.into_channel(), numbers.date_time / DAY))
+                .or_default()
+                .add(&numbers);
         }
     }
     fn end(&mut self, sink: &mut RowSink) {
@@ -141,8 +147,21 @@ pub struct AuctionDays(FxMap<(u64, u64), Prices>);
 impl<E: Event> BareQuery<E> for AuctionDays {
     #[inline(always)]
     fn on(&mut self, event: E, _: &mut RowSink) {
-        let Some(Bid { auction, price, date_time, .. }) = event.bid() else { return };
-        let prices = self.0.entry((auction, date_time / DAY)).or_insert(Prices { bids: [0; 3], min: price, max: price, sum: 0 });
+        let Some(Bid {
+            auction,
+            price,
+            date_time,
+            ..
+        }) = event.bid()
+        else {
+            return;
+        };
+        let prices = self.0.entry((auction, date_time / DAY)).or_insert(Prices {
+            bids: [0; 3],
+            min: price,
+            max: price,
+            sum: 0,
+        });
         prices.bids[rules::price_rank(price)] += 1;
         prices.min = prices.min.min(price);
         prices.max = prices.max.max(price);
@@ -176,20 +195,34 @@ mod tests {
     #[test]
     fn count_counts_from_one() {
         let events = [bid(1, 7, 1, 0), bid(2, 7, 1, 0), bid(3, 8, 1, 0)];
-        assert_eq!(answer(RunningCounts::default(), &events), ["7,1", "7,2", "8,1"]);
+        assert_eq!(
+            answer(RunningCounts::default(), &events),
+            ["7,1", "7,2", "8,1"]
+        );
     }
 
     #[test]
     fn days_count_bids_and_what_differs() {
-        let events = [bid(4, 7, 1, 0), bid(4, 7, 10_000, 1), bid(4, 8, 1, 2), bid(4, 7, 1_000_000, DAY)];
+        let events = [
+            bid(4, 7, 1, 0),
+            bid(4, 7, 10_000, 1),
+            bid(4, 8, 1, 2),
+            bid(4, 7, 1_000_000, DAY),
+        ];
         let expected = ["0,3,2,1,0,2,2,1,0,1,1,1,0", "1,1,0,0,1,1,0,0,1,1,0,0,1"];
         assert_eq!(answer(Days::default(), &events), expected);
-        assert_eq!(answer(ChannelDays::default(), &events), expected.map(|row| format!("0,{row}")));
+        assert_eq!(
+            answer(ChannelDays::default(), &events),
+            expected.map(|row| format!("0,{row}"))
+        );
     }
 
     #[test]
     fn q17_sums_prices_up() {
         let events = [bid(4, 7, 1, 0), bid(4, 7, 10_000, 1), bid(4, 8, 2, DAY)];
-        assert_eq!(answer(AuctionDays::default(), &events), ["4,0,2,1,1,0,1,10000,5000,10001", "4,1,1,1,0,0,2,2,2,2"]);
+        assert_eq!(
+            answer(AuctionDays::default(), &events),
+            ["4,0,2,1,1,0,1,10000,5000,10001", "4,1,1,1,0,0,2,2,2,2"]
+        );
     }
 }

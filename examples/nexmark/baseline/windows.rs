@@ -33,9 +33,19 @@ impl HotAuctions {
             *self.totals.entry(*auction).or_insert(0) += bids;
         }
         let items = self.totals.drain();
-        let hottest = items.reduce(|best, item| if rules::q5_is_hotter(item, best) { item } else { best });
+        let hottest = items.reduce(|best, item| {
+            if rules::q5_is_hotter(item, best) {
+                item
+            } else {
+                best
+            }
+        });
         if let Some((auction, bids)) = hottest {
-            sink.emit(&HotAuction { window_end, auction, bids });
+            sink.emit(&HotAuction {
+                window_end,
+                auction,
+                bids,
+            });
         }
     }
 }
@@ -72,8 +82,20 @@ pub struct HighestBids {
 impl HighestBids {
     fn step(&mut self, sink: &mut RowSink) {
         let window_end = self.panes.end();
-        if let Some(Bid { auction, bidder, price, date_time }) = self.panes.pop() {
-            sink.emit(&HighestBid { window_end, auction, bidder, price, date_time });
+        if let Some(Bid {
+            auction,
+            bidder,
+            price,
+            date_time,
+        }) = self.panes.pop()
+        {
+            sink.emit(&HighestBid {
+                window_end,
+                auction,
+                bidder,
+                price,
+                date_time,
+            });
         }
     }
 }
@@ -115,7 +137,11 @@ impl BidderWindows {
         let window_start = self.panes.start();
         let mut counts = self.panes.pop();
         for (bidder, bids) in counts.drain() {
-            sink.emit(&BidderWindow { bidder, bids, window_start });
+            sink.emit(&BidderWindow {
+                bidder,
+                bids,
+                window_start,
+            });
         }
         self.panes.recycle(counts);
     }
@@ -151,25 +177,54 @@ mod tests {
 
     #[test]
     fn q5_slides_and_prefers_the_smaller_of_equals() {
-        let events = [bid(7, 1, 1, 0), bid(5, 1, 1, 1_999), bid(5, 1, 1, 4_000), bid(7, 1, 1, 11_000)];
-        let expected = [
-            "10000,5,2", "12000,5,2", // pane 0 has left the window that ends at 12000; 5 was bid at 4000 only
-            "14000,5,1", "16000,7,1", "18000,7,1", "2000,5,1", "20000,7,1", "4000,5,1", "6000,5,2", "8000,5,2",
+        let events = [
+            bid(7, 1, 1, 0),
+            bid(5, 1, 1, 1_999),
+            bid(5, 1, 1, 4_000),
+            bid(7, 1, 1, 11_000),
         ];
-        let mut expected = expected.map(str::to_owned);
-        expected[1] = "12000,5,1".to_owned();
+        // Pane 0 has left the window that ends at 12000: of its two bids, on 5 and on 7, the smaller auction counts.
+        let expected = [
+            "10000,5,2",
+            "12000,5,1",
+            "14000,5,1",
+            "16000,7,1",
+            "18000,7,1",
+            "2000,5,1",
+            "20000,7,1",
+            "4000,5,1",
+            "6000,5,2",
+            "8000,5,2",
+        ];
         assert_eq!(answer(HotAuctions::default(), &events), expected);
     }
 
     #[test]
     fn q7_takes_the_highest_and_skips_empty_windows() {
-        let events = [bid(9, 3, 50, 10), bid(8, 4, 50, 20), bid(8, 2, 50, 30), bid(1, 1, 49, 9_999), bid(1, 1, 1, 30_000)];
-        assert_eq!(answer(HighestBids::default(), &events), ["10000,8,2,50,30", "40000,1,1,1,30000"]);
+        let events = [
+            bid(9, 3, 50, 10),
+            bid(8, 4, 50, 20),
+            bid(8, 2, 50, 30),
+            bid(1, 1, 49, 9_999),
+            bid(1, 1, 1, 30_000),
+        ];
+        assert_eq!(
+            answer(HighestBids::default(), &events),
+            ["10000,8,2,50,30", "40000,1,1,1,30000"]
+        );
     }
 
     #[test]
     fn q12_counts_each_window_by_itself() {
-        let events = [bid(1, 1, 1, 0), bid(2, 1, 1, 9_999), bid(1, 2, 1, 9_999), bid(1, 1, 1, 10_000)];
-        assert_eq!(answer(BidderWindows::default(), &events), ["1,1,10000", "1,2,0", "2,1,0"]);
+        let events = [
+            bid(1, 1, 1, 0),
+            bid(2, 1, 1, 9_999),
+            bid(1, 2, 1, 9_999),
+            bid(1, 1, 1, 10_000),
+        ];
+        assert_eq!(
+            answer(BidderWindows::default(), &events),
+            ["1,1,10000", "1,2,0", "2,1,0"]
+        );
     }
 }

@@ -70,34 +70,79 @@ impl Event for FullEvent {
     }
     #[inline(always)]
     fn auction(&self) -> Option<Auction> {
-        let FullEvent::Auction(FullAuction { id, seller, category, reserve, date_time, expires, .. }) = *self else {
+        let FullEvent::Auction(FullAuction {
+            id,
+            seller,
+            category,
+            reserve,
+            date_time,
+            expires,
+            ..
+        }) = *self
+        else {
             return None;
         };
-        Some(Auction { id, seller, category, reserve, date_time, expires })
+        Some(Auction {
+            id,
+            seller,
+            category,
+            reserve,
+            date_time,
+            expires,
+        })
     }
     #[inline(always)]
     fn q3_side(self) -> Option<JoinSide<Profile>> {
         match self {
-            FullEvent::Person(FullPerson { id, name, city, state, date_time, .. })
-                if matches!(state.as_str(), "OR" | "ID" | "CA") =>
-            {
-                Some(JoinSide::Person { id, profile: Profile { name, city, state }, date_time })
-            }
-            FullEvent::Auction(FullAuction { id, seller, category: Q3_CATEGORY, date_time, .. }) => {
-                Some(JoinSide::Auction { seller, id, date_time })
-            }
+            FullEvent::Person(FullPerson {
+                id,
+                name,
+                city,
+                state,
+                date_time,
+                ..
+            }) if matches!(state.as_str(), "OR" | "ID" | "CA") => Some(JoinSide::Person {
+                id,
+                profile: Profile { name, city, state },
+                date_time,
+            }),
+            FullEvent::Auction(FullAuction {
+                id,
+                seller,
+                category: Q3_CATEGORY,
+                date_time,
+                ..
+            }) => Some(JoinSide::Auction {
+                seller,
+                id,
+                date_time,
+            }),
             _ => None,
         }
     }
     #[inline(always)]
     fn q8_side(self) -> Option<JoinSide<String>> {
         match self {
-            FullEvent::Person(FullPerson { id, name, date_time, .. }) => {
-                Some(JoinSide::Person { id, profile: name, date_time })
-            }
-            FullEvent::Auction(FullAuction { id, seller, date_time, .. }) => {
-                Some(JoinSide::Auction { seller, id, date_time })
-            }
+            FullEvent::Person(FullPerson {
+                id,
+                name,
+                date_time,
+                ..
+            }) => Some(JoinSide::Person {
+                id,
+                profile: name,
+                date_time,
+            }),
+            FullEvent::Auction(FullAuction {
+                id,
+                seller,
+                date_time,
+                ..
+            }) => Some(JoinSide::Auction {
+                seller,
+                id,
+                date_time,
+            }),
             FullEvent::Bid(_) => None,
         }
     }
@@ -108,7 +153,12 @@ impl WholeBid for FullBid {
 
     #[inline(always)]
     fn numbers(&self) -> Bid {
-        Bid { auction: self.auction, bidder: self.bidder, price: self.price, date_time: self.date_time }
+        Bid {
+            auction: self.auction,
+            bidder: self.bidder,
+            price: self.price,
+            date_time: self.date_time,
+        }
     }
     #[inline(always)]
     fn with_price(self, price: u64) -> Self {
@@ -119,7 +169,10 @@ impl WholeBid for FullBid {
     }
     fn channel_id(&self) -> Option<String> {
         let known = ["apple", "google", "facebook", "baidu"];
-        if let Some(id) = known.iter().position(|name| self.channel.eq_ignore_ascii_case(name)) {
+        if let Some(id) = known
+            .iter()
+            .position(|name| self.channel.eq_ignore_ascii_case(name))
+        {
             return Some(id.to_string());
         }
         let (_, id) = self.url.split_once("channel_id=")?;

@@ -30,29 +30,62 @@ impl Event for LeanEvent {
     }
     #[inline(always)]
     fn auction(&self) -> Option<Auction> {
-        if let LeanEvent::Auction(auction) = self { Some(*auction) } else { None }
+        if let LeanEvent::Auction(auction) = self {
+            Some(*auction)
+        } else {
+            None
+        }
     }
     #[inline(always)]
     fn q3_side(self) -> Option<JoinSide<u64>> {
         match self {
-            LeanEvent::Person(Person { id, city, state, date_time }) if Q3_STATES.contains(&state) => {
-                Some(JoinSide::Person { id, profile: city, date_time })
-            }
-            LeanEvent::Auction(Auction { id, seller, category: Q3_CATEGORY, date_time, .. }) => {
-                Some(JoinSide::Auction { seller, id, date_time })
-            }
+            LeanEvent::Person(Person {
+                id,
+                city,
+                state,
+                date_time,
+            }) if Q3_STATES.contains(&state) => Some(JoinSide::Person {
+                id,
+                profile: city,
+                date_time,
+            }),
+            LeanEvent::Auction(Auction {
+                id,
+                seller,
+                category: Q3_CATEGORY,
+                date_time,
+                ..
+            }) => Some(JoinSide::Auction {
+                seller,
+                id,
+                date_time,
+            }),
             _ => None,
         }
     }
     #[inline(always)]
     fn q8_side(self) -> Option<JoinSide<u64>> {
         match self {
-            LeanEvent::Person(Person { id, city, date_time, .. }) => {
-                Some(JoinSide::Person { id, profile: city, date_time })
-            }
-            LeanEvent::Auction(Auction { id, seller, date_time, .. }) => {
-                Some(JoinSide::Auction { seller, id, date_time })
-            }
+            LeanEvent::Person(Person {
+                id,
+                city,
+                date_time,
+                ..
+            }) => Some(JoinSide::Person {
+                id,
+                profile: city,
+                date_time,
+            }),
+            LeanEvent::Auction(Auction {
+                id,
+                seller,
+                date_time,
+                ..
+            }) => Some(JoinSide::Auction {
+                seller,
+                id,
+                date_time,
+            }),
             LeanEvent::Bid(_) => None,
         }
     }
@@ -75,11 +108,19 @@ impl WholeBid for Bid {
     }
     #[inline(always)]
     fn channel_id(&self) -> Option<u64> {
-        Some(if self.auction.is_multiple_of(2) { self.auction % 4 } else { self.bidder % 8192 })
+        Some(if self.auction.is_multiple_of(2) {
+            self.auction % 4
+        } else {
+            self.bidder % 8192
+        })
     }
     #[inline(always)]
     fn folders(&self) -> [u64; 3] {
-        [self.auction / 1_000_000, self.auction / 1_000 % 1_000, self.auction % 1_000]
+        [
+            self.auction / 1_000_000,
+            self.auction / 1_000 % 1_000,
+            self.auction % 1_000,
+        ]
     }
     #[inline(always)]
     fn into_extra(self) -> u64 {
