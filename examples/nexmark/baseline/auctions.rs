@@ -5,8 +5,7 @@ use crate::answer_rows::{CategoryAverage, SellerAverage, WinningBid};
 use crate::digest::RowSink;
 use crate::events::{Auction, Bid, Event};
 use crate::rules::{self, Q6_AUCTIONS};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
 /// What is done with the winners, which come in the order of (expires, auction).
 pub trait WinnerSink {
@@ -16,10 +15,11 @@ pub trait WinnerSink {
     fn end(&mut self, _sink: &mut RowSink) {}
 }
 
-/// The open auctions with the best bid so far, and the order in which they expire.
+/// The open auctions with the best bid so far, and the order in which they expire: that in which they opened, since all
+/// are open equally long.
 pub struct Winners<S> {
     open: FxMap<u64, (Auction, Option<Bid>)>,
-    expiring: BinaryHeap<Reverse<(u64, u64)>>,
+    expiring: VecDeque<(u64, u64)>,
     next_firing: u64,
     then: S,
 }
@@ -29,7 +29,7 @@ impl<S: WinnerSink> Winners<S> {
     pub fn new(then: S) -> Self {
         Winners {
             open: FxMap::default(),
-            expiring: BinaryHeap::new(),
+            expiring: VecDeque::new(),
             next_firing: u64::MAX,
             then,
         }
@@ -38,12 +38,12 @@ impl<S: WinnerSink> Winners<S> {
     /// Closes what expired before `watermark`: a bid at the very time of expiry still counts.
     fn close(&mut self, watermark: u64, sink: &mut RowSink) {
         self.next_firing = u64::MAX;
-        while let Some(Reverse((expires, id))) = self.expiring.pop() {
+        while let Some(&(expires, id)) = self.expiring.front() {
             if expires >= watermark {
-                self.expiring.push(Reverse((expires, id)));
                 self.next_firing = expires + 1;
                 return;
             }
+            self.expiring.pop_front();
             if let Some((auction, Some(bid))) = self.open.remove(&id) {
                 self.then.winner(&auction, &bid, sink);
             }
@@ -64,7 +64,7 @@ impl<E: Event, S: WinnerSink> BareQuery<E> for Winners<S> {
             }
         } else if let Some(auction) = event.auction() {
             self.open.insert(auction.id, (auction, None));
-            self.expiring.push(Reverse((auction.expires, auction.id)));
+            self.expiring.push_back((auction.expires, auction.id));
             self.next_firing = self.next_firing.min(auction.expires + 1);
         }
     }
