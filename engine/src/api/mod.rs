@@ -6,6 +6,7 @@
 
 mod keyed;
 mod partition;
+mod process;
 mod split;
 mod stream;
 mod union;
