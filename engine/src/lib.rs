@@ -32,12 +32,16 @@ pub mod watermarks;
 
 /// What a job's definition needs, in one import.
 pub mod prelude {
-    pub use crate::api::{DataStream, KeyedStream, Upstream};
+    pub use crate::api::{
+        ConnectedStreams, DataStream, KeyedConnectedStreams, KeyedStream, Upstream,
+    };
     pub use crate::build::OpenContext;
-    pub use crate::exchange::Keyed;
+    pub use crate::exchange::{Either, Keyed};
     pub use crate::fault::{Fault, Flow};
     pub use crate::operator::{Operator, Progress};
-    pub use crate::process::{KeyedProcessFunction, ProcessContext, TimeDomain, TimerContext};
+    pub use crate::process::{
+        CoProcessFunction, KeyedProcessFunction, ProcessContext, TimeDomain, TimerContext,
+    };
     pub use crate::side::{SideBuffer, SideOutput};
     pub use crate::sink::{Sink, SinkWriter};
     pub use crate::source::{Poll, Source, SourceReader, Waker};

@@ -49,10 +49,12 @@
 //! }
 //! ```
 
+mod co;
 mod context;
 mod keyed;
 mod timer_service;
 
+pub use co::{CoProcess, CoProcessFunction};
 pub use context::{ProcessContext, TimeDomain, TimerContext};
 pub use keyed::KeyedProcessFunction;
 pub(crate) use timer_service::TimerService;
