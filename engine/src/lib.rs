@@ -47,7 +47,9 @@ pub mod prelude {
     pub use crate::sink::{Sink, SinkWriter};
     pub use crate::source::{Poll, Source, SourceReader, Waker};
     pub use crate::stage::{Collector, Signal};
-    pub use crate::state::{KeyScope, KeyedStates, ValueState};
+    pub use crate::state::{
+        AggregatingState, KeyScope, KeyedStates, ListState, MapState, ReducingState, ValueState,
+    };
     pub use crate::time::Timestamp;
     pub use crate::watermarks::WatermarkStrategy;
     pub use crate::window::{Aggregator, Count, Sliding, TimeWindow, Tumbling, Windowed};

@@ -78,6 +78,27 @@ impl<K: Hash + Eq, V> Table<K, V> {
         change(entries.get_or_insert_with(hash, key.clone(), make))
     }
 
+    /// Adds a value to the current key's entry, or makes it the entry where there is none.
+    #[inline(always)]
+    pub(super) fn add<T>(
+        &self,
+        scope: &impl KeyScope<K>,
+        value: T,
+        make: impl FnOnce(T) -> V,
+        add: impl FnOnce(&mut V, T),
+    ) where
+        K: Clone,
+    {
+        let mut entries = self.entries.borrow_mut();
+        let (hash, key) = (scope.hash(), scope.key());
+        match entries.get_mut(hash, key) {
+            Some(entry) => add(entry, value),
+            None => {
+                entries.insert(hash, key.clone(), make(value));
+            }
+        }
+    }
+
     /// Changes the current key's entry where there is one.
     #[inline(always)]
     pub(super) fn change_existing<R>(
@@ -161,6 +182,29 @@ impl<K: Hash + Eq + 'static> KeyedStates<K> {
         let table = Rc::new(table);
         self.tables.push(table.clone());
         Ok(table)
+    }
+}
+
+/// A key to test state at.
+#[cfg(test)]
+pub(super) struct At<K>(K, u64);
+
+#[cfg(test)]
+impl<K: Hash> At<K> {
+    pub(super) fn new(key: K) -> Self {
+        let hash = crate::hash::key_hash(&key);
+        At(key, hash)
+    }
+}
+
+#[cfg(test)]
+impl<K> KeyScope<K> for At<K> {
+    fn key(&self) -> &K {
+        &self.0
+    }
+
+    fn hash(&self) -> u64 {
+        self.1
     }
 }
 
