@@ -85,6 +85,14 @@ impl<S> SideBuffer<S> {
         }
     }
 
+    /// Takes all records out.
+    pub fn drain(&self) -> Vec<(Timestamp, S)> {
+        self.0
+            .as_ref()
+            .map(|buffer| buffer.take())
+            .unwrap_or_default()
+    }
+
     fn take(&self, into: &mut Vec<(Timestamp, S)>) {
         if let Some(buffer) = &self.0 {
             std::mem::swap(&mut *buffer.borrow_mut(), into);

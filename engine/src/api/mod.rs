@@ -4,6 +4,7 @@
 //! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
 //! dynamic call per batch.
 
+mod broadcast;
 mod connect;
 mod keyed;
 mod partition;
@@ -13,6 +14,7 @@ mod stream;
 mod union;
 mod upstream;
 
+pub use broadcast::{BroadcastConnectedStreams, KeyedBroadcastConnectedStreams};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};

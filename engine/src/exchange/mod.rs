@@ -15,6 +15,7 @@ mod exchange;
 mod gate;
 mod gate_head;
 mod outputs;
+mod with_broadcast;
 
 pub use batch::{AnyBatch, Batch, Rec};
 pub use distribution::{
@@ -27,6 +28,7 @@ pub use exchange::Exchange;
 pub use gate::Gate;
 pub use gate_head::GateHead;
 pub use outputs::Outputs;
+pub use with_broadcast::WithBroadcast;
 
 use serde::{Deserialize, Serialize};
 

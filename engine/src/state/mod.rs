@@ -1,5 +1,6 @@
 //! Keyed state in memory: tables by key, typed handles on them, and timers.
 
+mod broadcast;
 mod combining;
 mod list;
 mod map;
@@ -8,6 +9,7 @@ mod table;
 mod timers;
 mod value;
 
+pub use broadcast::{BroadcastState, BroadcastStates};
 pub use combining::{AggregatingState, ReducingState};
 pub use list::ListState;
 pub use map::MapState;
