@@ -87,7 +87,7 @@ impl ChannelSettings {
     /// few have alone, so that the records in flight stay within a core's cache.
     pub fn shared_by(self, channels: u32) -> Self {
         let max = (4 * self.max_credits / channels.max(4)).max(self.initial_credits);
-        let batch = self.batch_records.min(max / 4).clamp(1, self.initial_credits / 2);
-        ChannelSettings { max_credits: max, batch_records: batch.max(1), ..self }
+        let batch = self.batch_records.min(max / 4).max(1);
+        ChannelSettings { max_credits: max, batch_records: batch, ..self }
     }
 }

@@ -20,6 +20,8 @@ struct Channel<T> {
     sealed: VecDeque<Box<Batch<T>>>,
     spare: Vec<Box<Batch<T>>>,
     credit: u32,
+    /// Records that make a batch full: more where the consumer grants more.
+    full: u32,
     starved: bool,
     /// The newest watermark not yet put into a batch.
     watermark: Option<Timestamp>,
@@ -39,6 +41,13 @@ pub struct Outputs<T> {
     /// Records handed over so far.
     pub records: u64,
     ended: bool,
+}
+
+/// A batch is at most a quarter of the credit at hand, so that several can be on their way, but no
+/// smaller than half of what is always granted.
+fn full_batch(settings: ChannelSettings, credit: u32) -> u32 {
+    let least = (settings.initial_credits / 2).clamp(1, settings.batch_records.max(1));
+    (credit / 4).clamp(least, settings.batch_records.max(least))
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -62,6 +71,7 @@ impl<T: Send + 'static> Outputs<T> {
                 sealed: VecDeque::new(),
                 spare: Vec::new(),
                 credit: settings.initial_credits,
+                full: full_batch(settings, settings.initial_credits),
                 starved: false,
                 watermark: None,
                 idle: false,
@@ -76,8 +86,8 @@ impl<T: Send + 'static> Outputs<T> {
     pub fn push(&mut self, to: u32, record: Rec<T>) {
         let channel = &mut self.channels[self.index[to as usize] as usize];
         channel.filling.records.push(record);
-        if channel.filling.records.len() >= self.settings.batch_records as usize {
-            channel.seal(self.settings.batch_records as usize);
+        if channel.filling.records.len() >= channel.full as usize {
+            channel.seal(channel.full as usize);
         }
     }
 
@@ -109,7 +119,7 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.due = Timestamp(turn.now.0.saturating_add(interval));
                 }
                 if channel.due <= turn.now {
-                    channel.seal(self.settings.batch_records as usize);
+                    channel.seal(0);
                 } else {
                     turn.wake_at(channel.due);
                 }
@@ -137,6 +147,7 @@ impl<T: Send + 'static> Outputs<T> {
         };
         let channel = &mut self.channels[channel as usize];
         channel.credit += records;
+        channel.full = full_batch(self.settings, channel.credit);
         for buffer in buffers.drain(..) {
             if channel.spare.len() < KEPT_BUFFERS
                 && let Ok(buffer) = buffer.downcast::<Batch<T>>()

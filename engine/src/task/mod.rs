@@ -34,6 +34,8 @@ pub struct Subtask {
     /// Arrived batches by edge: `(edge, queue of (from, batch))`.
     queues: Vec<(EdgeId, VecDeque<(u32, AnyBatch)>)>,
     queued: usize,
+    /// A batch waited for room since the last one was taken: the sign that channels hold too much.
+    pressed: bool,
     reading: bool,
     not_before: Timestamp,
     slice: usize,
@@ -43,7 +45,8 @@ impl Subtask {
     /// A subtask with its chain; `slice` bounds the records of one read.
     pub fn new(head: Box<dyn Head>, slice: usize) -> Self {
         let not_before = Timestamp::MIN;
-        Subtask { head, queues: Vec::new(), queued: 0, reading: true, not_before, slice }
+        let (queues, pressed) = (Vec::new(), false);
+        Subtask { head, queues, queued: 0, pressed, reading: true, not_before, slice }
     }
 
     /// Opens the chain.
@@ -112,13 +115,17 @@ impl Subtask {
             return Ok(false);
         }
         for (edge, queue) in &mut self.queues {
-            if queue.is_empty() || self.head.accepts(*edge) != Some(true) {
+            if queue.is_empty() {
+                continue;
+            }
+            if self.head.accepts(*edge) != Some(true) {
+                self.pressed = true;
                 continue;
             }
             let Some((from, batch)) = queue.pop_front() else { continue };
             self.queued -= 1;
             let mut batch = Some(batch);
-            let queued = queue.len();
+            let queued = if std::mem::take(&mut self.pressed) { queue.len() } else { 0 };
             let mut delivery = Delivery::Batch { from, batch: &mut batch, queued };
             self.head.deliver(*edge, &mut delivery)?;
             return Ok(true);
