@@ -31,9 +31,9 @@ pub mod watermarks;
 
 /// What a job's definition needs, in one import.
 pub mod prelude {
-    pub use crate::api::{DataStream, KeyedStream, Upstream};
+    pub use crate::api::{ActorGraph, DataStream, KeyedStream, Upstream};
     pub use crate::build::OpenContext;
-    pub use crate::exchange::Keyed;
+    pub use crate::exchange::{Broadcast, Custom, Forward, Global, Keyed, Rebalance, Rescale, Shuffle};
     pub use crate::fault::{Fault, Flow};
     pub use crate::operator::{Operator, Progress};
     pub use crate::side::{SideBuffer, SideOutput};

@@ -4,6 +4,7 @@
 //! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
 //! dynamic call per batch.
 
+mod by_hand;
 mod keyed;
 mod partition;
 mod split;
@@ -11,8 +12,10 @@ mod stream;
 mod union;
 mod upstream;
 
+pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};
 pub use split::{BoxedUpstream, Junction};
 pub use stream::{DataStream, Place};
+pub use union::Merged;
 pub use upstream::{Chained, FromSource, Upstream};

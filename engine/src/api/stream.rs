@@ -3,8 +3,8 @@
 use super::keyed::KeyedStream;
 use super::split::BoxedUpstream;
 use super::upstream::{Chained, FromSource, Upstream};
-use crate::exchange::EdgeId;
-use crate::graph::{EdgeKind, GraphRef, OperatorId, TaskId, VertexId};
+use crate::exchange::{EdgeId, EdgeKind};
+use crate::graph::{GraphRef, OperatorId, TaskId, VertexId};
 use crate::operator::Operator;
 use crate::operators::{Filter, FilterMap, FlatMap, Inspect, Map};
 use crate::sink::{Sink, SinkStage};

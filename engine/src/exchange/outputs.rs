@@ -10,15 +10,14 @@ use crate::stage::{Signal, Turn};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 
-/// How many emptied buffers a channel keeps for reuse.
-const KEPT_BUFFERS: usize = 16;
+/// How many emptied buffers are kept for reuse, besides one a channel.
+const KEPT_BUFFERS: usize = 8;
 
 struct Channel<T> {
     to: u32,
     filling: Box<Batch<T>>,
     /// Sealed batches that wait for credit, oldest first.
     sealed: VecDeque<Box<Batch<T>>>,
-    spare: Vec<Box<Batch<T>>>,
     credit: u32,
     /// Records that make a batch full: more where the consumer grants more.
     full: u32,
@@ -38,6 +37,8 @@ pub struct Outputs<T> {
     /// Index into `channels` by consumer subtask.
     index: Vec<u32>,
     settings: ChannelSettings,
+    /// Emptied buffers that came back, the last one on top: the next batch takes the warmest.
+    spare: Vec<Box<Batch<T>>>,
     /// Records handed over so far.
     pub records: u64,
     ended: bool,
@@ -69,7 +70,6 @@ impl<T: Send + 'static> Outputs<T> {
                 to,
                 filling: Box::new(Batch::with_capacity(0)),
                 sealed: VecDeque::new(),
-                spare: Vec::new(),
                 credit: settings.initial_credits,
                 full: full_batch(settings, settings.initial_credits),
                 starved: false,
@@ -78,7 +78,7 @@ impl<T: Send + 'static> Outputs<T> {
                 due: Timestamp::MAX,
             });
         }
-        Outputs { edge, me, channels, index, settings, records: 0, ended: false }
+        Outputs { edge, me, channels, index, settings, spare: Vec::new(), records: 0, ended: false }
     }
 
     /// Buffers a record for subtask `to`.
@@ -87,7 +87,7 @@ impl<T: Send + 'static> Outputs<T> {
         let channel = &mut self.channels[self.index[to as usize] as usize];
         channel.filling.records.push(record);
         if channel.filling.records.len() >= channel.full as usize {
-            channel.seal(channel.full as usize);
+            channel.seal(channel.full as usize, &mut self.spare);
         }
     }
 
@@ -103,7 +103,7 @@ impl<T: Send + 'static> Outputs<T> {
                 Signal::EndOfInput => {
                     channel.seal_signals();
                     channel.filling.signals.push(Signal::EndOfInput);
-                    channel.seal(0);
+                    channel.seal(0, &mut self.spare);
                 }
             }
         }
@@ -119,7 +119,7 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.due = Timestamp(turn.now.0.saturating_add(interval));
                 }
                 if channel.due <= turn.now {
-                    channel.seal(0);
+                    channel.seal(0, &mut self.spare);
                 } else {
                     turn.wake_at(channel.due);
                 }
@@ -145,14 +145,15 @@ impl<T: Send + 'static> Outputs<T> {
         let Some(channel) = self.index.get(from as usize).copied().filter(|i| *i != NOWHERE) else {
             return;
         };
+        let kept = self.channels.len() + KEPT_BUFFERS;
         let channel = &mut self.channels[channel as usize];
         channel.credit += records;
         channel.full = full_batch(self.settings, channel.credit);
         for buffer in buffers.drain(..) {
-            if channel.spare.len() < KEPT_BUFFERS
+            if self.spare.len() < kept
                 && let Ok(buffer) = buffer.downcast::<Batch<T>>()
             {
-                channel.spare.push(buffer);
+                self.spare.push(buffer);
             }
         }
     }
@@ -211,9 +212,9 @@ impl<T> Channel<T> {
     }
 
     #[inline(never)]
-    fn seal(&mut self, capacity: usize) {
+    fn seal(&mut self, capacity: usize, spare: &mut Vec<Box<Batch<T>>>) {
         self.seal_signals();
-        let next = self.spare.pop().unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
+        let next = spare.pop().unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
         self.sealed.push_back(std::mem::replace(&mut self.filling, next));
         self.due = Timestamp::MAX;
     }

@@ -28,6 +28,9 @@ pub enum Next {
     Done,
 }
 
+/// Batches of one step at most: small batches of many channels share the cost of a step.
+const BATCHES_PER_STEP: usize = 8;
+
 /// A subtask without its actor.
 pub struct Subtask {
     head: Box<dyn Head>,
@@ -78,9 +81,15 @@ impl Subtask {
         self.not_before = Timestamp::MIN;
     }
 
-    /// Takes one batch or reads one slice, then gives the chain a turn.
+    /// Takes a few batches or reads one slice, then gives the chain a turn.
     pub fn step(&mut self, now: Timestamp, outbox: &mut dyn Outbox) -> Flow<Next> {
-        let mut progress = self.take_one_batch()?;
+        let mut progress = false;
+        for _ in 0..BATCHES_PER_STEP {
+            if !self.take_one_batch()? {
+                break;
+            }
+            progress = true;
+        }
         if !progress && self.reading && self.not_before <= now && self.head.room() {
             progress = true;
             match self.head.poll(self.slice)? {
