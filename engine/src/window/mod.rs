@@ -5,9 +5,16 @@
 //! exactly one. What ends first is found first; keys come second.
 
 mod aggregator;
+mod all;
+mod sliced;
+mod slices;
 
 pub use aggregator::{Aggregator, Count, Folded, Reduced, aggregate_with, avg, max, min, sum};
+pub use all::{AllWindows, LocalSlices, Merging, Part};
+pub use sliced::SlicedWindows;
+pub use slices::Layout;
 
+use crate::fault::Fault;
 use crate::time::{Timestamp, millis};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -26,10 +33,7 @@ pub struct TimeWindow {
 impl TimeWindow {
     /// The window from `start` up to `end`.
     pub fn new(start: impl Into<Timestamp>, end: impl Into<Timestamp>) -> Self {
-        TimeWindow {
-            start: start.into(),
-            end: end.into(),
-        }
+        TimeWindow { start: start.into(), end: end.into() }
     }
 
     /// The last moment in it: a watermark that has come here ends the window.
@@ -109,20 +113,12 @@ impl Sliding {
     /// By the records' timestamps: a window of `size` every `slide`.
     pub fn event_time(size: Duration, slide: Duration) -> Aligned {
         let (size, slide) = (millis(size), millis(slide));
-        Aligned {
-            time: TimeKind::Event,
-            size,
-            slide,
-            offset: 0,
-        }
+        Aligned { time: TimeKind::Event, size, slide, offset: 0 }
     }
 
     /// By the clock: a window of `size` every `slide`.
     pub fn processing_time(size: Duration, slide: Duration) -> Aligned {
-        Aligned {
-            time: TimeKind::Processing,
-            ..Sliding::event_time(size, slide)
-        }
+        Aligned { time: TimeKind::Processing, ..Sliding::event_time(size, slide) }
     }
 }
 
@@ -160,4 +156,19 @@ impl Aligned {
             )
         })
     }
+
+    /// The windows and slices in numbers. Where there is a [`Aligned::problem`], some sound layout.
+    pub fn layout(&self) -> Layout {
+        let size = self.size.max(1);
+        Layout::new(size, self.slide.clamp(1, size), self.offset)
+    }
+}
+
+/// An event-time window was given a record that has no time.
+#[cold]
+fn no_event_time() -> Fault {
+    Fault::user(
+        "a record without event time came to an event-time window; \
+         assign timestamps with .watermarks(...)",
+    )
 }
