@@ -28,6 +28,7 @@ pub mod testing;
 pub mod time;
 pub mod watermark_manager;
 pub mod watermarks;
+pub mod window;
 
 /// What a job's definition needs, in one import.
 pub mod prelude {
@@ -42,5 +43,6 @@ pub mod prelude {
     pub use crate::stage::{Collector, Signal};
     pub use crate::time::Timestamp;
     pub use crate::watermarks::WatermarkStrategy;
+    pub use crate::window::{Aggregator, Count, Sliding, TimeWindow, Tumbling, Windowed};
     pub use std::time::Duration;
 }

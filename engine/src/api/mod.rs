@@ -11,6 +11,7 @@ mod split;
 mod stream;
 mod union;
 mod upstream;
+mod windowed;
 
 pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use keyed::{KeyedStream, KeyedUpstream};
@@ -19,3 +20,4 @@ pub use split::{BoxedUpstream, Junction};
 pub use stream::{DataStream, Place};
 pub use union::Merged;
 pub use upstream::{Chained, FromSource, Upstream};
+pub use windowed::{AllSlicedStream, AllWindowedStream, SlicedStream, WindowedStream};
