@@ -34,7 +34,9 @@ pub mod window;
 pub mod prelude {
     pub use crate::api::{ActorGraph, DataStream, KeyedStream, Upstream};
     pub use crate::build::OpenContext;
-    pub use crate::exchange::{Broadcast, Custom, Forward, Global, Keyed, Rebalance, Rescale, Shuffle};
+    pub use crate::exchange::{
+        Broadcast, Custom, Forward, Global, Keyed, Rebalance, Rescale, Shuffle,
+    };
     pub use crate::fault::{Fault, Flow};
     pub use crate::operator::{Operator, Progress};
     pub use crate::side::{SideBuffer, SideOutput};

@@ -85,7 +85,10 @@ fn run<E: Event>(arguments: &Arguments, query: Query, options: &Options) -> Resu
         baseline::run::<E>(query, options, &mut sink);
         (sink.outcome(), 1)
     } else {
-        (queries::run::<E>(query, options, file.clone())?, options.parallelism)
+        (
+            queries::run::<E>(query, options, file.clone())?,
+            options.parallelism,
+        )
     };
     let report = Report::new(
         (query.name(), arguments.mode.name()),

@@ -45,13 +45,15 @@ pub enum Nothing {}
 impl<In, Out> VertexHandle<In, Out> {
     /// How many subtasks it has.
     pub fn parallelism(self, parallelism: u32) -> Self {
-        self.graph.edit(|g| g.vertex_mut(self.place.vertex).parallelism = Some(parallelism));
+        self.graph
+            .edit(|g| g.vertex_mut(self.place.vertex).parallelism = Some(parallelism));
         self
     }
 
     /// A stable id, by which its state is found again.
     pub fn uid(self, uid: &str) -> Self {
-        self.graph.edit(|g| g.operator_mut(self.place.operator).uid = Some(uid.to_owned()));
+        self.graph
+            .edit(|g| g.operator_mut(self.place.operator).uid = Some(uid.to_owned()));
         self
     }
 }
@@ -60,7 +62,10 @@ impl<F, In, Out> KeyedVertexHandle<F, In, Out> {
     /// How many subtasks it has.
     pub fn parallelism(self, parallelism: u32) -> Self {
         let KeyedVertexHandle { vertex, select } = self;
-        KeyedVertexHandle { vertex: vertex.parallelism(parallelism), select }
+        KeyedVertexHandle {
+            vertex: vertex.parallelism(parallelism),
+            select,
+        }
     }
 }
 
@@ -75,13 +80,23 @@ impl ActorGraph {
             let task = g.add_task();
             let vertex = g.add_vertex(task);
             let operator = g.add_operator(vertex, name, kind);
-            Place { task, vertex, operator, pending: None }
+            Place {
+                task,
+                vertex,
+                operator,
+                pending: None,
+            }
         })
     }
 
     fn handle<In, Out>(&self, place: Place) -> VertexHandle<In, Out> {
         let graph = self.graph.clone();
-        VertexHandle { graph, place, branches: Junction::default(), input: PhantomData }
+        VertexHandle {
+            graph,
+            place,
+            branches: Junction::default(),
+            input: PhantomData,
+        }
     }
 
     /// A vertex that reads a source.
@@ -92,7 +107,11 @@ impl ActorGraph {
         let place = self.enter(name, "source");
         let handle = self.handle::<Nothing, S::Item>(place);
         let branches = handle.branches.clone();
-        let up = FromSource { source, operator: place.operator, task: place.task };
+        let up = FromSource {
+            source,
+            operator: place.operator,
+            task: place.task,
+        };
         up.attach(&self.graph, move |cx| branches.build(cx, S::Item::clone));
         handle
     }
@@ -110,9 +129,15 @@ impl ActorGraph {
         let factory = move |cx: &mut BuildContext| {
             let down = branches.build(cx, Op::Out::clone)?;
             let down = node::<In, Op, _>(cx, place.operator, prototype.get(), down)?;
-            Ok(gate::<In, _, _>(cx, place.operator, Forward::default(), down))
+            Ok(gate::<In, _, _>(
+                cx,
+                place.operator,
+                Forward::default(),
+                down,
+            ))
         };
-        self.graph.edit(|g| g.set_factory(place.task, Arc::new(factory)));
+        self.graph
+            .edit(|g| g.set_factory(place.task, Arc::new(factory)));
         handle
     }
 
@@ -137,9 +162,15 @@ impl ActorGraph {
         let factory = move |cx: &mut BuildContext| {
             let down = branches.build(cx, Op::Out::clone)?;
             let down = node::<Keyed<K, In>, Op, _>(cx, place.operator, prototype.get(), down)?;
-            Ok(gate::<In, _, _>(cx, place.operator, ByKey::new(key.clone()), down))
+            Ok(gate::<In, _, _>(
+                cx,
+                place.operator,
+                ByKey::new(key.clone()),
+                down,
+            ))
         };
-        self.graph.edit(|g| g.set_factory(place.task, Arc::new(factory)));
+        self.graph
+            .edit(|g| g.set_factory(place.task, Arc::new(factory)));
         KeyedVertexHandle { vertex, select }
     }
 
@@ -155,7 +186,10 @@ impl ActorGraph {
         let checked = sink.clone();
         let factory = move |cx: &mut BuildContext| {
             let name = cx.name(operator);
-            let open = || sink.open(&mut cx.open(operator)).map_err(|fault| fault.at(&name));
+            let open = || {
+                sink.open(&mut cx.open(operator))
+                    .map_err(|fault| fault.at(&name))
+            };
             let writer = cx.takes_part(operator).then(open).transpose()?;
             let down = SinkStage::<T, S::Writer>::new(writer, name, cx.stats_of(operator));
             Ok(gate::<T, _, _>(cx, operator, Forward::default(), down))
@@ -200,8 +234,9 @@ impl ActorGraph {
         T: Send + 'static,
         P: Distribution<T>,
     {
-        let edge =
-            self.graph.edit(|g| g.add_edge(from.place.vertex, Some(to.vertex), P::KIND));
+        let edge = self
+            .graph
+            .edit(|g| g.add_edge(from.place.vertex, Some(to.vertex), P::KIND));
         let prototype = Prototype::new(partition);
         from.branches.add(Box::new(move |cx| {
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);

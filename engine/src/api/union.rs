@@ -25,18 +25,20 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     }
 
     /// Ends this stream in an edge to the vertex at `to`.
-    pub(crate) fn send_to<P: Distribution<T>>(
-        mut self,
-        to: Place,
-        partition: P,
-    ) {
+    pub(crate) fn send_to<P: Distribution<T>>(mut self, to: Place, partition: P) {
         let edge = self.leave(P::KIND);
         self.graph.edit(|g| g.end_edge(edge, to.vertex));
         let prototype = Prototype::new(partition);
         self.up.attach(&self.graph, move |cx| {
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let (sent, _) = cx.meters::<T>(edge);
-            Ok(EdgeOut::new(edge, placement, prototype.get(), settings, sent))
+            Ok(EdgeOut::new(
+                edge,
+                placement,
+                prototype.get(),
+                settings,
+                sent,
+            ))
         });
     }
 }
@@ -56,13 +58,23 @@ impl<T, P> Merged<T, P> {
             let task = g.add_task();
             let vertex = g.add_vertex(task);
             let operator = g.add_operator(vertex, name, kind);
-            Place { task, vertex, operator, pending: None }
+            Place {
+                task,
+                vertex,
+                operator,
+                pending: None,
+            }
         })
     }
 
     pub(crate) fn new(place: Place, partition: P) -> Self {
         let Place { task, operator, .. } = place;
-        Merged { operator, task, partition, input: PhantomData }
+        Merged {
+            operator,
+            task,
+            partition,
+            input: PhantomData,
+        }
     }
 }
 
@@ -100,7 +112,10 @@ where
     D: Collector<P::Local> + Stage + 'static,
 {
     let vertex = cx.job.vertex_of(operator);
-    let edges = cx.job.edges_into(vertex).map(|edge| (edge, cx.placement(edge).producers));
+    let edges = cx
+        .job
+        .edges_into(vertex)
+        .map(|edge| (edge, cx.placement(edge).producers));
     Box::new(GateHead::<T, P, D>::new(
         &edges.collect::<Vec<_>>(),
         cx.me,

@@ -28,7 +28,12 @@ pub struct WindowedStream<K, T: 'static, U: Upstream<Out = T>, F, S> {
 impl<K, T: 'static, U: Upstream<Out = T>, F> KeyedStream<K, T, U, F> {
     /// Cuts the stream into windows, such as `Tumbling::event_time(...)`.
     pub fn window<S>(self, spec: S) -> WindowedStream<K, T, U, F, S> {
-        WindowedStream { stream: self, spec, lateness: Duration::ZERO, late_output: None }
+        WindowedStream {
+            stream: self,
+            spec,
+            lateness: Duration::ZERO,
+            late_output: None,
+        }
     }
 }
 
@@ -107,7 +112,12 @@ pub struct AllWindowedStream<T: 'static, U: Upstream<Out = T>, S> {
 impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
     /// Cuts the stream into windows over all its records. Their results come from a single subtask.
     pub fn window_all<S>(self, spec: S) -> AllWindowedStream<T, U, S> {
-        AllWindowedStream { stream: self, spec, lateness: Duration::ZERO, late_output: None }
+        AllWindowedStream {
+            stream: self,
+            spec,
+            lateness: Duration::ZERO,
+            late_output: None,
+        }
     }
 }
 
@@ -142,14 +152,21 @@ where
         A: Aggregator<T>,
         A::Acc: Send,
     {
-        let AllWindowedStream { stream, spec, lateness, late_output } = self;
+        let AllWindowedStream {
+            stream,
+            spec,
+            lateness,
+            late_output,
+        } = self;
         report(&stream.graph, "window_all", &spec);
         let keeps_late = late_output.is_some();
         let local = LocalSlices::new(spec, aggregator.clone(), lateness, keeps_late);
         let windows = AllWindows::new(spec, aggregator, lateness, late_output);
         let slices: DataStream<Part<T, A::Acc>, _> = stream.operate("slices", local);
         let results = slices.global().operate("window_all", windows);
-        results.graph.edit(|g| g.vertex_mut(results.place.vertex).parallelism = Some(1));
+        results
+            .graph
+            .edit(|g| g.vertex_mut(results.place.vertex).parallelism = Some(1));
         results
     }
 

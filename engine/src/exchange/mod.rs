@@ -90,6 +90,10 @@ impl ChannelSettings {
     pub fn shared_by(self, channels: u32) -> Self {
         let max = (4 * self.max_credits / channels.max(4)).max(self.initial_credits);
         let batch = self.batch_records.min(max / 8).max(1);
-        ChannelSettings { max_credits: max, batch_records: batch, ..self }
+        ChannelSettings {
+            max_credits: max,
+            batch_records: batch,
+            ..self
+        }
     }
 }

@@ -78,7 +78,16 @@ impl<T: Send + 'static> Outputs<T> {
                 due: Timestamp::MAX,
             });
         }
-        Outputs { edge, me, channels, index, settings, spare: Vec::new(), records: 0, ended: false }
+        Outputs {
+            edge,
+            me,
+            channels,
+            index,
+            settings,
+            spare: Vec::new(),
+            records: 0,
+            ended: false,
+        }
     }
 
     /// Buffers a record for subtask `to`.
@@ -130,11 +139,16 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.starved = true;
                     break;
                 }
-                let Some(mut batch) = channel.sealed.pop_front() else { break };
+                let Some(mut batch) = channel.sealed.pop_front() else {
+                    break;
+                };
                 channel.credit -= records;
                 self.records += u64::from(records);
                 batch.starved = std::mem::take(&mut channel.starved);
-                let message = Message::Batch { from: self.me, batch: batch as AnyBatch };
+                let message = Message::Batch {
+                    from: self.me,
+                    batch: batch as AnyBatch,
+                };
                 turn.outbox.send(self.edge, channel.to, message);
             }
         }
@@ -142,7 +156,12 @@ impl<T: Send + 'static> Outputs<T> {
 
     /// Consumer subtask `from` welcomes `records` more and gives back emptied buffers.
     pub fn credit(&mut self, from: u32, records: u32, buffers: &mut Vec<AnyBatch>) {
-        let Some(channel) = self.index.get(from as usize).copied().filter(|i| *i != NOWHERE) else {
+        let Some(channel) = self
+            .index
+            .get(from as usize)
+            .copied()
+            .filter(|i| *i != NOWHERE)
+        else {
             return;
         };
         let kept = self.channels.len() + KEPT_BUFFERS;
@@ -165,7 +184,11 @@ impl<T: Send + 'static> Outputs<T> {
 
     /// The input has ended and everything has left.
     pub fn finished(&self) -> bool {
-        self.ended && self.channels.iter().all(|c| c.sealed.is_empty() && !c.holds_something())
+        self.ended
+            && self
+                .channels
+                .iter()
+                .all(|c| c.sealed.is_empty() && !c.holds_something())
     }
 
     /// The consumer subtasks that channels lead to.
@@ -192,7 +215,9 @@ impl<T: Send + 'static> Outputs<T> {
     pub fn buffered(&self) -> usize {
         self.channels
             .iter()
-            .map(|c| c.filling.records.len() + c.sealed.iter().map(|b| b.records.len()).sum::<usize>())
+            .map(|c| {
+                c.filling.records.len() + c.sealed.iter().map(|b| b.records.len()).sum::<usize>()
+            })
             .sum()
     }
 }
@@ -214,8 +239,11 @@ impl<T> Channel<T> {
     #[inline(never)]
     fn seal(&mut self, capacity: usize, spare: &mut Vec<Box<Batch<T>>>) {
         self.seal_signals();
-        let next = spare.pop().unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
-        self.sealed.push_back(std::mem::replace(&mut self.filling, next));
+        let next = spare
+            .pop()
+            .unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
+        self.sealed
+            .push_back(std::mem::replace(&mut self.filling, next));
         self.due = Timestamp::MAX;
     }
 }

@@ -49,7 +49,15 @@ impl Subtask {
     pub fn new(head: Box<dyn Head>, slice: usize) -> Self {
         let not_before = Timestamp::MIN;
         let (queues, pressed) = (Vec::new(), false);
-        Subtask { head, queues, queued: 0, pressed, reading: true, not_before, slice }
+        Subtask {
+            head,
+            queues,
+            queued: 0,
+            pressed,
+            reading: true,
+            not_before,
+            slice,
+        }
     }
 
     /// Opens the chain.
@@ -61,16 +69,31 @@ impl Subtask {
     pub fn receive(&mut self, edge: EdgeId, message: Message) -> Flow {
         match message {
             Message::Batch { from, batch } => {
-                let at = self.queues.iter().position(|(e, _)| *e == edge).unwrap_or_else(|| {
-                    self.queues.push((edge, VecDeque::new()));
-                    self.queues.len() - 1
-                });
+                let at = self
+                    .queues
+                    .iter()
+                    .position(|(e, _)| *e == edge)
+                    .unwrap_or_else(|| {
+                        self.queues.push((edge, VecDeque::new()));
+                        self.queues.len() - 1
+                    });
                 self.queues[at].1.push_back((from, batch));
                 self.queued += 1;
             }
-            Message::Credit { from, records, mut buffers } => {
+            Message::Credit {
+                from,
+                records,
+                mut buffers,
+            } => {
                 let buffers = &mut buffers;
-                self.head.deliver(edge, &mut Delivery::Credit { from, records, buffers })?;
+                self.head.deliver(
+                    edge,
+                    &mut Delivery::Credit {
+                        from,
+                        records,
+                        buffers,
+                    },
+                )?;
             }
         }
         Ok(())
@@ -115,8 +138,15 @@ impl Subtask {
             return Ok(Next::Again);
         }
         let reading = self.reading && self.head.room();
-        let until = if reading { wake_at.min(self.not_before) } else { wake_at };
-        Ok(Next::Wait { until, blocked: !reading && (self.reading || self.queued > 0) })
+        let until = if reading {
+            wake_at.min(self.not_before)
+        } else {
+            wake_at
+        };
+        Ok(Next::Wait {
+            until,
+            blocked: !reading && (self.reading || self.queued > 0),
+        })
     }
 
     fn take_one_batch(&mut self) -> Flow<bool> {
@@ -131,11 +161,21 @@ impl Subtask {
                 self.pressed = true;
                 continue;
             }
-            let Some((from, batch)) = queue.pop_front() else { continue };
+            let Some((from, batch)) = queue.pop_front() else {
+                continue;
+            };
             self.queued -= 1;
             let mut batch = Some(batch);
-            let queued = if std::mem::take(&mut self.pressed) { queue.len() } else { 0 };
-            let mut delivery = Delivery::Batch { from, batch: &mut batch, queued };
+            let queued = if std::mem::take(&mut self.pressed) {
+                queue.len()
+            } else {
+                0
+            };
+            let mut delivery = Delivery::Batch {
+                from,
+                batch: &mut batch,
+                queued,
+            };
             self.head.deliver(*edge, &mut delivery)?;
             return Ok(true);
         }

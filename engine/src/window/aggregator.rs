@@ -89,7 +89,12 @@ where
     A: Clone + Send + 'static,
     V: 'static,
 {
-    Folded { initial, add, merge, finish: result }
+    Folded {
+        initial,
+        add,
+        merge,
+        finish: result,
+    }
 }
 
 impl<T, A, V, AddFn, MergeFn, Finish> Aggregator<T> for Folded<A, AddFn, MergeFn, Finish>
@@ -165,7 +170,8 @@ where
 
     #[inline(always)]
     fn result(&self, acc: &Option<T>) -> T {
-        acc.clone().expect("a window is emitted for keys that have a record")
+        acc.clone()
+            .expect("a window is emitted for keys that have a record")
     }
 }
 
@@ -225,7 +231,10 @@ where
                 keep(into, new.clone());
             }
         },
-        |acc| acc.clone().expect("a window is emitted for keys that have a record"),
+        |acc| {
+            acc.clone()
+                .expect("a window is emitted for keys that have a record")
+        },
     )
 }
 
@@ -266,7 +275,10 @@ mod tests {
             assert_eq!(halves(&min(|v: &i64| *v), &values, at), -1);
             assert_eq!(halves(&max(|v: &i64| *v), &values, at), 5);
             assert_eq!(halves(&avg(|v: &i64| *v as f64), &values, at), 2.4);
-            assert_eq!(halves(&Reduced::new(|a: &i64, b: i64| a + b), &values, at), 12);
+            assert_eq!(
+                halves(&Reduced::new(|a: &i64, b: i64| a + b), &values, at),
+                12
+            );
         }
     }
 }

@@ -113,9 +113,17 @@ impl<T: 'static, A: Aggregator<T>> LocalSlices<T, A> {
             return Err(super::no_event_time());
         }
         let number = self.layout.slice_of(at);
-        if self.layout.expires(self.layout.last_window(number), self.lateness) <= self.watermark {
+        if self
+            .layout
+            .expires(self.layout.last_window(number), self.lateness)
+            <= self.watermark
+        {
             self.stats.late.fetch_add(1, Relaxed);
-            return if self.keeps_late { out.collect(at, Part::Late(value)) } else { Ok(()) };
+            return if self.keeps_late {
+                out.collect(at, Part::Late(value))
+            } else {
+                Ok(())
+            };
         }
         let (first, last) = self.layout.span(number);
         if last <= self.watermark {
@@ -194,7 +202,10 @@ pub struct Merging<T, A> {
 
 impl<T, A: Clone> Clone for Merging<T, A> {
     fn clone(&self) -> Self {
-        Merging { inner: self.inner.clone(), record: PhantomData }
+        Merging {
+            inner: self.inner.clone(),
+            record: PhantomData,
+        }
     }
 }
 
@@ -232,7 +243,11 @@ where
 impl<T: 'static, A: Aggregator<T>> Clone for AllWindows<T, A> {
     fn clone(&self) -> Self {
         let (windows, late_output) = (self.windows.clone(), self.late_output.clone());
-        AllWindows { windows, late_output, late: SideBuffer::default() }
+        AllWindows {
+            windows,
+            late_output,
+            late: SideBuffer::default(),
+        }
     }
 }
 
@@ -244,9 +259,16 @@ impl<T: 'static, A: Aggregator<T>> AllWindows<T, A> {
         lateness: Duration,
         late_output: Option<SideOutput<T>>,
     ) -> Self {
-        let merging = Merging { inner: aggregator, record: PhantomData };
+        let merging = Merging {
+            inner: aggregator,
+            record: PhantomData,
+        };
         let windows = SlicedWindows::new(spec, merging).allowed_lateness(lateness);
-        AllWindows { windows, late_output, late: SideBuffer::default() }
+        AllWindows {
+            windows,
+            late_output,
+            late: SideBuffer::default(),
+        }
     }
 }
 
@@ -267,7 +289,15 @@ impl<T: 'static, A: Aggregator<T>> Operator<Part<T, A::Acc>> for AllWindows<T, A
         out: &mut C,
     ) -> Flow {
         match part {
-            Part::Slice(value) => self.windows.process(at, Keyed { hash: 0, key: (), value }, out),
+            Part::Slice(value) => self.windows.process(
+                at,
+                Keyed {
+                    hash: 0,
+                    key: (),
+                    value,
+                },
+                out,
+            ),
             Part::Late(value) => {
                 self.late.collect(at, value);
                 Ok(())

@@ -64,7 +64,11 @@ where
     fn clone(&self) -> Self {
         let fresh = SlicedWindows::new(self.spec, self.aggregator.clone());
         let late_output = self.late_output.clone();
-        SlicedWindows { lateness: self.lateness, late_output, ..fresh }
+        SlicedWindows {
+            lateness: self.lateness,
+            late_output,
+            ..fresh
+        }
     }
 }
 
@@ -140,8 +144,9 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
     fn first_needed(&self) -> i64 {
         let mut window = self.next_window;
         if self.lateness > 0 && self.watermark != Timestamp::MAX {
-            let kept =
-                self.layout.first_open(Timestamp(self.watermark.0.saturating_sub(self.lateness)));
+            let kept = self
+                .layout
+                .first_open(Timestamp(self.watermark.0.saturating_sub(self.lateness)));
             window = window.min(kept);
         }
         self.layout.slices_of(window).start
@@ -151,7 +156,11 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
         let fires = self.next_to_fire().map(|k| self.layout.completes(k));
         let oldest = self.slices.first_from(i64::MIN);
         let drops = oldest.map(|slice| self.expires(self.layout.last_window(slice)));
-        self.due = [fires, drops].into_iter().flatten().min().unwrap_or(Timestamp::MAX);
+        self.due = [fires, drops]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Timestamp::MAX);
     }
 }
 
@@ -226,7 +235,14 @@ where
                 }
             }
             let (window, value) = (self.layout.window(k), self.aggregator.result(&total));
-            out.collect(window.max_timestamp(), Windowed { key: key.clone(), window, value })?;
+            out.collect(
+                window.max_timestamp(),
+                Windowed {
+                    key: key.clone(),
+                    window,
+                    value,
+                },
+            )?;
         }
         Ok(())
     }
@@ -308,9 +324,18 @@ where
                 }
                 self.since_asking = 0;
             }
-            let Some((key, acc)) = results.next() else { break };
+            let Some((key, acc)) = results.next() else {
+                break;
+            };
             self.since_asking += 1;
-            out.collect(at, Windowed { key, window, value: self.aggregator.result(&acc) })?;
+            out.collect(
+                at,
+                Windowed {
+                    key,
+                    window,
+                    value: self.aggregator.result(&acc),
+                },
+            )?;
         }
         drop(results);
         if merged {
@@ -329,7 +354,14 @@ where
         let (window, at) = (self.window, self.window.max_timestamp());
         self.since_asking = 0;
         while let Some((key, acc)) = self.unsent.pop() {
-            out.collect(at, Windowed { key, window, value: self.aggregator.result(&acc) })?;
+            out.collect(
+                at,
+                Windowed {
+                    key,
+                    window,
+                    value: self.aggregator.result(&acc),
+                },
+            )?;
             self.since_asking += 1;
             if self.since_asking >= BETWEEN_ASKING {
                 if !out.has_room() {
@@ -350,7 +382,11 @@ where
 }
 
 fn progress(done: bool) -> Progress {
-    if done { Progress::Forward } else { Progress::Suspended }
+    if done {
+        Progress::Forward
+    } else {
+        Progress::Suspended
+    }
 }
 
 impl<K, T, A> Operator<Keyed<K, T>> for SlicedWindows<K, T, A>

@@ -1,9 +1,9 @@
 //! NEXMark's queries as jobs on the engine, with the answers that `baseline/mod.rs` defines.
 
+mod sink;
 mod source;
 mod stateless;
 mod totals;
-mod sink;
 
 use crate::csv_out::RowFile;
 use crate::digest::Outcome;

@@ -15,7 +15,10 @@ pub struct RowsOut {
 impl RowsOut {
     /// Rows that are also written to `file`, if there is one.
     pub fn new(file: Option<RowFile>) -> Self {
-        RowsOut { unused: RowSink::new(file), total: Arc::default() }
+        RowsOut {
+            unused: RowSink::new(file),
+            total: Arc::default(),
+        }
     }
 
     /// What came in, once the job has ended.
@@ -28,7 +31,10 @@ impl<R: Row + 'static> Sink<R> for RowsOut {
     type Writer = RowWriter;
 
     fn open(&self, _context: &mut OpenContext<'_>) -> Flow<RowWriter> {
-        Ok(RowWriter { sink: self.unused.clone(), total: self.total.clone() })
+        Ok(RowWriter {
+            sink: self.unused.clone(),
+            total: self.total.clone(),
+        })
     }
 }
 

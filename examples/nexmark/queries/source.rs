@@ -18,14 +18,21 @@ pub struct Events<E> {
 
 impl<E> Clone for Events<E> {
     fn clone(&self) -> Self {
-        Events { event: PhantomData, ..*self }
+        Events {
+            event: PhantomData,
+            ..*self
+        }
     }
 }
 
 impl<E> Events<E> {
     /// The events that the options ask for.
     pub fn new(options: &Options) -> Self {
-        Events { generator: options.generator, count: options.events, event: PhantomData }
+        Events {
+            generator: options.generator,
+            count: options.events,
+            event: PhantomData,
+        }
     }
 }
 
@@ -34,7 +41,10 @@ impl<E: Event> Source for Events<E> {
     type Reader = EventReader<E>;
 
     fn open(&self, context: &mut OpenContext<'_>) -> Flow<EventReader<E>> {
-        let (me, of) = (u64::from(context.subtask()), u64::from(context.parallelism()));
+        let (me, of) = (
+            u64::from(context.subtask()),
+            u64::from(context.parallelism()),
+        );
         Ok(EventReader {
             generator: self.generator,
             next: me * STRIPE,
@@ -74,7 +84,11 @@ impl<E: Event> SourceReader for EventReader<E> {
                 out.signal(Signal::Watermark(Timestamp(next - 1)))?;
             }
         }
-        Ok(if self.next >= self.count { Poll::End } else { Poll::Read(made) })
+        Ok(if self.next >= self.count {
+            Poll::End
+        } else {
+            Poll::Read(made)
+        })
     }
 
     fn position(&self) -> String {

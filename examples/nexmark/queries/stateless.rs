@@ -23,7 +23,10 @@ pub fn q2<E: Event>(job: &Job<E>) {
     job.events()
         .filter_map(|event: E| event.bid())
         .filter(|bid| rules::q2_wants(bid.auction))
-        .map(|bid| AuctionPrice { auction: bid.auction, price: bid.price })
+        .map(|bid| AuctionPrice {
+            auction: bid.auction,
+            price: bid.price,
+        })
         .sink("rows", job.rows.clone());
 }
 

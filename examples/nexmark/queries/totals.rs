@@ -10,7 +10,10 @@ pub fn count<E: Event>(job: &Job<E>) {
         .key_by(|bidder| *bidder)
         .fold(0u64, |bids, bidder, _| {
             *bids += 1;
-            RunningCount { bidder: *bidder, bids: *bids }
+            RunningCount {
+                bidder: *bidder,
+                bids: *bids,
+            }
         })
         .sink("rows", job.rows.clone());
 }
