@@ -5,8 +5,10 @@
 //! dynamic call per batch.
 
 mod by_hand;
+mod connect;
 mod keyed;
 mod partition;
+mod process;
 mod split;
 mod stream;
 mod union;
@@ -14,6 +16,7 @@ mod upstream;
 mod windowed;
 
 pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
+pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};
 pub use split::{BoxedUpstream, Junction};

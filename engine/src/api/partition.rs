@@ -10,6 +10,7 @@ use crate::exchange::{
 };
 use crate::fault::Flow;
 use crate::graph::GraphRef;
+use crate::operator::Blueprint;
 use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
 use crate::time::Timestamp;
 
@@ -154,14 +155,14 @@ impl<U, Op> SetParallelism for Chained<U, Op>
 where
     U: Upstream,
     U::Out: Send,
-    Op: crate::operator::Operator<U::Out> + Clone + Send,
+    Op: Blueprint<U::Out>,
 {
     type Set = Chained<Detached<U>, Op>;
 
     fn set(
-        mut stream: DataStream<Op::Out, Self>,
+        mut stream: DataStream<Self::Out, Self>,
         parallelism: u32,
-    ) -> DataStream<Op::Out, Self::Set> {
+    ) -> DataStream<Self::Out, Self::Set> {
         let (operator, vertex) = (stream.place.operator, stream.place.vertex);
         // The first operator of a vertex has its exchange already; any other gets one.
         let edge = stream.graph.edit(|g| {

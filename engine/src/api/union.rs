@@ -3,7 +3,7 @@
 use super::stream::{DataStream, Place};
 use super::upstream::{Make, Upstream};
 use crate::build::{BuildContext, Prototype};
-use crate::exchange::{Distribution, EdgeOut, Forward, GateHead};
+use crate::exchange::{Distribution, EdgeKind, EdgeOut, Forward, GateHead};
 use crate::graph::{GraphRef, OperatorId, TaskId};
 use crate::observe::VertexMeter;
 use crate::stage::{Collector, Head, Stage};
@@ -18,15 +18,18 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     ) -> DataStream<T, Merged<T, Forward>> {
         let graph = self.graph.clone();
         let place = Merged::<T, Forward>::enter(&graph, "union", "union");
-        self.send_to(place, Forward::default());
-        other.send_to(place, Forward::default());
+        self.send_to(place, EdgeKind::Forward, Forward::default());
+        other.send_to(place, EdgeKind::Forward, Forward::default());
         let up = Merged::new(place, Forward::default());
         DataStream { graph, up, place }
     }
 
     /// Ends this stream in an edge to the vertex at `to`.
-    pub(crate) fn send_to<P: Distribution<T>>(mut self, to: Place, partition: P) {
-        let edge = self.leave(P::KIND);
+    pub(crate) fn send_to<P>(mut self, to: Place, kind: EdgeKind, partition: P)
+    where
+        P: Distribution<T>,
+    {
+        let edge = self.leave(kind);
         self.graph.edit(|g| g.end_edge(edge, to.vertex));
         let prototype = Prototype::new(partition);
         self.up.attach(&self.graph, move |cx| {

@@ -9,6 +9,7 @@
 mod batch;
 mod distribution;
 mod edge_out;
+mod either;
 #[allow(clippy::module_inception)]
 mod exchange;
 mod gate;
@@ -22,6 +23,7 @@ pub use distribution::{
     Shuffle, Target,
 };
 pub use edge_out::EdgeOut;
+pub use either::{ByEitherKey, Either};
 pub use exchange::Exchange;
 pub use gate::Gate;
 pub use gate_head::GateHead;
