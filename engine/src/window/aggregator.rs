@@ -89,12 +89,7 @@ where
     A: Clone + Send + 'static,
     V: 'static,
 {
-    Folded {
-        initial,
-        add,
-        merge,
-        finish: result,
-    }
+    Folded { initial, add, merge, finish: result }
 }
 
 impl<T, A, V, AddFn, MergeFn, Finish> Aggregator<T> for Folded<A, AddFn, MergeFn, Finish>
@@ -170,8 +165,7 @@ where
 
     #[inline(always)]
     fn result(&self, acc: &Option<T>) -> T {
-        acc.clone()
-            .expect("a window is emitted for keys that have a record")
+        acc.clone().expect("a window is emitted for keys that have a record")
     }
 }
 
@@ -231,10 +225,7 @@ where
                 keep(into, new.clone());
             }
         },
-        |acc| {
-            acc.clone()
-                .expect("a window is emitted for keys that have a record")
-        },
+        |acc| acc.clone().expect("a window is emitted for keys that have a record"),
     )
 }
 
@@ -275,10 +266,7 @@ mod tests {
             assert_eq!(halves(&min(|v: &i64| *v), &values, at), -1);
             assert_eq!(halves(&max(|v: &i64| *v), &values, at), 5);
             assert_eq!(halves(&avg(|v: &i64| *v as f64), &values, at), 2.4);
-            assert_eq!(
-                halves(&Reduced::new(|a: &i64, b: i64| a + b), &values, at),
-                12
-            );
+            assert_eq!(halves(&Reduced::new(|a: &i64, b: i64| a + b), &values, at), 12);
         }
     }
 }

@@ -5,8 +5,15 @@
 //! exactly one. What ends first is found first; keys come second.
 
 mod aggregator;
+mod due;
+mod session;
+mod session_list;
+mod session_spec;
 
 pub use aggregator::{Aggregator, Count, Folded, Reduced, aggregate_with, avg, max, min, sum};
+
+pub use session::SessionWindows;
+pub use session_spec::{DynamicGap, FixedGap, Session, SessionGap};
 
 use crate::time::{Timestamp, millis};
 use serde::{Deserialize, Serialize};
@@ -26,10 +33,7 @@ pub struct TimeWindow {
 impl TimeWindow {
     /// The window from `start` up to `end`.
     pub fn new(start: impl Into<Timestamp>, end: impl Into<Timestamp>) -> Self {
-        TimeWindow {
-            start: start.into(),
-            end: end.into(),
-        }
+        TimeWindow { start: start.into(), end: end.into() }
     }
 
     /// The last moment in it: a watermark that has come here ends the window.
@@ -109,20 +113,12 @@ impl Sliding {
     /// By the records' timestamps: a window of `size` every `slide`.
     pub fn event_time(size: Duration, slide: Duration) -> Aligned {
         let (size, slide) = (millis(size), millis(slide));
-        Aligned {
-            time: TimeKind::Event,
-            size,
-            slide,
-            offset: 0,
-        }
+        Aligned { time: TimeKind::Event, size, slide, offset: 0 }
     }
 
     /// By the clock: a window of `size` every `slide`.
     pub fn processing_time(size: Duration, slide: Duration) -> Aligned {
-        Aligned {
-            time: TimeKind::Processing,
-            ..Sliding::event_time(size, slide)
-        }
+        Aligned { time: TimeKind::Processing, ..Sliding::event_time(size, slide) }
     }
 }
 
