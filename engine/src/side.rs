@@ -88,7 +88,8 @@ impl<S> SideBuffer<S> {
         }
     }
 
-    fn take(&self, into: &mut Vec<(Timestamp, S)>) {
+    /// Takes what was put here since; `into` must be empty.
+    pub fn take(&self, into: &mut Vec<(Timestamp, S)>) {
         if let Some(buffer) = &self.0 {
             std::mem::swap(
                 &mut *buffer.lock().unwrap_or_else(PoisonError::into_inner),

@@ -6,6 +6,10 @@
 
 mod aggregator;
 mod all;
+mod due;
+mod session;
+mod session_list;
+mod session_spec;
 mod sliced;
 mod slices;
 
@@ -17,6 +21,8 @@ pub use slices::Layout;
 use crate::fault::Fault;
 use crate::time::{Timestamp, millis};
 use serde::{Deserialize, Serialize};
+pub use session::SessionWindows;
+pub use session_spec::{DynamicGap, FixedGap, Session, SessionGap};
 use std::cmp::Ordering;
 use std::fmt;
 use std::time::Duration;
