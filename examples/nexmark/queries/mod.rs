@@ -1,15 +1,19 @@
 //! NEXMark's queries as jobs on the engine, with the answers that `baseline/mod.rs` defines.
 
+mod auctions;
+mod joins;
+mod ranking;
 mod sink;
 mod source;
 mod stateless;
 mod totals;
+mod windows;
 
 use crate::csv_out::RowFile;
 use crate::digest::Outcome;
 use crate::events::Event;
 use crate::options::{Options, Query};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use sink::RowsOut;
 use source::Events;
 use tidegate::engine::api::FromSource;
@@ -48,7 +52,21 @@ pub fn run<E: Event>(query: Query, options: &Options, file: Option<RowFile>) -> 
         Query::Q21 => stateless::q21(&job),
         Query::Q22 => stateless::q22(&job),
         Query::Count => totals::count(&job),
-        _ => bail!("not yet"),
+        Query::Q3 => joins::q3(&job),
+        Query::Q20 => joins::q20(&job),
+        Query::Q4 => auctions::q4(&job),
+        Query::Q6 => auctions::q6(&job),
+        Query::Q9 => auctions::q9(&job),
+        Query::Q5 => windows::q5(&job),
+        Query::Q7 => windows::q7(&job),
+        Query::Q8 => windows::q8(&job),
+        Query::Q11 => windows::q11(&job),
+        Query::Q12 => windows::q12(&job),
+        Query::Q15 => totals::q15(&job),
+        Query::Q16 => totals::q16(&job),
+        Query::Q17 => totals::q17(&job),
+        Query::Q18 => ranking::q18(&job),
+        Query::Q19 => ranking::q19(&job),
     }
     job.env.execute(query.name())?;
     Ok(job.rows.outcome())
