@@ -10,9 +10,15 @@ mod split;
 mod stream;
 mod union;
 mod upstream;
+mod windowed;
+mod windowed_general;
 
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};
 pub use split::{BoxedUpstream, Junction};
 pub use stream::{DataStream, Place};
 pub use upstream::{Chained, FromSource, Upstream};
+pub use windowed::{AllSlicedStream, AllWindowedStream, SlicedStream, WindowedStream};
+pub use windowed_general::{
+    BufferedStream, CountedStream, EvictingStream, GeneralStream, SessionStream, TriggeredStream,
+};

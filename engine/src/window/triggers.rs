@@ -317,8 +317,8 @@ impl ContinuousTrigger {
         if *next == Some(at) {
             *next = None;
             let time = context.time(self.kind);
-            // At the end of all time only the window's end is left.
-            if time != Timestamp::MAX && time < window.max_timestamp() {
+            // A window by event time that outlives the clock's moment for it goes on firing.
+            if self.kind == TimeKind::Processing || time < window.max_timestamp() {
                 self.set(self.next(time.max(at)), next, context);
             }
             return TriggerResult::Fire;
@@ -326,12 +326,7 @@ impl ContinuousTrigger {
         fire_if(at == window.max_timestamp())
     }
 
-    fn set(
-        &self,
-        at: Timestamp,
-        next: &mut Option<Timestamp>,
-        context: &mut TriggerContext<'_>,
-    ) {
+    fn set(&self, at: Timestamp, next: &mut Option<Timestamp>, context: &mut TriggerContext<'_>) {
         *next = Some(at);
         context.register(self.kind, at);
     }
