@@ -7,6 +7,8 @@
 mod aggregator;
 mod all;
 mod sliced;
+#[cfg(test)]
+mod sliced_tests;
 mod slices;
 
 pub use aggregator::{Aggregator, Count, Folded, Reduced, aggregate_with, avg, max, min, sum};
