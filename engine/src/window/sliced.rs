@@ -181,7 +181,7 @@ where
             self.put_aside(at, record.value);
             return Ok(());
         }
-        let new = !self.slices.holds(slice);
+        let (place, new) = self.slices.enter(slice);
         if new {
             self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
         }
@@ -189,7 +189,7 @@ where
         let refines = self.lateness > 0 && first < self.next_window;
         let key = refines.then(|| (record.hash, record.key.clone()));
         let aggregator = &self.aggregator;
-        let table = self.slices.enter(slice);
+        let table = self.slices.table(place);
         let acc = table.get_or_insert_with(record.hash, record.key, || aggregator.create());
         aggregator.add(acc, record.value);
         if new {
@@ -198,7 +198,7 @@ where
         match key {
             Some((hash, key)) => self.refine(first..=last, hash, &key, out),
             None => {
-                self.slices.set_current(&self.layout, slice);
+                self.slices.set_current(&self.layout, place);
                 Ok(())
             }
         }

@@ -245,13 +245,13 @@ fn specs_that_make_no_sense_are_problems() {
 
 /// A record or a watermark.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(super) enum Step {
     Record(i64, u64),
     Watermark(i64),
 }
 
 /// Records that are out of order, some of them late, between watermarks that rise.
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (0i64..30, -25i64..25, 0u64..4, prop::bool::weighted(0.2));
     prop::collection::vec(step, 0..120).prop_map(|raw| {
         let mut time = 0;
@@ -270,14 +270,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// Every record put into every window it belongs to, as a textbook would have it. Each record is its
 /// place in the sequence, so a result shows which records made it.
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     open: BTreeMap<(TimeWindow, u64), Vec<u64>>,
-    fired: Vec<(i64, i64, u64, Vec<u64>)>,
-    late: u64,
+    pub fired: Vec<(i64, i64, u64, Vec<u64>)>,
+    pub late: u64,
 }
 
 impl Model {
-    fn run(size: i64, slide: i64, offset: i64, steps: &[Step]) -> Model {
+    pub fn run(size: i64, slide: i64, offset: i64, steps: &[Step]) -> Model {
         let (mut model, mut watermark) = (Model::default(), i64::MIN);
         for (place, step) in steps.iter().enumerate() {
             match *step {

@@ -146,16 +146,14 @@ impl<K: Hash + Eq, V> Slices<K, V> {
         within.then_some(&mut self.current)
     }
 
-    /// Makes a slice the current one.
-    pub fn set_current(&mut self, layout: &Layout, number: i64) {
+    /// Makes the slice at a place of the ring the current one.
+    pub fn set_current(&mut self, layout: &Layout, place: usize) {
         self.forget_current();
-        if let Ok(place) = self.place(number) {
-            let (first, last) = layout.span(number);
-            self.first = first.0;
-            self.length = (last.0.wrapping_sub(first.0) as u64).saturating_add(1);
-            self.place = place;
-            std::mem::swap(&mut self.current, &mut self.ring[place].table);
-        }
+        let (first, last) = layout.span(self.ring[place].number);
+        self.first = first.0;
+        self.length = (last.0.wrapping_sub(first.0) as u64).saturating_add(1);
+        self.place = place;
+        std::mem::swap(&mut self.current, &mut self.ring[place].table);
     }
 
     /// From here on no slice is the current one. To be called before any but the current slice is
@@ -181,23 +179,22 @@ impl<K: Hash + Eq, V> Slices<K, V> {
         self.ring.get(place).map(|slice| slice.number)
     }
 
-    /// Whether a slice holds something.
-    pub fn holds(&self, number: i64) -> bool {
-        self.place(number).is_ok()
-    }
-
-    /// A slice, made where there is none.
-    pub fn enter(&mut self, number: i64) -> &mut KeyTable<K, V> {
+    /// The place of a slice in the ring, and whether it was made just now.
+    pub fn enter(&mut self, number: i64) -> (usize, bool) {
         self.forget_current();
-        let place = match self.place(number) {
-            Ok(place) => place,
+        match self.place(number) {
+            Ok(place) => (place, false),
             Err(place) => {
                 let table = self.spare.pop();
                 let table = table.unwrap_or_else(|| KeyTable::with_capacity(self.usual));
                 self.ring.insert(place, Slice { number, table });
-                place
+                (place, true)
             }
-        };
+        }
+    }
+
+    /// The table at a place of the ring that was entered just now.
+    pub fn table(&mut self, place: usize) -> &mut KeyTable<K, V> {
         &mut self.ring[place].table
     }
 
