@@ -6,8 +6,9 @@ use actix::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tidegate_engine::constants::{DEFAULT_STOP_PATIENCE, DEFAULT_TURN_PATIENCE};
 use tidegate_engine::fault::Fault;
-use tidegate_engine::graph::JobGraph;
+use tidegate_engine::graph::{JobGraph, TaskId};
 use tidegate_engine::observe::{JobStats, SubtaskSnapshot};
 
 /// How a job came to its end.
@@ -16,7 +17,10 @@ pub enum Outcome {
     /// Every subtask processed all of its input.
     Finished,
     /// Somebody ended it.
-    Cancelled,
+    Cancelled {
+        /// Subtasks that did not end in time and still hold their thread.
+        stuck: Vec<String>,
+    },
     /// The first failure: what died because of it does not overwrite it.
     Failed {
         /// The root cause.
@@ -39,7 +43,10 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Patience { turn: Duration::from_secs(60), stop: Duration::from_secs(5) }
+        Patience {
+            turn: DEFAULT_TURN_PATIENCE,
+            stop: DEFAULT_STOP_PATIENCE,
+        }
     }
 }
 
@@ -68,7 +75,11 @@ impl Supervisor {
         began: Instant,
         done: impl FnOnce(Outcome) + 'static,
     ) -> Self {
-        let alive: Vec<_> = job.tasks.iter().map(|t| vec![true; t.parallelism as usize]).collect();
+        let alive: Vec<_> = job
+            .tasks
+            .iter()
+            .map(|t| vec![true; t.parallelism as usize])
+            .collect();
         let unopened = alive.iter().map(Vec::len).sum();
         Supervisor {
             job,
@@ -99,7 +110,8 @@ impl Supervisor {
         for subtask in self.directory.get().into_iter().flatten().flatten() {
             subtask.do_send(Kill);
         }
-        self.give_up_at.get_or_insert(Instant::now() + self.patience.stop);
+        self.give_up_at
+            .get_or_insert(Instant::now() + self.patience.stop);
     }
 
     fn living(&self) -> Vec<String> {
@@ -114,8 +126,12 @@ impl Supervisor {
 
     fn finish(&mut self, stuck: Vec<String>, ctx: &mut Context<Self>) {
         let outcome = match self.cause.take() {
-            Some((fault, subtask)) => Outcome::Failed { fault, subtask, stuck },
-            None if self.cancelled => Outcome::Cancelled,
+            Some((fault, subtask)) => Outcome::Failed {
+                fault,
+                subtask,
+                stuck,
+            },
+            None if self.cancelled => Outcome::Cancelled { stuck },
             None => Outcome::Finished,
         };
         if let Some(done) = self.done.take() {
@@ -131,31 +147,35 @@ impl Supervisor {
             return self.finish(stuck, ctx);
         }
         if self.cause.is_none()
-            && let Some((vertex, subtask, seconds)) = self.overdue_turn()
+            && !self.cancelled
+            && let Some((task, subtask, since)) = self.overdue_turn()
         {
             let fault = Fault::user(format_args!(
-                "user code has not returned for {seconds} s; look for an endless loop or a \
+                "user code has not returned for {since:.1?}; look for an endless loop or a \
                  blocking call"
             ));
-            self.cause = Some((fault.at(&vertex), format!("{vertex} [{subtask}]")));
+            let fault = fault.at(&self.job.task_name(task));
+            tracing::error!(job = self.job.name, "{fault}");
+            self.cause = Some((fault, self.name(task.0 as usize, subtask as usize)));
             self.stop_all();
         }
     }
 
-    fn overdue_turn(&self) -> Option<(String, u32, u64)> {
+    /// The task, subtask and age of a turn that takes too long. Which of a task's operators it is in
+    /// is not known: to note that would cost a store for each record.
+    fn overdue_turn(&self) -> Option<(TaskId, u32, Duration)> {
         let now = self.began.elapsed().as_nanos() as u64;
         let limit = self.patience.turn.as_nanos() as u64;
-        for vertex in 0..self.job.vertices.len() as u32 {
-            let id = tidegate_engine::graph::VertexId(vertex);
-            for subtask in 0..self.job.parallelism(id) {
-                let at = self.stats.subtask(vertex, subtask).turn_began.load(Relaxed);
-                if at != 0 && now.saturating_sub(at) > limit {
-                    let seconds = (now - at) / 1_000_000_000;
-                    return Some((self.job.vertex_name(id), subtask, seconds));
-                }
+        let mut found = None;
+        self.stats.each(|vertex, subtask, stats| {
+            let at = stats.turn_began.load(Relaxed);
+            let age = now.saturating_sub(at);
+            if at != 0 && age > limit && found.is_none() {
+                let task = self.job.vertices[vertex].task;
+                found = Some((task, subtask as u32, Duration::from_nanos(age)));
             }
-        }
-        None
+        });
+        found
     }
 }
 
@@ -163,7 +183,8 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let period = (self.patience.turn / 4).clamp(Duration::from_millis(5), Duration::from_millis(250));
+        let period =
+            (self.patience.turn / 4).clamp(Duration::from_millis(5), Duration::from_millis(250));
         ctx.run_interval(period, Self::watch);
     }
 }
@@ -217,6 +238,8 @@ impl Handler<Observe> for Supervisor {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        MessageResult::<Observe>(self.stats.snapshot() as Vec<SubtaskSnapshot>)
+        MessageResult::<Observe>(
+            self.stats.snapshot_at(self.began.elapsed()) as Vec<SubtaskSnapshot>
+        )
     }
 }

@@ -13,13 +13,17 @@ pub struct Collect<T> {
 
 impl<T> Clone for Collect<T> {
     fn clone(&self) -> Self {
-        Collect { records: self.records.clone() }
+        Collect {
+            records: self.records.clone(),
+        }
     }
 }
 
 impl<T> Default for Collect<T> {
     fn default() -> Self {
-        Collect { records: Arc::default() }
+        Collect {
+            records: Arc::default(),
+        }
     }
 }
 
@@ -45,7 +49,10 @@ impl<T: Send + 'static> Sink<T> for Collect<T> {
     type Writer = CollectWriter<T>;
 
     fn open(&self, _context: &mut OpenContext<'_>) -> Flow<CollectWriter<T>> {
-        Ok(CollectWriter { kept: Vec::new(), into: self.clone() })
+        Ok(CollectWriter {
+            kept: Vec::new(),
+            into: self.clone(),
+        })
     }
 }
 
@@ -63,7 +70,11 @@ impl<T: Send + 'static> SinkWriter<T> for CollectWriter<T> {
 
     fn turn(&mut self, _now: Timestamp) -> Flow<Timestamp> {
         if !self.kept.is_empty() {
-            let mut records = self.into.records.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut records = self
+                .into
+                .records
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             records.append(&mut self.kept);
         }
         Ok(Timestamp::MAX)

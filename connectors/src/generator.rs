@@ -26,7 +26,11 @@ pub struct Generator<F> {
 impl<T, F: Fn(u64) -> T + Send + Sync + 'static> Generator<F> {
     /// Records `make(0)` to `make(count - 1)`.
     pub fn new(count: u64, make: F) -> Self {
-        Generator { make: Arc::new(make), count, per_second: None }
+        Generator {
+            make: Arc::new(make),
+            count,
+            per_second: None,
+        }
     }
 
     /// Records without end.
@@ -56,7 +60,10 @@ impl<T: 'static, F: Fn(u64) -> T + Send + Sync + 'static> Source for Generator<F
     }
 
     fn open(&self, context: &mut OpenContext<'_>) -> Flow<GeneratorReader<F>> {
-        let (me, of) = (u64::from(context.subtask()), u64::from(context.parallelism()));
+        let (me, of) = (
+            u64::from(context.subtask()),
+            u64::from(context.parallelism()),
+        );
         Ok(GeneratorReader {
             make: self.make.clone(),
             next: me.saturating_mul(STRIPE),
@@ -85,7 +92,9 @@ pub struct GeneratorReader<F> {
 impl<F> GeneratorReader<F> {
     /// How many records are due and how long until the next is.
     fn due(&self) -> (u64, Duration) {
-        let Some((rate, began)) = self.pace else { return (u64::MAX, Duration::ZERO) };
+        let Some((rate, began)) = self.pace else {
+            return (u64::MAX, Duration::ZERO);
+        };
         let elapsed = began.elapsed().as_secs_f64();
         let due = ((elapsed * rate) as u64 + 1).saturating_sub(self.next);
         let wait = self.next as f64 / rate - elapsed;

@@ -3,6 +3,8 @@
 use crate::clock::Clock;
 use crate::exchange::{EdgeId, Placement};
 use crate::graph::{JobGraph, OperatorId, VertexId};
+use crate::memory::MemoryManager;
+use crate::metrics::{MetricGroup, MetricRegistry};
 use crate::observe::{EdgeMeter, JobStats, SubtaskStats, VertexMeter};
 use crate::side::{SideBuffer, SideOutput};
 use crate::source::Waker;
@@ -23,11 +25,16 @@ pub struct BuildContext {
     pub stats: Arc<JobStats>,
     /// Asks this subtask's actor for a turn.
     pub waker: Waker,
+    /// Where the metrics of user code are counted.
+    pub metrics: MetricRegistry,
+    /// The job's budget of pooled memory.
+    pub memory: MemoryManager,
     sides: HashMap<u64, Rc<dyn Any>>,
 }
 
 impl BuildContext {
-    /// The surroundings of subtask `me`.
+    /// The surroundings of subtask `me`, with metrics and memory of their own until the fields are
+    /// set.
     pub fn new(
         job: Arc<JobGraph>,
         me: u32,
@@ -35,7 +42,17 @@ impl BuildContext {
         stats: Arc<JobStats>,
         waker: Waker,
     ) -> Self {
-        BuildContext { job, me, clock, stats, waker, sides: HashMap::new() }
+        let (metrics, memory) = (MetricRegistry::new(), MemoryManager::default());
+        BuildContext {
+            job,
+            me,
+            clock,
+            stats,
+            waker,
+            metrics,
+            memory,
+            sides: HashMap::new(),
+        }
     }
 
     /// Whether this subtask has a part in a vertex: its number is below the vertex's parallelism.
@@ -45,7 +62,10 @@ impl BuildContext {
 
     /// The context in which an operator is opened.
     pub fn open(&self, operator: OperatorId) -> OpenContext<'_> {
-        OpenContext { build: self, operator }
+        OpenContext {
+            build: self,
+            operator,
+        }
     }
 
     /// An operator's name.
@@ -74,7 +94,10 @@ impl BuildContext {
         let (from, to) = self.job.ends(edge);
         let stats = |v: VertexId| self.stats.subtask(v.0, self.me);
         let size = size_of::<T>();
-        (EdgeMeter::new(stats(from), size), VertexMeter::new(stats(to), size))
+        (
+            EdgeMeter::new(stats(from), size),
+            VertexMeter::new(stats(to), size),
+        )
     }
 
     /// Registers where the records of a side output go; operators that are built later find it.
@@ -97,12 +120,16 @@ impl OpenContext<'_> {
 
     /// How many subtasks there are.
     pub fn parallelism(&self) -> u32 {
-        self.build.job.parallelism(self.build.job.vertex_of(self.operator))
+        self.build
+            .job
+            .parallelism(self.build.job.vertex_of(self.operator))
     }
 
     /// The number of key groups.
     pub fn max_parallelism(&self) -> u32 {
-        self.build.job.max_parallelism(self.build.job.vertex_of(self.operator))
+        self.build
+            .job
+            .max_parallelism(self.build.job.vertex_of(self.operator))
     }
 
     /// The operator's name.
@@ -130,10 +157,32 @@ impl OpenContext<'_> {
         self.build.stats_of(self.operator)
     }
 
+    /// Where to name metrics of one's own, labelled with the job, the vertex, the subtask and the
+    /// operator: `context.metrics().add_group("kafka").counter("records.consumed")`. Ask once in
+    /// `open` and keep the handle.
+    pub fn metrics(&self) -> MetricGroup {
+        let job = &self.build.job;
+        let vertex = job.vertex_of(self.operator);
+        let group = self.build.metrics.root().add_label("job", &job.name);
+        let group = group.add_label("vertex", job.vertex_name(vertex));
+        let group = group.add_label("vertex_id", vertex.0);
+        group
+            .add_label("subtask", self.build.me)
+            .add_label("operator", self.name())
+    }
+
+    /// The job's budget of pooled memory, for buffers that are counted and bounded.
+    pub fn memory(&self) -> MemoryManager {
+        self.build.memory.clone()
+    }
+
     /// Where records for a side output go. Without a taker downstream they are dropped.
     pub fn side_output<S: 'static>(&self, tag: &SideOutput<S>) -> SideBuffer<S> {
         let found = self.build.sides.get(&tag.id());
-        found.and_then(|b| b.downcast_ref::<SideBuffer<S>>()).cloned().unwrap_or_default()
+        found
+            .and_then(|b| b.downcast_ref::<SideBuffer<S>>())
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -148,6 +197,9 @@ impl<T: Clone> Prototype<T> {
 
     /// A clone of it.
     pub fn get(&self) -> T {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

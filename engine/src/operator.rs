@@ -107,7 +107,14 @@ where
 {
     /// Hosts an opened operator in front of `down`.
     pub fn new(op: Op, name: Rc<str>, down: D) -> Self {
-        Node { op, down, name, suspended: false, held: VecDeque::new(), input: PhantomData }
+        Node {
+            op,
+            down,
+            name,
+            suspended: false,
+            held: VecDeque::new(),
+            input: PhantomData,
+        }
     }
 
     /// Runs a hook; its error is given this operator's name, and so is its panic.

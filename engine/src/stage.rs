@@ -60,7 +60,12 @@ pub struct Turn<'a> {
 impl<'a> Turn<'a> {
     /// A turn that begins at `now`.
     pub fn new(now: Timestamp, outbox: &'a mut dyn Outbox) -> Self {
-        Turn { now, outbox, again: false, wake_at: Timestamp::MAX }
+        Turn {
+            now,
+            outbox,
+            again: false,
+            wake_at: Timestamp::MAX,
+        }
     }
 
     /// Asks for a turn at `at` or earlier.

@@ -30,7 +30,11 @@ fn a_running_count_is_the_same_at_every_parallelism() {
     let one = counts(1, 100_000);
     assert_eq!(one.values().sum::<u64>(), 100_000);
     for parallelism in [2, 3, 7, 64] {
-        assert_eq!(counts(parallelism, 100_000), one, "parallelism {parallelism}");
+        assert_eq!(
+            counts(parallelism, 100_000),
+            one,
+            "parallelism {parallelism}"
+        );
     }
 }
 
@@ -45,7 +49,9 @@ fn streams_fork_unite_and_change_parallelism() {
     env.execute("fork and union").expect("the job runs");
     let mut got = out.values();
     got.sort_unstable();
-    let mut want: Vec<u64> = (0..1000).map(|n| if n % 2 == 0 { n * 10 } else { n }).collect();
+    let mut want: Vec<u64> = (0..1000)
+        .map(|n| if n % 2 == 0 { n * 10 } else { n })
+        .collect();
     want.sort_unstable();
     assert_eq!(got, want);
 }
@@ -62,7 +68,10 @@ fn a_panic_names_operator_origin_and_message() {
         .key_by(|n| *n)
         .reduce(|a, b| a + b)
         .sink("out", BlackHole);
-    let error = env.execute("panics").expect_err("the job fails").to_string();
+    let error = env
+        .execute("panics")
+        .expect_err("the job fails")
+        .to_string();
     assert!(error.contains("'picky'"), "{error}");
     assert!(error.contains("five thousand"), "{error}");
     assert!(error.contains("generated record 5000"), "{error}");

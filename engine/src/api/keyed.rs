@@ -21,7 +21,11 @@ pub struct KeyedStream<K, T: 'static, U: Upstream<Out = T>, F> {
 
 impl<K, T: 'static, U: Upstream<Out = T>, F> KeyedStream<K, T, U, F> {
     pub(super) fn new(stream: DataStream<T, U>, select: F) -> Self {
-        KeyedStream { stream, select, key: PhantomData }
+        KeyedStream {
+            stream,
+            select,
+            key: PhantomData,
+        }
     }
 }
 
@@ -44,15 +48,19 @@ where
         let edge = self.stream.leave(EdgeKind::Hash);
         let operator = self.stream.enter(name, name);
         let DataStream { graph, up, place } = self.stream;
-        let up = KeyedUpstream { up, select: self.select, op, operator, edge, key: PhantomData };
+        let up = KeyedUpstream {
+            up,
+            select: self.select,
+            op,
+            operator,
+            edge,
+            key: PhantomData,
+        };
         DataStream { graph, up, place }
     }
 
     /// A running combination per key: each record yields `function(so far, record)`.
-    pub fn reduce<G>(
-        self,
-        function: G,
-    ) -> DataStream<T, KeyedUpstream<U, F, K, Reduce<K, T, G>>>
+    pub fn reduce<G>(self, function: G) -> DataStream<T, KeyedUpstream<U, F, K, Reduce<K, T, G>>>
     where
         K: Send,
         T: Clone,

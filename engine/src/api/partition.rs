@@ -36,7 +36,14 @@ where
             let down = make(cx)?;
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let meters = cx.meters::<U::Out>(edge);
-            Ok(Exchange::new(edge, placement, partition.get(), settings, meters, down))
+            Ok(Exchange::new(
+                edge,
+                placement,
+                partition.get(),
+                settings,
+                meters,
+                down,
+            ))
         });
     }
 }
@@ -48,8 +55,16 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
         partition: P,
     ) -> DataStream<T, Redistributed<U, P>> {
         let edge = self.leave(kind);
-        let up = Redistributed { up: self.up, partition, edge };
-        DataStream { graph: self.graph, up, place: self.place }
+        let up = Redistributed {
+            up: self.up,
+            partition,
+            edge,
+        };
+        DataStream {
+            graph: self.graph,
+            up,
+            place: self.place,
+        }
     }
 
     /// To all subtasks of the next operator in turn.
@@ -95,8 +110,10 @@ pub trait SetParallelism: Upstream + Sized {
     type Set: Upstream<Out = Self::Out>;
 
     /// Sets it in the graph.
-    fn set(stream: DataStream<Self::Out, Self>, parallelism: u32)
-    -> DataStream<Self::Out, Self::Set>;
+    fn set(
+        stream: DataStream<Self::Out, Self>,
+        parallelism: u32,
+    ) -> DataStream<Self::Out, Self::Set>;
 }
 
 impl<T: 'static, U: SetParallelism<Out = T>> DataStream<T, U> {
@@ -109,7 +126,9 @@ impl<T: 'static, U: SetParallelism<Out = T>> DataStream<T, U> {
 
 fn set_vertex<T, U: Upstream<Out = T>>(stream: &DataStream<T, U>, parallelism: u32) {
     let vertex = stream.place.vertex;
-    stream.graph.edit(|g| g.vertex_mut(vertex).parallelism = Some(parallelism));
+    stream
+        .graph
+        .edit(|g| g.vertex_mut(vertex).parallelism = Some(parallelism));
 }
 
 impl<S: crate::source::Source> SetParallelism for FromSource<S> {
@@ -158,7 +177,11 @@ where
         set_vertex(&stream, parallelism);
         let DataStream { graph, up, place } = stream;
         let Chained { up, op, operator } = up;
-        let up = Chained { up: Detached { up, edge }, op, operator };
+        let up = Chained {
+            up: Detached { up, edge },
+            op,
+            operator,
+        };
         DataStream { graph, up, place }
     }
 }
@@ -182,10 +205,14 @@ where
         let edge = self.edge;
         self.up.attach(graph, move |cx: &mut BuildContext| {
             let down = make(cx)?;
-            let Some(edge) = edge else { return Ok(Passage::Through(down)) };
+            let Some(edge) = edge else {
+                return Ok(Passage::Through(down));
+            };
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let (meters, deal) = (cx.meters::<U::Out>(edge), Rebalance::default());
-            Ok(Passage::Across(Exchange::new(edge, placement, deal, settings, meters, down)))
+            Ok(Passage::Across(Exchange::new(
+                edge, placement, deal, settings, meters, down,
+            )))
         });
     }
 }
@@ -245,11 +272,7 @@ impl<T: Send + 'static, D: Collector<T> + Stage> Stage for Passage<T, D> {
         self.stage().turn(turn)
     }
 
-    fn deliver(
-        &mut self,
-        edge: EdgeId,
-        delivery: &mut Delivery<'_>,
-    ) -> Flow<bool> {
+    fn deliver(&mut self, edge: EdgeId, delivery: &mut Delivery<'_>) -> Flow<bool> {
         self.stage().deliver(edge, delivery)
     }
 }

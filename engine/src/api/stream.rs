@@ -38,14 +38,31 @@ pub struct DataStream<T: 'static, U: Upstream<Out = T> = BoxedUpstream<T>> {
 impl<S: Source> DataStream<S::Item, FromSource<S>> {
     /// The stream of a source: the beginning of every job.
     pub fn from_source(graph: &GraphRef, name: &str, source: S) -> Self {
+        let bounded = source.bounded();
         let place = graph.edit(|g| {
+            if !bounded {
+                g.set_endless();
+            }
             let task = g.add_task();
             let vertex = g.add_vertex(task);
             let operator = g.add_operator(vertex, name, "source");
-            Place { task, vertex, operator, pending: None }
+            Place {
+                task,
+                vertex,
+                operator,
+                pending: None,
+            }
         });
-        let up = FromSource { source, operator: place.operator, task: place.task };
-        DataStream { graph: graph.clone(), up, place }
+        let up = FromSource {
+            source,
+            operator: place.operator,
+            task: place.task,
+        };
+        DataStream {
+            graph: graph.clone(),
+            up,
+            place,
+        }
     }
 }
 
@@ -56,8 +73,16 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
         Op: Operator<T> + Clone + Send,
     {
         let operator = self.enter(name, name);
-        let up = Chained { up: self.up, op, operator };
-        DataStream { graph: self.graph, up, place: self.place }
+        let up = Chained {
+            up: self.up,
+            op,
+            operator,
+        };
+        DataStream {
+            graph: self.graph,
+            up,
+            place: self.place,
+        }
     }
 
     /// Enters an operator into the graph: into the vertex at hand, or a new one behind an exchange.
@@ -150,19 +175,22 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
 
     /// Names the last operator.
     pub fn name(self, name: &str) -> Self {
-        self.graph.edit(|g| name.clone_into(&mut g.operator_mut(self.place.operator).name));
+        self.graph
+            .edit(|g| name.clone_into(&mut g.operator_mut(self.place.operator).name));
         self
     }
 
     /// Gives the last operator a stable id, by which its state is found again.
     pub fn uid(self, uid: &str) -> Self {
-        self.graph.edit(|g| g.operator_mut(self.place.operator).uid = Some(uid.to_owned()));
+        self.graph
+            .edit(|g| g.operator_mut(self.place.operator).uid = Some(uid.to_owned()));
         self
     }
 
     /// The number of key groups of the last vertex: the most subtasks that it may ever have.
     pub fn max_parallelism(self, max: u32) -> Self {
-        self.graph.edit(|g| g.vertex_mut(self.place.vertex).max_parallelism = Some(max));
+        self.graph
+            .edit(|g| g.vertex_mut(self.place.vertex).max_parallelism = Some(max));
         self
     }
 
@@ -171,12 +199,20 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
         let operator = self.enter(name, "sink");
         let sink = Arc::new(sink);
         let checked = sink.clone();
-        self.graph.edit(|g| g.add_check(operator, Arc::new(move || checked.check())));
+        self.graph
+            .edit(|g| g.add_check(operator, Arc::new(move || checked.check())));
         self.up.attach(&self.graph, move |cx| {
             let name = cx.name(operator);
-            let open = || sink.open(&mut cx.open(operator)).map_err(|fault| fault.at(&name));
+            let open = || {
+                sink.open(&mut cx.open(operator))
+                    .map_err(|fault| fault.at(&name))
+            };
             let writer = cx.takes_part(operator).then(open).transpose()?;
-            Ok(SinkStage::<T, S::Writer>::new(writer, cx.name(operator), cx.stats_of(operator)))
+            Ok(SinkStage::<T, S::Writer>::new(
+                writer,
+                cx.name(operator),
+                cx.stats_of(operator),
+            ))
         });
     }
 }

@@ -37,7 +37,13 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
         self.up.attach(&self.graph, move |cx| {
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let (sent, _) = cx.meters::<T>(edge);
-            Ok(EdgeOut::new(edge, placement, prototype.get(), settings, sent))
+            Ok(EdgeOut::new(
+                edge,
+                placement,
+                prototype.get(),
+                settings,
+                sent,
+            ))
         });
         edge
     }
@@ -59,13 +65,24 @@ impl<T, P> Merged<T, P> {
             let task = g.add_task();
             let vertex = g.add_vertex(task);
             let operator = g.add_operator(vertex, name, kind);
-            Place { task, vertex, operator, pending: None }
+            Place {
+                task,
+                vertex,
+                operator,
+                pending: None,
+            }
         })
     }
 
     pub(crate) fn new(place: Place, edges: Vec<EdgeId>, partition: P) -> Self {
         let Place { task, operator, .. } = place;
-        Merged { operator, task, edges, partition, input: PhantomData }
+        Merged {
+            operator,
+            task,
+            edges,
+            partition,
+            input: PhantomData,
+        }
     }
 }
 
@@ -85,8 +102,10 @@ where
         let factory = move |cx: &mut BuildContext| {
             let down = make(cx)?;
             let vertex = cx.job.vertex_of(operator);
-            let edges: Vec<_> =
-                edges.iter().map(|e| (*e, cx.placement(*e).producers)).collect();
+            let edges: Vec<_> = edges
+                .iter()
+                .map(|e| (*e, cx.placement(*e).producers))
+                .collect();
             let head: Box<dyn Head> = Box::new(GateHead::<T, P, D>::new(
                 &edges,
                 cx.me,

@@ -94,7 +94,8 @@ where
 {
     let name = cx.name(operator);
     if cx.takes_part(operator) {
-        op.open(&mut cx.open(operator)).map_err(|fault| fault.at(&name))?;
+        op.open(&mut cx.open(operator))
+            .map_err(|fault| fault.at(&name))?;
     }
     Ok(Node::new(op, name, down))
 }

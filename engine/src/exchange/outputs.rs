@@ -68,7 +68,15 @@ impl<T: Send + 'static> Outputs<T> {
                 due: Timestamp::MAX,
             });
         }
-        Outputs { edge, me, channels, index, settings, records: 0, ended: false }
+        Outputs {
+            edge,
+            me,
+            channels,
+            index,
+            settings,
+            records: 0,
+            ended: false,
+        }
     }
 
     /// Buffers a record for subtask `to`.
@@ -120,11 +128,16 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.starved = true;
                     break;
                 }
-                let Some(mut batch) = channel.sealed.pop_front() else { break };
+                let Some(mut batch) = channel.sealed.pop_front() else {
+                    break;
+                };
                 channel.credit -= records;
                 self.records += u64::from(records);
                 batch.starved = std::mem::take(&mut channel.starved);
-                let message = Message::Batch { from: self.me, batch: batch as AnyBatch };
+                let message = Message::Batch {
+                    from: self.me,
+                    batch: batch as AnyBatch,
+                };
                 turn.outbox.send(self.edge, channel.to, message);
             }
         }
@@ -132,7 +145,12 @@ impl<T: Send + 'static> Outputs<T> {
 
     /// Consumer subtask `from` welcomes `records` more and gives back emptied buffers.
     pub fn credit(&mut self, from: u32, records: u32, buffers: &mut Vec<AnyBatch>) {
-        let Some(channel) = self.index.get(from as usize).copied().filter(|i| *i != NOWHERE) else {
+        let Some(channel) = self
+            .index
+            .get(from as usize)
+            .copied()
+            .filter(|i| *i != NOWHERE)
+        else {
             return;
         };
         let channel = &mut self.channels[channel as usize];
@@ -153,7 +171,11 @@ impl<T: Send + 'static> Outputs<T> {
 
     /// The input has ended and everything has left.
     pub fn finished(&self) -> bool {
-        self.ended && self.channels.iter().all(|c| c.sealed.is_empty() && !c.holds_something())
+        self.ended
+            && self
+                .channels
+                .iter()
+                .all(|c| c.sealed.is_empty() && !c.holds_something())
     }
 
     /// The consumer subtasks that channels lead to.
@@ -180,7 +202,9 @@ impl<T: Send + 'static> Outputs<T> {
     pub fn buffered(&self) -> usize {
         self.channels
             .iter()
-            .map(|c| c.filling.records.len() + c.sealed.iter().map(|b| b.records.len()).sum::<usize>())
+            .map(|c| {
+                c.filling.records.len() + c.sealed.iter().map(|b| b.records.len()).sum::<usize>()
+            })
             .sum()
     }
 }
@@ -202,8 +226,12 @@ impl<T> Channel<T> {
     #[inline(never)]
     fn seal(&mut self, capacity: usize) {
         self.seal_signals();
-        let next = self.spare.pop().unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
-        self.sealed.push_back(std::mem::replace(&mut self.filling, next));
+        let next = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
+        self.sealed
+            .push_back(std::mem::replace(&mut self.filling, next));
         self.due = Timestamp::MAX;
     }
 }

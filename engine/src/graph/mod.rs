@@ -122,10 +122,10 @@ pub struct JobSettings {
 impl Default for JobSettings {
     fn default() -> Self {
         JobSettings {
-            parallelism: 1,
-            max_parallelism: crate::hash::DEFAULT_MAX_PARALLELISM,
+            parallelism: crate::constants::DEFAULT_PARALLELISM,
+            max_parallelism: crate::constants::DEFAULT_MAX_PARALLELISM,
             channels: ChannelSettings::default(),
-            slice: 4096,
+            slice: crate::constants::DEFAULT_SLICE_RECORDS,
         }
     }
 }
@@ -147,17 +147,23 @@ pub struct JobGraph {
     pub settings: JobSettings,
     /// Checks of sources and sinks, by operator.
     pub checks: Vec<(OperatorId, Check)>,
+    /// Whether every source comes to an end.
+    pub bounded: bool,
 }
 
 impl JobGraph {
     /// The parallelism of a vertex.
     pub fn parallelism(&self, vertex: VertexId) -> u32 {
-        self.vertices[vertex.0 as usize].parallelism.unwrap_or(self.settings.parallelism)
+        self.vertices[vertex.0 as usize]
+            .parallelism
+            .unwrap_or(self.settings.parallelism)
     }
 
     /// The number of key groups of a vertex.
     pub fn max_parallelism(&self, vertex: VertexId) -> u32 {
-        self.vertices[vertex.0 as usize].max_parallelism.unwrap_or(self.settings.max_parallelism)
+        self.vertices[vertex.0 as usize]
+            .max_parallelism
+            .unwrap_or(self.settings.max_parallelism)
     }
 
     /// The vertex of an operator.
@@ -168,25 +174,48 @@ impl JobGraph {
     /// The two ends of an edge.
     pub fn ends(&self, edge: EdgeId) -> (VertexId, VertexId) {
         let edge = &self.edges[edge.0 as usize];
-        (edge.from, edge.to.expect("validation gave every edge a consumer"))
+        (
+            edge.from,
+            edge.to.expect("validation gave every edge a consumer"),
+        )
     }
 
     /// The tasks at the two ends of an edge.
     pub fn tasks_of(&self, edge: EdgeId) -> (TaskId, TaskId) {
         let (from, to) = self.ends(edge);
-        (self.vertices[from.0 as usize].task, self.vertices[to.0 as usize].task)
+        (
+            self.vertices[from.0 as usize].task,
+            self.vertices[to.0 as usize].task,
+        )
     }
 
     /// The edges that end in a vertex.
     pub fn edges_into(&self, vertex: VertexId) -> impl Iterator<Item = EdgeId> + '_ {
         let into = move |(_, e): &(usize, &Edge)| e.to == Some(vertex);
-        self.edges.iter().enumerate().filter(into).map(|(i, _)| EdgeId(i as u32))
+        self.edges
+            .iter()
+            .enumerate()
+            .filter(into)
+            .map(|(i, _)| EdgeId(i as u32))
     }
 
     /// The name of a vertex: those of its operators.
     pub fn vertex_name(&self, vertex: VertexId) -> String {
         let names = self.vertices[vertex.0 as usize].operators.iter();
-        names.map(|o| self.operators[o.0 as usize].name.as_str()).collect::<Vec<_>>().join(" -> ")
+        names
+            .map(|o| self.operators[o.0 as usize].name.as_str())
+            .collect::<Vec<_>>()
+            .join(" -> ")
+    }
+
+    /// The name of a task: those of all operators that share its actor.
+    pub fn task_name(&self, task: TaskId) -> String {
+        let of_task = (0..self.vertices.len() as u32).map(VertexId);
+        let of_task = of_task.filter(|v| self.vertices[v.0 as usize].task == task);
+        of_task
+            .map(|v| self.vertex_name(v))
+            .collect::<Vec<_>>()
+            .join(" -> ")
     }
 
     /// Runs the checks of all sources and sinks; the first that fails, with its operator's name.
@@ -205,7 +234,9 @@ impl JobGraph {
 
 impl fmt::Debug for JobGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobGraph").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("JobGraph")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -13,14 +13,18 @@ pub struct KeyTable<K, V> {
 
 impl<K, V> Default for KeyTable<K, V> {
     fn default() -> Self {
-        KeyTable { entries: HashTable::new() }
+        KeyTable {
+            entries: HashTable::new(),
+        }
     }
 }
 
 impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// An empty table with room for `capacity` keys.
     pub fn with_capacity(capacity: usize) -> Self {
-        KeyTable { entries: HashTable::with_capacity(capacity) }
+        KeyTable {
+            entries: HashTable::with_capacity(capacity),
+        }
     }
 
     /// The value of a key.
@@ -32,13 +36,17 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// The value of a key, to change it.
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &K) -> Option<&mut V> {
-        self.entries.find_mut(hash, |(k, _)| k == key).map(|(_, v)| v)
+        self.entries
+            .find_mut(hash, |(k, _)| k == key)
+            .map(|(_, v)| v)
     }
 
     /// The value of a key, made first where there is none. The key is taken only then.
     #[inline(always)]
     pub fn get_or_insert_with(&mut self, hash: u64, key: K, make: impl FnOnce() -> V) -> &mut V {
-        let slot = self.entries.entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k));
+        let slot = self
+            .entries
+            .entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k));
         match slot {
             Entry::Occupied(entry) => &mut entry.into_mut().1,
             Entry::Vacant(entry) => &mut entry.insert((key, make())).into_mut().1,
@@ -47,7 +55,10 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
 
     /// Stores a value; returns the one before.
     pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<V> {
-        match self.entries.entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k)) {
+        match self
+            .entries
+            .entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k))
+        {
             Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().1, value)),
             Entry::Vacant(entry) => {
                 entry.insert((key, value));

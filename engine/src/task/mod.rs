@@ -37,13 +37,24 @@ pub struct Subtask {
     reading: bool,
     not_before: Timestamp,
     slice: usize,
+    /// Records that the source may read in the next step at most, while it is held back.
+    allowance: Option<usize>,
 }
 
 impl Subtask {
     /// A subtask with its chain; `slice` bounds the records of one read.
     pub fn new(head: Box<dyn Head>, slice: usize) -> Self {
         let not_before = Timestamp::MIN;
-        Subtask { head, queues: Vec::new(), queued: 0, reading: true, not_before, slice }
+        let queues = Vec::new();
+        Subtask {
+            head,
+            queues,
+            queued: 0,
+            reading: true,
+            not_before,
+            slice,
+            allowance: None,
+        }
     }
 
     /// Opens the chain.
@@ -55,16 +66,31 @@ impl Subtask {
     pub fn receive(&mut self, edge: EdgeId, message: Message) -> Flow {
         match message {
             Message::Batch { from, batch } => {
-                let at = self.queues.iter().position(|(e, _)| *e == edge).unwrap_or_else(|| {
-                    self.queues.push((edge, VecDeque::new()));
-                    self.queues.len() - 1
-                });
+                let at = self
+                    .queues
+                    .iter()
+                    .position(|(e, _)| *e == edge)
+                    .unwrap_or_else(|| {
+                        self.queues.push((edge, VecDeque::new()));
+                        self.queues.len() - 1
+                    });
                 self.queues[at].1.push_back((from, batch));
                 self.queued += 1;
             }
-            Message::Credit { from, records, mut buffers } => {
+            Message::Credit {
+                from,
+                records,
+                mut buffers,
+            } => {
                 let buffers = &mut buffers;
-                self.head.deliver(edge, &mut Delivery::Credit { from, records, buffers })?;
+                self.head.deliver(
+                    edge,
+                    &mut Delivery::Credit {
+                        from,
+                        records,
+                        buffers,
+                    },
+                )?;
             }
         }
         Ok(())
@@ -75,12 +101,21 @@ impl Subtask {
         self.not_before = Timestamp::MIN;
     }
 
+    /// Bounds what the next step reads, below the slice; `None` lifts the bound.
+    pub fn allow(&mut self, records: Option<usize>) {
+        self.allowance = records;
+    }
+
     /// Takes one batch or reads one slice, then gives the chain a turn.
     pub fn step(&mut self, now: Timestamp, outbox: &mut dyn Outbox) -> Flow<Next> {
         let mut progress = self.take_one_batch()?;
-        if !progress && self.reading && self.not_before <= now && self.head.room() {
+        let held = self.allowance == Some(0);
+        if !progress && !held && self.reading && self.not_before <= now && self.head.room() {
+            let slice = self
+                .allowance
+                .map_or(self.slice, |most| most.min(self.slice));
             progress = true;
-            match self.head.poll(self.slice)? {
+            match self.head.poll(slice)? {
                 Poll::Read(_) => {}
                 Poll::Wait(pause) => {
                     progress = false;
@@ -102,9 +137,16 @@ impl Subtask {
         if progress || again {
             return Ok(Next::Again);
         }
-        let reading = self.reading && self.head.room();
-        let until = if reading { wake_at.min(self.not_before) } else { wake_at };
-        Ok(Next::Wait { until, blocked: !reading && (self.reading || self.queued > 0) })
+        let reading = self.reading && !held && self.head.room();
+        let until = if reading {
+            wake_at.min(self.not_before)
+        } else {
+            wake_at
+        };
+        Ok(Next::Wait {
+            until,
+            blocked: !reading && (self.reading || self.queued > 0),
+        })
     }
 
     fn take_one_batch(&mut self) -> Flow<bool> {
@@ -115,11 +157,17 @@ impl Subtask {
             if queue.is_empty() || self.head.accepts(*edge) != Some(true) {
                 continue;
             }
-            let Some((from, batch)) = queue.pop_front() else { continue };
+            let Some((from, batch)) = queue.pop_front() else {
+                continue;
+            };
             self.queued -= 1;
             let mut batch = Some(batch);
             let queued = queue.len();
-            let mut delivery = Delivery::Batch { from, batch: &mut batch, queued };
+            let mut delivery = Delivery::Batch {
+                from,
+                batch: &mut batch,
+                queued,
+            };
             self.head.deliver(*edge, &mut delivery)?;
             return Ok(true);
         }
