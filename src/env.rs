@@ -4,7 +4,7 @@ use clap::{Args, Parser, ValueEnum};
 use tidegate_actors::metrics_server::MetricsSettings;
 use tidegate_actors::progress::ProgressMode;
 use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings, RunningJob};
-use tidegate_engine::api::{DataStream, FromSource};
+use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
 
@@ -135,6 +135,11 @@ impl StreamEnv {
     /// A stream of a source's records.
     pub fn source<S: Source>(&self, name: &str, source: S) -> DataStream<S::Item, FromSource<S>> {
         DataStream::from_source(&self.graph, name, source)
+    }
+
+    /// The graph, to be written by hand.
+    pub fn actors(&self) -> ActorGraph {
+        ActorGraph::new(self.graph.clone())
     }
 
     /// The validated graph as it is now.

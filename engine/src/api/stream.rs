@@ -3,9 +3,9 @@
 use super::keyed::KeyedStream;
 use super::split::BoxedUpstream;
 use super::upstream::{Chained, FromSource, Upstream};
-use crate::exchange::EdgeId;
-use crate::graph::{EdgeKind, GraphRef, OperatorId, TaskId, VertexId};
-use crate::operator::Operator;
+use crate::exchange::{EdgeId, EdgeKind};
+use crate::graph::{GraphRef, OperatorId, TaskId, VertexId};
+use crate::operator::{Blueprint, Operator};
 use crate::operators::{Filter, FilterMap, FlatMap, Inspect, Map};
 use crate::sink::{Sink, SinkStage};
 use crate::source::Source;
@@ -68,9 +68,21 @@ impl<S: Source> DataStream<S::Item, FromSource<S>> {
 
 impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
     /// Adds an operator of the user's own.
-    pub fn operate<Op>(mut self, name: &str, op: Op) -> DataStream<Op::Out, Chained<U, Op>>
+    pub fn operate<Op>(self, name: &str, op: Op) -> DataStream<Op::Out, Chained<U, Op>>
     where
         Op: Operator<T> + Clone + Send,
+    {
+        self.install(name, op)
+    }
+
+    /// Adds the operator that a blueprint makes in each subtask.
+    pub(crate) fn install<Op>(
+        mut self,
+        name: &str,
+        op: Op,
+    ) -> DataStream<<Op::Op as Operator<T>>::Out, Chained<U, Op>>
+    where
+        Op: Blueprint<T>,
     {
         let operator = self.enter(name, name);
         let up = Chained {

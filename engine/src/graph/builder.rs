@@ -1,10 +1,10 @@
 //! A graph in the making, and its validation: all problems at once, each with its operator.
 
 use super::{
-    Check, Edge, EdgeKind, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo,
-    TaskId, TaskSpec, Vertex, VertexId,
+    Check, Edge, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo, TaskId,
+    TaskSpec, Vertex, VertexId,
 };
-use crate::exchange::EdgeId;
+use crate::exchange::{EdgeId, EdgeKind};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -12,7 +12,7 @@ pub use builder::{GraphBuilder, GraphRef};
 pub use plan::Plan;
 
 use crate::build::BuildContext;
-use crate::exchange::{ChannelSettings, EdgeId};
+use crate::exchange::{ChannelSettings, EdgeId, EdgeKind};
 use crate::fault::Flow;
 use crate::stage::Head;
 use serde::{Deserialize, Serialize};
@@ -61,27 +61,6 @@ pub struct Vertex {
     pub parallelism: Option<u32>,
     /// How many it may ever have: the number of its key groups.
     pub max_parallelism: Option<u32>,
-}
-
-/// How an edge chooses the subtask of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are those of the distributions")]
-pub enum EdgeKind {
-    Forward,
-    Hash,
-    Rebalance,
-    Rescale,
-    Shuffle,
-    Broadcast,
-    Global,
-    Custom,
-}
-
-impl fmt::Display for EdgeKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&format!("{self:?}").to_lowercase())
-    }
 }
 
 /// An edge between two vertices.

@@ -28,12 +28,17 @@ pub enum Next {
     Done,
 }
 
+/// Batches of one step at most: small batches of many channels share the cost of a step.
+const BATCHES_PER_STEP: usize = 8;
+
 /// A subtask without its actor.
 pub struct Subtask {
     head: Box<dyn Head>,
     /// Arrived batches by edge: `(edge, queue of (from, batch))`.
     queues: Vec<(EdgeId, VecDeque<(u32, AnyBatch)>)>,
     queued: usize,
+    /// A batch waited for room since the last one was taken: the sign that channels hold too much.
+    pressed: bool,
     reading: bool,
     not_before: Timestamp,
     slice: usize,
@@ -45,11 +50,12 @@ impl Subtask {
     /// A subtask with its chain; `slice` bounds the records of one read.
     pub fn new(head: Box<dyn Head>, slice: usize) -> Self {
         let not_before = Timestamp::MIN;
-        let queues = Vec::new();
+        let (queues, pressed) = (Vec::new(), false);
         Subtask {
             head,
             queues,
             queued: 0,
+            pressed,
             reading: true,
             not_before,
             slice,
@@ -106,14 +112,18 @@ impl Subtask {
         self.allowance = records;
     }
 
-    /// Takes one batch or reads one slice, then gives the chain a turn.
+    /// Takes a few batches or reads one slice, then gives the chain a turn.
     pub fn step(&mut self, now: Timestamp, outbox: &mut dyn Outbox) -> Flow<Next> {
-        let mut progress = self.take_one_batch()?;
+        let mut progress = false;
+        for _ in 0..BATCHES_PER_STEP {
+            if !self.take_one_batch()? {
+                break;
+            }
+            progress = true;
+        }
         let held = self.allowance == Some(0);
         if !progress && !held && self.reading && self.not_before <= now && self.head.room() {
-            let slice = self
-                .allowance
-                .map_or(self.slice, |most| most.min(self.slice));
+            let slice = self.slice.min(self.allowance.unwrap_or(usize::MAX));
             progress = true;
             match self.head.poll(slice)? {
                 Poll::Read(_) => {}
@@ -154,7 +164,11 @@ impl Subtask {
             return Ok(false);
         }
         for (edge, queue) in &mut self.queues {
-            if queue.is_empty() || self.head.accepts(*edge) != Some(true) {
+            if queue.is_empty() {
+                continue;
+            }
+            if self.head.accepts(*edge) != Some(true) {
+                self.pressed = true;
                 continue;
             }
             let Some((from, batch)) = queue.pop_front() else {
@@ -162,7 +176,11 @@ impl Subtask {
             };
             self.queued -= 1;
             let mut batch = Some(batch);
-            let queued = queue.len();
+            let queued = if std::mem::take(&mut self.pressed) {
+                queue.len()
+            } else {
+                0
+            };
             let mut delivery = Delivery::Batch {
                 from,
                 batch: &mut batch,
