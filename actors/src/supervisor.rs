@@ -151,8 +151,9 @@ impl Supervisor {
             && let Some((task, subtask, since)) = self.overdue_turn()
         {
             let fault = Fault::user(format_args!(
-                "user code has not returned for {since:.1?}; look for an endless loop or a \
-                 blocking call"
+                "user code has not returned for {:.1} s; look for an endless loop or a \
+                 blocking call",
+                since.as_secs_f64()
             ));
             let fault = fault.at(&self.job.task_name(task));
             tracing::error!(job = self.job.name, "{fault}");

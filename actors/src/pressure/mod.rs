@@ -56,11 +56,11 @@ impl Default for PressureSettings {
 }
 
 /// The weights of a vertex: one that is blocked altogether (a full queue, no credit, no progress)
-/// comes to 0.8, which is critical, though nothing fails and memory is free.
+/// comes to 0.85, which is critical, though nothing fails and memory is free.
 pub const VERTEX_WEIGHTS: PressureWeights = PressureWeights {
     queue: 0.35,
     credit: 0.35,
-    latency: 0.1,
+    latency: 0.15,
     error: 0.1,
-    memory: 0.1,
+    memory: 0.05,
 };
