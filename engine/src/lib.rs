@@ -7,6 +7,7 @@
 pub mod api;
 pub mod build;
 pub mod clock;
+pub mod constants;
 pub mod exchange;
 pub mod fault;
 pub mod flow;
