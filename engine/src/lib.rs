@@ -7,6 +7,7 @@
 pub mod api;
 pub mod build;
 pub mod clock;
+pub mod constants;
 pub mod exchange;
 pub mod fault;
 pub mod flow;
@@ -34,11 +35,13 @@ pub mod window;
 /// What a job's definition needs, in one import.
 pub mod prelude {
     pub use crate::api::{
-        BroadcastConnectedStreams, ConnectedStreams, DataStream, KeyedBroadcastConnectedStreams,
-        KeyedConnectedStreams, KeyedStream, Upstream,
+        ActorGraph, BroadcastConnectedStreams, ConnectedStreams, DataStream,
+        KeyedBroadcastConnectedStreams, KeyedConnectedStreams, KeyedStream, Upstream,
     };
     pub use crate::build::OpenContext;
-    pub use crate::exchange::{Either, Keyed};
+    pub use crate::exchange::{
+        Broadcast, Custom, Either, Forward, Global, Keyed, Rebalance, Rescale, Shuffle,
+    };
     pub use crate::fault::{Fault, Flow};
     pub use crate::operator::{Operator, Progress};
     pub use crate::process::{
@@ -56,6 +59,13 @@ pub mod prelude {
     };
     pub use crate::time::Timestamp;
     pub use crate::watermarks::WatermarkStrategy;
-    pub use crate::window::{Aggregator, Count, Sliding, TimeWindow, Tumbling, Windowed};
+    pub use crate::window::{
+        Aggregator, ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, Count,
+        CountEvictor, CountTrigger, CountWindow, DeltaEvictor, DeltaTrigger, Elements,
+        EventTimeTrigger, Evictor, GlobalWindows, NeverTrigger, ProcessWindowFunction,
+        ProcessingTimeTrigger, PurgingTrigger, Session, Sliding, TimeEvictor, TimeWindow, Trigger,
+        TriggerContext, TriggerResult, Tumbling, WindowAssigner, WindowContext, WindowOutput,
+        Windowed,
+    };
     pub use std::time::Duration;
 }

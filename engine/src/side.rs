@@ -7,10 +7,9 @@ use crate::exchange::EdgeId;
 use crate::fault::Flow;
 use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
 use crate::time::Timestamp;
-use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The typed name of a side output.
 #[derive(Debug)]
@@ -52,8 +51,9 @@ impl<S> SideOutput<S> {
     }
 }
 
-/// Where an operator puts the records of a side output during a turn.
-pub struct SideBuffer<S>(Option<Rc<RefCell<Vec<(Timestamp, S)>>>>);
+/// Where an operator puts the records of a side output during a turn. It lives in one actor, but
+/// operators, which own one, must be `Send` to be prototypes; hence the lock, which nobody contends.
+pub struct SideBuffer<S>(Option<Arc<Mutex<Vec<(Timestamp, S)>>>>);
 
 impl<S> Clone for SideBuffer<S> {
     fn clone(&self) -> Self {
@@ -70,7 +70,7 @@ impl<S> Default for SideBuffer<S> {
 impl<S> SideBuffer<S> {
     /// A buffer that somebody empties.
     pub fn connected() -> Self {
-        SideBuffer(Some(Rc::default()))
+        SideBuffer(Some(Arc::default()))
     }
 
     /// Whether anybody takes the records.
@@ -81,21 +81,20 @@ impl<S> SideBuffer<S> {
     /// Puts a record to the side.
     pub fn collect(&self, at: Timestamp, value: S) {
         if let Some(buffer) = &self.0 {
-            buffer.borrow_mut().push((at, value));
+            buffer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((at, value));
         }
     }
 
-    /// Takes all records out.
-    pub fn drain(&self) -> Vec<(Timestamp, S)> {
-        self.0
-            .as_ref()
-            .map(|buffer| buffer.take())
-            .unwrap_or_default()
-    }
-
-    fn take(&self, into: &mut Vec<(Timestamp, S)>) {
+    /// Takes out what was put to the side, in exchange for the contents of `into`.
+    pub fn take(&self, into: &mut Vec<(Timestamp, S)>) {
         if let Some(buffer) = &self.0 {
-            std::mem::swap(&mut *buffer.borrow_mut(), into);
+            std::mem::swap(
+                &mut *buffer.lock().unwrap_or_else(PoisonError::into_inner),
+                into,
+            );
         }
     }
 }

@@ -82,7 +82,7 @@ pub enum Delivery<'a> {
         from: u32,
         /// The batch, taken by the stage that it is for.
         batch: &'a mut Option<AnyBatch>,
-        /// How many batches wait behind it.
+        /// How many batches wait behind it, if they had to wait for room; else 0.
         queued: usize,
     },
     /// Consumer subtask `from` welcomes more records.

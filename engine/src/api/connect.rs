@@ -4,8 +4,7 @@ use super::keyed::KeyedStream;
 use super::stream::DataStream;
 use super::union::Merged;
 use super::upstream::{Chained, Upstream};
-use crate::exchange::{ByEitherKey, Distribution, EdgeId, Either, Forward, Keyed};
-use crate::graph::EdgeKind;
+use crate::exchange::{ByEitherKey, Distribution, EdgeKind, Either, Forward, Keyed};
 use crate::operator::{Blueprint, Operator};
 use crate::operators::{CoFlatMap, CoMap, KeyedProcessBlueprint, Map, ProcessBlueprint};
 use crate::process::{CoProcess, CoProcessFunction, ProcessFunction};
@@ -41,8 +40,7 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
         kind: EdgeKind,
         partition: P,
         wrap: impl FnMut(T) -> W + Clone + Send + 'static,
-    ) -> EdgeId
-    where
+    ) where
         W: Send + 'static,
         P: Distribution<W>,
     {
@@ -52,7 +50,7 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
             op: Map::new(wrap),
             operator: place.operator,
         };
-        DataStream { graph, up, place }.send_to(to, kind, partition)
+        DataStream { graph, up, place }.send_to(to, kind, partition);
     }
 }
 
@@ -145,13 +143,11 @@ where
     {
         let graph = self.first.graph.clone();
         let place = Merged::<Either<A, B>, P>::enter(&graph, name, name);
-        let first = self
-            .first
+        self.first
             .send_as(place, first, partition.clone(), Either::First);
-        let second = self
-            .second
+        self.second
             .send_as(place, second, partition.clone(), Either::Second);
-        let up = Merged::new(place, vec![first, second], partition);
+        let up = Merged::new(place, partition);
         DataStream {
             graph,
             up: Chained {

@@ -3,8 +3,8 @@
 use super::stream::DataStream;
 use super::upstream::{Make, Upstream, node};
 use crate::build::{BuildContext, Prototype};
-use crate::exchange::{ByKey, EdgeId, Exchange, Keyed};
-use crate::graph::{EdgeKind, GraphRef, OperatorId};
+use crate::exchange::{ByKey, EdgeId, EdgeKind, Exchange, Keyed};
+use crate::graph::{GraphRef, OperatorId};
 use crate::operator::{Blueprint, Operator};
 use crate::operators::{Fold, Reduce};
 use crate::stage::{Collector, Stage};

@@ -4,7 +4,13 @@
 //! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
 //! dynamic call per batch.
 
+#![allow(
+    clippy::type_complexity,
+    reason = "the type of a stream spells out its chain"
+)]
+
 mod broadcast;
+mod by_hand;
 mod connect;
 mod keyed;
 mod partition;
@@ -13,8 +19,11 @@ mod split;
 mod stream;
 mod union;
 mod upstream;
+mod windowed;
+mod windowed_general;
 
 pub use broadcast::{BroadcastConnectedStreams, KeyedBroadcastConnectedStreams};
+pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};
@@ -22,3 +31,7 @@ pub use split::{BoxedUpstream, Junction};
 pub use stream::{DataStream, Place};
 pub use union::Merged;
 pub use upstream::{Chained, FromSource, Upstream};
+pub use windowed::{AllSlicedStream, AllWindowedStream, SlicedStream, WindowedStream};
+pub use windowed_general::{
+    BufferedStream, CountedStream, EvictingStream, GeneralStream, SessionStream, TriggeredStream,
+};

@@ -5,10 +5,11 @@ use super::stream::DataStream;
 use super::upstream::{Chained, FromSource, Make, Upstream};
 use crate::build::{BuildContext, Prototype};
 use crate::exchange::{
-    Broadcast, Custom, Distribution, EdgeId, Exchange, Global, Rebalance, Rescale, Shuffle,
+    Broadcast, Custom, Distribution, EdgeId, EdgeKind, Exchange, Global, Rebalance, Rescale,
+    Shuffle,
 };
 use crate::fault::Flow;
-use crate::graph::{EdgeKind, GraphRef};
+use crate::graph::GraphRef;
 use crate::operator::Blueprint;
 use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
 use crate::time::Timestamp;
@@ -52,10 +53,9 @@ where
 impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     fn redistribute<P: Distribution<T, Local = T>>(
         mut self,
-        kind: EdgeKind,
         partition: P,
     ) -> DataStream<T, Redistributed<U, P>> {
-        let edge = self.leave(kind);
+        let edge = self.leave(P::KIND);
         let up = Redistributed {
             up: self.up,
             partition,
@@ -70,17 +70,17 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
 
     /// To all subtasks of the next operator in turn.
     pub fn rebalance(self) -> DataStream<T, Redistributed<U, Rebalance>> {
-        self.redistribute(EdgeKind::Rebalance, Rebalance::default())
+        self.redistribute(Rebalance::default())
     }
 
     /// In turn to a few subtasks of the next operator, near each producer.
     pub fn rescale(self) -> DataStream<T, Redistributed<U, Rescale>> {
-        self.redistribute(EdgeKind::Rescale, Rescale::default())
+        self.redistribute(Rescale::default())
     }
 
     /// To random subtasks of the next operator.
     pub fn shuffle(self) -> DataStream<T, Redistributed<U, Shuffle>> {
-        self.redistribute(EdgeKind::Shuffle, Shuffle::default())
+        self.redistribute(Shuffle::default())
     }
 
     /// A copy to every subtask of the next operator.
@@ -88,12 +88,12 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     where
         T: Clone,
     {
-        self.redistribute(EdgeKind::Broadcast, Broadcast)
+        self.redistribute(Broadcast)
     }
 
     /// Everything to subtask 0 of the next operator.
     pub fn global(self) -> DataStream<T, Redistributed<U, Global>> {
-        self.redistribute(EdgeKind::Global, Global)
+        self.redistribute(Global)
     }
 
     /// To the subtask that `choose(record, subtasks)` returns, modulo the number of subtasks.
@@ -101,7 +101,7 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     where
         F: Fn(&T, u32) -> u32 + Clone + Send + 'static,
     {
-        self.redistribute(EdgeKind::Custom, Custom::new(choose))
+        self.redistribute(Custom::new(choose))
     }
 }
 

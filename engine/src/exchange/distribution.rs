@@ -4,6 +4,7 @@
 //! edge the key is extracted and hashed once by the producer, the hash travels, and the consumer
 //! extracts the key again instead of having it shipped.
 
+use super::EdgeKind;
 use crate::hash::{key_group, key_hash, owner_of_group};
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -45,6 +46,9 @@ pub struct Keyed<K, T> {
 pub trait Distribution<T>: Clone + Send + 'static {
     /// What the consumer's chain takes.
     type Local: 'static;
+
+    /// What plans and reports call it.
+    const KIND: EdgeKind;
 
     /// Learns its place, once, in each subtask.
     fn place(&mut self, placement: Placement);
@@ -102,6 +106,7 @@ where
     K: Hash + 'static,
 {
     type Local = Keyed<K, T>;
+    const KIND: EdgeKind = EdgeKind::Hash;
 
     fn place(&mut self, at: Placement) {
         self.max_parallelism = at.max_parallelism;
@@ -138,8 +143,9 @@ where
 }
 
 macro_rules! plain {
-    () => {
+    ($kind:ident) => {
         type Local = T;
+        const KIND: EdgeKind = EdgeKind::$kind;
         #[inline(always)]
         fn strip(local: T) -> T {
             local
@@ -156,7 +162,7 @@ macro_rules! plain {
 pub struct Forward(Rebalance, bool, u32);
 
 impl<T: 'static> Distribution<T> for Forward {
-    plain!();
+    plain!(Forward);
     fn place(&mut self, at: Placement) {
         self.1 = at.producers == at.consumers;
         self.2 = at.me;
@@ -180,7 +186,7 @@ pub struct Rebalance {
 }
 
 impl<T: 'static> Distribution<T> for Rebalance {
-    plain!();
+    plain!(Rebalance);
     fn place(&mut self, at: Placement) {
         *self = Rebalance {
             next: at.me % at.consumers,
@@ -208,7 +214,7 @@ pub struct Rescale {
 }
 
 impl<T: 'static> Distribution<T> for Rescale {
-    plain!();
+    plain!(Rescale);
     fn place(&mut self, at: Placement) {
         let share =
             |i: u32| (u64::from(i) * u64::from(at.consumers) / u64::from(at.producers)) as u32;
@@ -240,7 +246,7 @@ pub struct Shuffle {
 }
 
 impl<T: 'static> Distribution<T> for Shuffle {
-    plain!();
+    plain!(Shuffle);
     fn place(&mut self, at: Placement) {
         *self = Shuffle {
             state: key_hash(&at.me),
@@ -264,7 +270,7 @@ impl<T: 'static> Distribution<T> for Shuffle {
 pub struct Global;
 
 impl<T: 'static> Distribution<T> for Global {
-    plain!();
+    plain!(Global);
     fn place(&mut self, _at: Placement) {}
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {
@@ -277,7 +283,7 @@ impl<T: 'static> Distribution<T> for Global {
 pub struct Broadcast;
 
 impl<T: Clone + 'static> Distribution<T> for Broadcast {
-    plain!();
+    plain!(Broadcast);
     fn place(&mut self, _at: Placement) {}
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {
@@ -307,7 +313,7 @@ impl<F> Custom<F> {
 }
 
 impl<T: 'static, F: Fn(&T, u32) -> u32 + Clone + Send + 'static> Distribution<T> for Custom<F> {
-    plain!();
+    plain!(Custom);
     fn place(&mut self, at: Placement) {
         self.consumers = at.consumers;
     }

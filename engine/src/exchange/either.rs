@@ -1,6 +1,6 @@
 //! Records of two streams on their way to one operator.
 
-use super::{ByKey, Distribution, Keyed, Placement, Target};
+use super::{ByKey, Distribution, EdgeKind, Keyed, Placement, Target};
 use std::hash::Hash;
 
 /// A record of one of two connected streams.
@@ -55,6 +55,7 @@ where
     K: Hash + 'static,
 {
     type Local = Keyed<K, Either<A, B>>;
+    const KIND: EdgeKind = EdgeKind::Hash;
 
     fn place(&mut self, at: Placement) {
         Distribution::<A>::place(&mut self.first, at);

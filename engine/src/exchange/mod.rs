@@ -14,6 +14,7 @@ mod either;
 mod exchange;
 mod gate;
 mod gate_head;
+mod kind;
 mod outputs;
 mod with_broadcast;
 
@@ -27,9 +28,11 @@ pub use either::{ByEitherKey, Either};
 pub use exchange::Exchange;
 pub use gate::Gate;
 pub use gate_head::GateHead;
+pub use kind::EdgeKind;
 pub use outputs::Outputs;
 pub use with_broadcast::WithBroadcast;
 
+use crate::constants;
 use serde::{Deserialize, Serialize};
 
 /// The number of an edge in its job.
@@ -78,10 +81,10 @@ pub struct ChannelSettings {
 impl Default for ChannelSettings {
     fn default() -> Self {
         ChannelSettings {
-            initial_credits: crate::flow::FlowSettings::default().max_credits_per_channel(),
-            max_credits: 16 * 1024,
-            batch_records: 1024,
-            flush_interval_ms: 10,
+            initial_credits: constants::DEFAULT_CHANNEL_CREDITS,
+            max_credits: constants::DEFAULT_MAX_CHANNEL_CREDITS,
+            batch_records: constants::DEFAULT_BATCH_RECORDS,
+            flush_interval_ms: constants::DEFAULT_FLUSH_INTERVAL_MS,
         }
     }
 }
@@ -91,13 +94,10 @@ impl ChannelSettings {
     /// few have alone, so that the records in flight stay within a core's cache.
     pub fn shared_by(self, channels: u32) -> Self {
         let max = (4 * self.max_credits / channels.max(4)).max(self.initial_credits);
-        let batch = self
-            .batch_records
-            .min(max / 4)
-            .clamp(1, self.initial_credits / 2);
+        let batch = self.batch_records.min(max / 8).max(1);
         ChannelSettings {
             max_credits: max,
-            batch_records: batch.max(1),
+            batch_records: batch,
             ..self
         }
     }

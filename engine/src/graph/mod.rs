@@ -12,7 +12,7 @@ pub use builder::{GraphBuilder, GraphRef};
 pub use plan::Plan;
 
 use crate::build::BuildContext;
-use crate::exchange::{ChannelSettings, EdgeId};
+use crate::exchange::{ChannelSettings, EdgeId, EdgeKind};
 use crate::fault::Flow;
 use crate::stage::Head;
 use serde::{Deserialize, Serialize};
@@ -63,27 +63,6 @@ pub struct Vertex {
     pub max_parallelism: Option<u32>,
 }
 
-/// How an edge chooses the subtask of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are those of the distributions")]
-pub enum EdgeKind {
-    Forward,
-    Hash,
-    Rebalance,
-    Rescale,
-    Shuffle,
-    Broadcast,
-    Global,
-    Custom,
-}
-
-impl fmt::Display for EdgeKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&format!("{self:?}").to_lowercase())
-    }
-}
-
 /// An edge between two vertices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
@@ -122,10 +101,10 @@ pub struct JobSettings {
 impl Default for JobSettings {
     fn default() -> Self {
         JobSettings {
-            parallelism: 1,
-            max_parallelism: crate::hash::DEFAULT_MAX_PARALLELISM,
+            parallelism: crate::constants::DEFAULT_PARALLELISM,
+            max_parallelism: crate::constants::DEFAULT_MAX_PARALLELISM,
             channels: ChannelSettings::default(),
-            slice: 4096,
+            slice: crate::constants::DEFAULT_SLICE_RECORDS,
         }
     }
 }
@@ -147,6 +126,8 @@ pub struct JobGraph {
     pub settings: JobSettings,
     /// Checks of sources and sinks, by operator.
     pub checks: Vec<(OperatorId, Check)>,
+    /// Whether every source comes to an end.
+    pub bounded: bool,
 }
 
 impl JobGraph {
@@ -202,6 +183,16 @@ impl JobGraph {
         let names = self.vertices[vertex.0 as usize].operators.iter();
         names
             .map(|o| self.operators[o.0 as usize].name.as_str())
+            .collect::<Vec<_>>()
+            .join(" -> ")
+    }
+
+    /// The name of a task: those of all operators that share its actor.
+    pub fn task_name(&self, task: TaskId) -> String {
+        let of_task = (0..self.vertices.len() as u32).map(VertexId);
+        let of_task = of_task.filter(|v| self.vertices[v.0 as usize].task == task);
+        of_task
+            .map(|v| self.vertex_name(v))
             .collect::<Vec<_>>()
             .join(" -> ")
     }

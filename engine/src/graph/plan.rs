@@ -1,6 +1,7 @@
 //! A job graph for reading: as JSON, and as a picture in text.
 
-use super::{EdgeKind, JobGraph, VertexId};
+use super::{JobGraph, VertexId};
+use crate::exchange::EdgeKind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -67,6 +67,29 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
         }
     }
 
+    /// Changes the value of a key by `change`, or stores what `make` returns where there is none. The
+    /// key is cloned only then.
+    #[inline]
+    pub fn upsert(
+        &mut self,
+        hash: u64,
+        key: &K,
+        change: impl FnOnce(&mut V),
+        make: impl FnOnce() -> V,
+    ) where
+        K: Clone,
+    {
+        match self
+            .entries
+            .entry(hash, |(k, _)| k == key, |(k, _)| key_hash(k))
+        {
+            Entry::Occupied(mut entry) => change(&mut entry.get_mut().1),
+            Entry::Vacant(entry) => {
+                entry.insert((key.clone(), make()));
+            }
+        }
+    }
+
     /// Takes a key's value out.
     pub fn remove(&mut self, hash: u64, key: &K) -> Option<V> {
         let found = self.entries.find_entry(hash, |(k, _)| k == key).ok()?;
@@ -86,6 +109,21 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// Forgets all keys and keeps the memory.
     pub fn clear(&mut self) {
         self.entries.clear();
+    }
+
+    /// Makes room for `more` keys beyond those that are there.
+    pub fn reserve(&mut self, more: usize) {
+        self.entries.reserve(more, |(k, _)| key_hash(k));
+    }
+
+    /// How many keys it can hold without growing.
+    pub fn capacity(&self) -> usize {
+        self.entries.capacity()
+    }
+
+    /// Takes out all keys and values, in no order, and keeps the memory.
+    pub fn drain(&mut self) -> impl ExactSizeIterator<Item = (K, V)> {
+        self.entries.drain()
     }
 
     /// All keys and values, in no order.

@@ -86,6 +86,16 @@ impl<K: Hash + Eq, V> ValueState<K, V> {
         self.0.change(cx, initial, change)
     }
 
+    /// Changes the current key's value, if it has one; says whether it has.
+    #[inline(always)]
+    pub fn change(&self, cx: &impl KeyScope<K>, change: impl FnOnce(&mut V)) -> bool {
+        let changed = |value: &mut V| {
+            change(value);
+            Some(())
+        };
+        self.0.change_existing(cx, changed).is_some()
+    }
+
     /// Takes the current key's value out.
     pub fn take(&self, cx: &impl KeyScope<K>) -> Option<V> {
         self.0.take(cx)

@@ -28,28 +28,38 @@ pub enum Next {
     Done,
 }
 
+/// Batches of one step at most: small batches of many channels share the cost of a step.
+const BATCHES_PER_STEP: usize = 8;
+
 /// A subtask without its actor.
 pub struct Subtask {
     head: Box<dyn Head>,
     /// Arrived batches by edge: `(edge, queue of (from, batch))`.
     queues: Vec<(EdgeId, VecDeque<(u32, AnyBatch)>)>,
     queued: usize,
+    /// A batch waited for room since the last one was taken: the sign that channels hold too much.
+    pressed: bool,
     reading: bool,
     not_before: Timestamp,
     slice: usize,
+    /// Records that the source may read in the next step at most, while it is held back.
+    allowance: Option<usize>,
 }
 
 impl Subtask {
     /// A subtask with its chain; `slice` bounds the records of one read.
     pub fn new(head: Box<dyn Head>, slice: usize) -> Self {
         let not_before = Timestamp::MIN;
+        let (queues, pressed) = (Vec::new(), false);
         Subtask {
             head,
-            queues: Vec::new(),
+            queues,
             queued: 0,
+            pressed,
             reading: true,
             not_before,
             slice,
+            allowance: None,
         }
     }
 
@@ -97,12 +107,25 @@ impl Subtask {
         self.not_before = Timestamp::MIN;
     }
 
-    /// Takes one batch or reads one slice, then gives the chain a turn.
+    /// Bounds what the next step reads, below the slice; `None` lifts the bound.
+    pub fn allow(&mut self, records: Option<usize>) {
+        self.allowance = records;
+    }
+
+    /// Takes a few batches or reads one slice, then gives the chain a turn.
     pub fn step(&mut self, now: Timestamp, outbox: &mut dyn Outbox) -> Flow<Next> {
-        let mut progress = self.take_one_batch()?;
-        if !progress && self.reading && self.not_before <= now && self.head.room() {
+        let mut progress = false;
+        for _ in 0..BATCHES_PER_STEP {
+            if !self.take_one_batch()? {
+                break;
+            }
             progress = true;
-            match self.head.poll(self.slice)? {
+        }
+        let held = self.allowance == Some(0);
+        if !progress && !held && self.reading && self.not_before <= now && self.head.room() {
+            let slice = self.slice.min(self.allowance.unwrap_or(usize::MAX));
+            progress = true;
+            match self.head.poll(slice)? {
                 Poll::Read(_) => {}
                 Poll::Wait(pause) => {
                     progress = false;
@@ -124,7 +147,7 @@ impl Subtask {
         if progress || again {
             return Ok(Next::Again);
         }
-        let reading = self.reading && self.head.room();
+        let reading = self.reading && !held && self.head.room();
         let until = if reading {
             wake_at.min(self.not_before)
         } else {
@@ -141,7 +164,11 @@ impl Subtask {
             return Ok(false);
         }
         for (edge, queue) in &mut self.queues {
-            if queue.is_empty() || self.head.accepts(*edge) != Some(true) {
+            if queue.is_empty() {
+                continue;
+            }
+            if self.head.accepts(*edge) != Some(true) {
+                self.pressed = true;
                 continue;
             }
             let Some((from, batch)) = queue.pop_front() else {
@@ -149,7 +176,11 @@ impl Subtask {
             };
             self.queued -= 1;
             let mut batch = Some(batch);
-            let queued = queue.len();
+            let queued = if std::mem::take(&mut self.pressed) {
+                queue.len()
+            } else {
+                0
+            };
             let mut delivery = Delivery::Batch {
                 from,
                 batch: &mut batch,

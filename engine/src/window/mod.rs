@@ -5,9 +5,46 @@
 //! exactly one. What ends first is found first; keys come second.
 
 mod aggregator;
+mod all;
+mod assigner;
+mod count;
+mod due;
+mod evictor;
+mod general;
+mod pane_function;
+mod panes;
+mod session;
+mod session_list;
+mod session_spec;
+mod sliced;
+#[cfg(test)]
+mod sliced_tests;
+mod slices;
+mod trigger;
+mod triggers;
 
 pub use aggregator::{Aggregator, Count, Folded, Reduced, aggregate_with, avg, max, min, sum};
+pub use all::{AllWindows, LocalSlices, Merging, Part};
+pub use assigner::{GlobalWindows, WindowAssigner};
+pub use count::{CountWindow, CountWindows};
+pub use evictor::{CountEvictor, DeltaEvictor, Elements, Evictor, NoEvictor, TimeEvictor};
+pub use general::GeneralWindows;
+pub use pane_function::{
+    AggregateElements, Aggregated, Buffered, PaneContext, PaneFunction, ProcessFn,
+    ProcessWindowFunction, WindowContext, WindowOutput,
+};
+pub use session::SessionWindows;
+pub use session_spec::{DynamicGap, FixedGap, Session, SessionGap};
+pub use sliced::SlicedWindows;
+pub use slices::Layout;
+pub use trigger::{Trigger, TriggerContext, TriggerResult};
+pub use triggers::{
+    ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, ContinuousTrigger, CountTrigger,
+    DeltaTrigger, EventTimeTrigger, NeverTrigger, ProcessingTimeTrigger, PurgingTrigger,
+    TimeTrigger,
+};
 
+use crate::fault::Fault;
 use crate::time::{Timestamp, millis};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -160,4 +197,19 @@ impl Aligned {
             )
         })
     }
+
+    /// The windows and slices in numbers. Where there is a [`Aligned::problem`], some sound layout.
+    pub fn layout(&self) -> Layout {
+        let size = self.size.max(1);
+        Layout::new(size, self.slide.clamp(1, size), self.offset)
+    }
+}
+
+/// An event-time window was given a record that has no time.
+#[cold]
+fn no_event_time() -> Fault {
+    Fault::user(
+        "a record without event time came to an event-time window; \
+         assign timestamps with .watermarks(...)",
+    )
 }

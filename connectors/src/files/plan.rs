@@ -1,0 +1,83 @@
+//! Which files there are, and who reads what of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tidegate_engine::fault::{Fault, Flow};
+
+/// A part of a file that one subtask reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Split {
+    pub(crate) path: Arc<Path>,
+    /// The records that begin in these bytes; `None` for all of a file.
+    pub(crate) range: Option<(u64, u64)>,
+}
+
+/// The files in `paths`, in the order of their names in each folder; hidden ones and folders in
+/// folders are passed over.
+pub(crate) fn list(paths: &[PathBuf]) -> Flow<Vec<Arc<Path>>> {
+    let mut files = Vec::new();
+    for path in paths {
+        let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        if !meta.is_dir() {
+            files.push(path.as_path().into());
+            continue;
+        }
+        files.append(&mut list_folder(path)?);
+    }
+    Ok(files)
+}
+
+fn list_folder(folder: &Path) -> Flow<Vec<Arc<Path>>> {
+    let mut files: Vec<Arc<Path>> = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, &error))? {
+        let path = entry.map_err(|error| unreadable(folder, &error))?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.is_file() {
+            files.push(path.into());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Deals files, or their ranges of `range` bytes, into splits.
+pub(crate) fn split(files: &[Arc<Path>], range: Option<u64>) -> Flow<Vec<Split>> {
+    let mut splits = Vec::new();
+    for path in files {
+        let whole = Split {
+            path: path.clone(),
+            range: None,
+        };
+        let Some(range) = range else {
+            splits.push(whole);
+            continue;
+        };
+        let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        if !meta.is_file() || meta.len() <= range || super::open_file::is_gzip(path)? {
+            splits.push(whole);
+            continue;
+        }
+        let begins = (0..meta.len()).step_by(range.max(1) as usize);
+        splits.extend(begins.map(|begin| {
+            let end = (begin + range).min(meta.len());
+            Split {
+                path: path.clone(),
+                range: Some((begin, end)),
+            }
+        }));
+    }
+    Ok(splits)
+}
+
+#[cold]
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Fault {
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => "; check the path",
+        std::io::ErrorKind::PermissionDenied => "; let this user read it",
+        _ => "",
+    };
+    Fault::external(format_args!("can't read {}: {error}{hint}", path.display()))
+}
