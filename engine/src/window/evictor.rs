@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(kept(|e, w| CountEvictor::new(2).evict_before(e, w)), [5, 7]);
         assert_eq!(kept(|e, w| CountEvictor::new(2).evict_after(e, w)), [3, 9, 5, 7]);
         assert_eq!(kept(|e, w| CountEvictor::new(9).and_after(1).evict_after(e, w)), [7]);
-        assert_eq!(kept(|e, w| CountEvictor::after(0).evict_after(e, w)), []);
+        assert_eq!(kept(|e, w| CountEvictor::after(0).evict_after(e, w)), [0; 0]);
     }
 
     #[test]

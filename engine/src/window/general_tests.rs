@@ -173,6 +173,7 @@ fn continuous_triggers_come_to_an_end_in_global_windows() {
 fn continuous_processing_time_fires_by_the_clock() {
     let spec = Tumbling::event_time(ms(100));
     let mut h = harness(counting(spec, ContinuousProcessingTimeTrigger::of(ms(1000))));
+    h.advance(ms(5000)).expect("the clock is far beyond the window");
     push(&mut h, &[3]);
     h.advance(ms(1001)).expect("fires");
     assert_eq!(counts(&mut h), [(100, 1)]);
