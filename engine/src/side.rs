@@ -77,7 +77,7 @@ impl<S> SideBuffer<S> {
         }
     }
 
-    /// Takes what was put here since; `into` must be empty.
+    /// Takes out what was put to the side, in exchange for the contents of `into`.
     pub fn take(&self, into: &mut Vec<(Timestamp, S)>) {
         if let Some(buffer) = &self.0 {
             std::mem::swap(&mut *buffer.lock().unwrap_or_else(PoisonError::into_inner), into);

@@ -143,3 +143,82 @@ fn a_trigger_and_an_evictor_change_when_and_what_a_window_emits() {
         assert_eq!(newest.iter().map(|w| w.value).sum::<u64>(), kept);
     }
 }
+
+/// The fields of a sample's rows, without its header.
+fn sample(file: &str) -> Vec<Vec<String>> {
+    let path = format!("{}/../examples/data/{file}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).expect("the sample is part of the project");
+    let rows = text.lines().skip(1);
+    rows.map(|row| row.split(',').map(str::to_owned).collect()).collect()
+}
+
+/// Milliseconds since the epoch of a time such as `2013-01-31T23:59:00Z`; the sample ends in February.
+fn millis_of(time: &str) -> i64 {
+    let number = |from: usize, to: usize| time[from..to].parse::<i64>().expect("a number");
+    let year_days = (number(0, 4) - 1970) * 365 + 11;
+    let days = year_days + (number(5, 7) - 1) * 31 + number(8, 10) - 1;
+    (((days * 24 + number(11, 13)) * 60 + number(14, 16)) * 60 + number(17, 19)) * 1000
+}
+
+/// Legs and miles of a session.
+#[derive(Clone)]
+struct Legs;
+
+impl Aggregator<(String, i64, u64)> for Legs {
+    type Acc = (u64, u64);
+    type Out = (u64, u64);
+
+    fn create(&self) -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn add(&self, acc: &mut (u64, u64), flight: (String, i64, u64)) {
+        *acc = (acc.0 + 1, acc.1 + flight.2);
+    }
+
+    fn merge(&self, into: &mut (u64, u64), other: &(u64, u64)) {
+        *into = (into.0 + other.0, into.1 + other.1);
+    }
+
+    fn result(&self, acc: &(u64, u64)) -> (u64, u64) {
+        *acc
+    }
+}
+
+#[test]
+fn aircraft_sessions_of_real_flights_are_those_of_another_program() {
+    let mut want: Vec<(i64, i64, String, (u64, u64))> = sample("expected/tailnum-sessions-24h.csv")
+        .into_iter()
+        .map(|row| {
+            let number = |at: usize| row[at].parse().expect("a number");
+            (millis_of(&row[0]), millis_of(&row[1]), row[2].clone(), (number(3), number(4)))
+        })
+        .collect();
+    want.sort_unstable();
+    let good = sample("flights-2013-01.csv").into_iter().filter(|row| row[1] != "NA");
+    let flights: Vec<(String, i64, u64)> = good
+        .map(|row| (row[5].clone(), millis_of(&row[1]), row[11].parse().expect("miles")))
+        .collect();
+    for parallelism in [1, 2, 3] {
+        let (env, out, flights) =
+            (StreamEnv::with_parallelism(parallelism), Collect::new(), flights.clone());
+        env.source(
+            "flights",
+            Generator::new(flights.len() as u64, move |n| flights[n as usize].clone()),
+        )
+        .watermarks(
+            WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(11 * 3600))
+                .timestamps(|flight: &(String, i64, u64)| flight.1),
+        )
+        .key_by(|flight| flight.0.clone())
+        .window(Session::event_time(Duration::from_secs(24 * 3600)))
+        .aggregate(Legs)
+        .sink("out", out.clone());
+        env.execute("sessions").expect("the job runs");
+        let rows = out.values().into_iter();
+        let mut got: Vec<_> =
+            rows.map(|w| (w.window.start.0, w.window.end.0, w.key, w.value)).collect();
+        got.sort_unstable();
+        assert!(got == want, "parallelism {parallelism}: {} of {}", got.len(), want.len());
+    }
+}

@@ -94,6 +94,11 @@ where
     {
         self.aggregate(Reduced::new(function))
     }
+
+    /// Counts the records of each window: its size, or less where the first ones are shorter.
+    pub fn count(self) -> CountedStream<K, T, U, F, Count> {
+        self.aggregate(Count)
+    }
 }
 
 /// A keyed stream cut into windows that a trigger emits.

@@ -17,6 +17,8 @@ mod session;
 mod session_list;
 mod session_spec;
 mod sliced;
+#[cfg(test)]
+mod sliced_tests;
 mod slices;
 mod trigger;
 mod triggers;

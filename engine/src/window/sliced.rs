@@ -28,6 +28,7 @@ const BETWEEN_ASKING: u32 = 256;
 pub struct SlicedWindows<K, T, A: Aggregator<T>> {
     aggregator: A,
     spec: Aligned,
+    by_clock: bool,
     layout: Layout,
     /// In milliseconds.
     lateness: i64,
@@ -46,6 +47,8 @@ pub struct SlicedWindows<K, T, A: Aggregator<T>> {
     /// How far time shall move on once that is out.
     upcoming: Timestamp,
     since_asking: u32,
+    /// After how many results the operator asks for room.
+    pub(super) between_asking: u32,
     /// Records that came while a window waited for room.
     waiting: Vec<(Timestamp, Keyed<K, T>)>,
     /// Where slices are merged; empty between windows.
@@ -64,7 +67,8 @@ where
     fn clone(&self) -> Self {
         let fresh = SlicedWindows::new(self.spec, self.aggregator.clone());
         let late_output = self.late_output.clone();
-        SlicedWindows { lateness: self.lateness, late_output, ..fresh }
+        let (lateness, between_asking) = (self.lateness, self.between_asking);
+        SlicedWindows { lateness, between_asking, late_output, ..fresh }
     }
 }
 
@@ -74,6 +78,7 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
         SlicedWindows {
             aggregator,
             spec,
+            by_clock: spec.time() == TimeKind::Processing,
             layout: spec.layout(),
             lateness: 0,
             late_output: None,
@@ -86,6 +91,7 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
             suspended: false,
             upcoming: Timestamp::MIN,
             since_asking: 0,
+            between_asking: BETWEEN_ASKING,
             waiting: Vec::new(),
             total: KeyTable::default(),
             clock: Clock::System,
@@ -105,11 +111,6 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
     pub fn late_output(mut self, tag: Option<SideOutput<T>>) -> Self {
         self.late_output = tag;
         self
-    }
-
-    #[inline(always)]
-    fn by_clock(&self) -> bool {
-        self.spec.time() == TimeKind::Processing
     }
 
     /// The processing time of a record: never before a window that has fired.
@@ -180,7 +181,7 @@ where
             self.put_aside(at, record.value);
             return Ok(());
         }
-        let new = !self.slices.holds(slice);
+        let (place, new) = self.slices.enter(slice);
         if new {
             self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
         }
@@ -188,7 +189,7 @@ where
         let refines = self.lateness > 0 && first < self.next_window;
         let key = refines.then(|| (record.hash, record.key.clone()));
         let aggregator = &self.aggregator;
-        let table = self.slices.enter(slice);
+        let table = self.slices.table(place);
         let acc = table.get_or_insert_with(record.hash, record.key, || aggregator.create());
         aggregator.add(acc, record.value);
         if new {
@@ -197,7 +198,7 @@ where
         match key {
             Some((hash, key)) => self.refine(first..=last, hash, &key, out),
             None => {
-                self.slices.set_current(&self.layout, slice);
+                self.slices.set_current(&self.layout, place);
                 Ok(())
             }
         }
@@ -300,7 +301,7 @@ where
         let mut results = table.drain();
         let mut done = true;
         loop {
-            if self.since_asking >= BETWEEN_ASKING {
+            if self.since_asking >= self.between_asking {
                 if !out.has_room() {
                     self.unsent.extend(results.by_ref());
                     done = false;
@@ -331,7 +332,7 @@ where
         while let Some((key, acc)) = self.unsent.pop() {
             out.collect(at, Windowed { key, window, value: self.aggregator.result(&acc) })?;
             self.since_asking += 1;
-            if self.since_asking >= BETWEEN_ASKING {
+            if self.since_asking >= self.between_asking {
                 if !out.has_room() {
                     return Ok(false);
                 }
@@ -377,7 +378,7 @@ where
         record: Keyed<K, T>,
         out: &mut C,
     ) -> Flow {
-        let at = if self.by_clock() { self.stamp() } else { at };
+        let at = if self.by_clock { self.stamp() } else { at };
         if let Some(table) = self.slices.current(at) {
             let (aggregator, Keyed { hash, key, value }) = (&self.aggregator, record);
             let acc = table.get_or_insert_with(hash, key, || aggregator.create());
@@ -389,7 +390,7 @@ where
 
     fn watermark<C: Collector<Self::Out>>(&mut self, at: Timestamp, out: &mut C) -> Flow<Progress> {
         // The end of the input ends all windows, by whichever clock.
-        if self.by_clock() && at != Timestamp::MAX {
+        if self.by_clock && at != Timestamp::MAX {
             return Ok(Progress::Forward);
         }
         if self.suspended && !self.go_on(out)? {
@@ -409,7 +410,7 @@ where
     }
 
     fn next_timer(&self) -> Option<Timestamp> {
-        if !self.by_clock() {
+        if !self.by_clock {
             return None;
         }
         if self.suspended {
