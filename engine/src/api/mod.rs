@@ -26,5 +26,6 @@ pub use union::Merged;
 pub use upstream::{Chained, FromSource, Upstream};
 pub use windowed::{AllSlicedStream, AllWindowedStream, SlicedStream, WindowedStream};
 pub use windowed_general::{
-    BufferedStream, CountedStream, EvictingStream, GeneralStream, SessionStream, TriggeredStream,
+    BufferedStream, CountedStream, EvictingStream, GeneralStream, ProcessedStream, SessionStream,
+    TriggeredStream,
 };
