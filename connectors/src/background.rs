@@ -50,6 +50,8 @@ pub(crate) struct Background {
     waiting: VecDeque<Order>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// Writing may stall for ever, as on a pipe that nobody reads.
+    detached: bool,
 }
 
 impl Background {
@@ -80,8 +82,15 @@ impl Background {
             waiting,
             shared,
             thread: Some(thread),
+            detached: false,
         })
     }
+    /// Does not wait for the thread when this is dropped.
+    pub(crate) fn detached(mut self) -> Self {
+        self.detached = true;
+        self
+    }
+
     /// A buffer to fill.
     pub(crate) fn buffer(&self) -> Vec<u8> {
         self.emptied.try_recv().unwrap_or_default()
@@ -169,7 +178,10 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.join();
+        self.orders = None;
+        if !self.detached {
+            self.join();
+        }
     }
 }
 

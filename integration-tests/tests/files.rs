@@ -16,11 +16,7 @@ struct Row {
 fn rows(n: u64) -> String {
     let mut text = String::from("name,ignored,id\n");
     for id in 0..n {
-        let name = if id % 100 == 7 {
-            format!("\"row, {id}\"")
-        } else {
-            format!("row {id}")
-        };
+        let name = if id % 100 == 7 { format!("\"row, {id}\"") } else { format!("row {id}") };
         text.push_str(&format!("{name},x,{id}\n"));
     }
     text
