@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser};
 use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings};
-use tidegate_engine::api::{DataStream, FromSource};
+use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
 
@@ -71,12 +71,20 @@ impl StreamEnv {
         }
         let mut run = RunSettings::default();
         run.cores = args.cores.unwrap_or(run.cores).max(1);
-        StreamEnv { graph: GraphRef::default(), args, settings, run }
+        StreamEnv {
+            graph: GraphRef::default(),
+            args,
+            settings,
+            run,
+        }
     }
 
     /// With this parallelism and else the defaults; for tests and embedding.
     pub fn with_parallelism(parallelism: u32) -> Self {
-        StreamEnv::new(EnvArgs { parallelism: Some(parallelism), ..EnvArgs::default() })
+        StreamEnv::new(EnvArgs {
+            parallelism: Some(parallelism),
+            ..EnvArgs::default()
+        })
     }
 
     /// The settings of the job, to change them.
@@ -94,6 +102,11 @@ impl StreamEnv {
         DataStream::from_source(&self.graph, name, source)
     }
 
+    /// The graph, to be written by hand.
+    pub fn actors(&self) -> ActorGraph {
+        ActorGraph::new(self.graph.clone())
+    }
+
     /// The validated graph as it is now.
     pub fn graph(&self, name: &str) -> Result<JobGraph> {
         Ok(self.graph.finish(name, self.settings.clone())?)
@@ -106,7 +119,11 @@ impl StreamEnv {
             let plan = graph.plan();
             println!("{plan}\n{}", plan.to_json());
             let elapsed = std::time::Duration::ZERO;
-            return Ok(JobResult { job: name.to_owned(), elapsed, subtasks: Vec::new() });
+            return Ok(JobResult {
+                job: name.to_owned(),
+                elapsed,
+                subtasks: Vec::new(),
+            });
         }
         Ok(LocalRunner::new(self.run.clone()).run(graph)?)
     }

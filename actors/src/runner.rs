@@ -73,12 +73,24 @@ impl JobResult {
 
     /// Records that the vertex with this name (or the operator it begins with) received.
     pub fn records_in(&self, vertex: &str) -> u64 {
-        self.sum(|s| if matches(&s.vertex, vertex) { s.records_in } else { 0 })
+        self.sum(|s| {
+            if matches(&s.vertex, vertex) {
+                s.records_in
+            } else {
+                0
+            }
+        })
     }
 
     /// Records that it handed on or wrote.
     pub fn records_out(&self, vertex: &str) -> u64 {
-        self.sum(|s| if matches(&s.vertex, vertex) { s.records_out } else { 0 })
+        self.sum(|s| {
+            if matches(&s.vertex, vertex) {
+                s.records_out
+            } else {
+                0
+            }
+        })
     }
 }
 
@@ -100,7 +112,11 @@ pub struct RunSettings {
 impl Default for RunSettings {
     fn default() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        RunSettings { cores, clock: Clock::System, patience: Patience::default() }
+        RunSettings {
+            cores,
+            clock: Clock::System,
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -151,7 +167,11 @@ impl RunningJob {
             }
             _ => {
                 let fault = Fault::internal("the job's own thread panicked");
-                Err(Error::Failed { job, fault, stuck: Vec::new() })
+                Err(Error::Failed {
+                    job,
+                    fault,
+                    stuck: Vec::new(),
+                })
             }
         }
     }
@@ -177,7 +197,11 @@ impl LocalRunner {
     /// Checks a job's sources and sinks and starts it on threads of its own.
     pub fn start(&self, job: JobGraph) -> Result<RunningJob, Error> {
         let name = job.name.clone();
-        let failed = |fault| Error::Failed { job: name.clone(), fault, stuck: Vec::new() };
+        let failed = |fault| Error::Failed {
+            job: name.clone(),
+            fault,
+            stuck: Vec::new(),
+        };
         tidegate_engine::fault::catch(|| job.check()).map_err(failed)?;
         let job = Arc::new(job);
         let vertices = (0..job.vertices.len() as u32).map(tidegate_engine::graph::VertexId);
@@ -193,15 +217,27 @@ impl LocalRunner {
             began,
         };
         let flag = ended.clone();
-        let spawned = thread::Builder::new().name("tidegate-job".into()).spawn(move || {
-            let outcome = host.run(|supervisor| drop(sender.send(supervisor)));
-            flag.store(true, Relaxed);
-            outcome
-        });
-        let start = |cause: String| Error::Start { job: name.clone(), cause };
+        let spawned = thread::Builder::new()
+            .name("tidegate-job".into())
+            .spawn(move || {
+                let outcome = host.run(|supervisor| drop(sender.send(supervisor)));
+                flag.store(true, Relaxed);
+                outcome
+            });
+        let start = |cause: String| Error::Start {
+            job: name.clone(),
+            cause,
+        };
         let thread = spawned.map_err(|e| start(e.to_string()))?;
         let supervisor = receiver.recv().map_err(|e| start(e.to_string()))?;
-        Ok(RunningJob { job, stats, began, supervisor, thread: Some(thread), ended })
+        Ok(RunningJob {
+            job,
+            stats,
+            began,
+            supervisor,
+            thread: Some(thread),
+            ended,
+        })
     }
 }
 

@@ -67,7 +67,10 @@ impl Outbox for Post {
             EdgeMessage::Batch { .. } => consumers,
             EdgeMessage::Credit { .. } => producers,
         };
-        let directory = self.directory.get().expect("the directory is filled before any start");
+        let directory = self
+            .directory
+            .get()
+            .expect("the directory is filled before any start");
         // Credits bound what can be in the mailbox, so its own limit is not asked. A receiver that is
         // gone has told the supervisor, which ends this subtask too.
         directory[task.0 as usize][to as usize].do_send(Deliver { edge, message });
@@ -86,7 +89,11 @@ impl Drop for ExitGuard {
     fn drop(&mut self) {
         let status = self.status.take().unwrap_or(ExitStatus::Lost);
         let (task, subtask) = (self.task, self.subtask);
-        self.supervisor.do_send(Exited { task, subtask, status });
+        self.supervisor.do_send(Exited {
+            task,
+            subtask,
+            status,
+        });
     }
 }
 
@@ -109,15 +116,28 @@ impl SubtaskActor {
     /// The actor of subtask `number` of `task`.
     pub fn new(shared: Shared, task: TaskId, number: u32) -> Self {
         let job = &shared.job;
-        let ends = (0..job.edges.len() as u32).map(|e| job.tasks_of(EdgeId(e))).collect();
+        let ends = (0..job.edges.len() as u32)
+            .map(|e| job.tasks_of(EdgeId(e)))
+            .collect();
         let directory = shared.directory.clone();
-        let vertices = job.vertices.iter().enumerate().filter(|(_, v)| v.task == task);
-        let stats = vertices.map(|(id, _)| shared.stats.subtask(id as u32, number)).collect();
+        let vertices = job
+            .vertices
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| v.task == task);
+        let stats = vertices
+            .map(|(id, _)| shared.stats.subtask(id as u32, number))
+            .collect();
         let supervisor = shared.supervisor.clone();
         SubtaskActor {
             subtask: None,
             post: Post { directory, ends },
-            exit: ExitGuard { supervisor, task: task.0, subtask: number, status: None },
+            exit: ExitGuard {
+                supervisor,
+                task: task.0,
+                subtask: number,
+                status: None,
+            },
             stats,
             scheduled: false,
             timer: None,
@@ -130,7 +150,9 @@ impl SubtaskActor {
     fn build(&mut self, ctx: &mut Context<Self>) -> Flow {
         let address = ctx.address();
         let waker = Waker::new(move || address.do_send(Wake));
-        let Shared { job, stats, clock, .. } = &self.shared;
+        let Shared {
+            job, stats, clock, ..
+        } = &self.shared;
         let (clock, stats) = (clock.clone(), stats.clone());
         let mut build = BuildContext::new(job.clone(), self.exit.subtask, clock, stats, waker);
         let task = &job.tasks[self.exit.task as usize];
@@ -152,7 +174,10 @@ impl SubtaskActor {
     }
 
     fn fail(&mut self, fault: Fault, ctx: &mut Context<Self>) {
-        let position = self.subtask.as_ref().and_then(|s| catch(|| Ok(s.position())).ok().flatten());
+        let position = self
+            .subtask
+            .as_ref()
+            .and_then(|s| catch(|| Ok(s.position())).ok().flatten());
         let fault = match position {
             Some(position) => fault.on_record(|| position),
             None => fault,
@@ -165,10 +190,12 @@ impl SubtaskActor {
         if std::mem::replace(&mut self.scheduled, true) {
             return;
         }
-        ctx.spawn(wrap_future::<_, Self>(YieldOnce(false)).map(|(), actor, ctx| {
-            actor.scheduled = false;
-            actor.step(ctx);
-        }));
+        ctx.spawn(
+            wrap_future::<_, Self>(YieldOnce(false)).map(|(), actor, ctx| {
+                actor.scheduled = false;
+                actor.step(ctx);
+            }),
+        );
     }
 
     fn step(&mut self, ctx: &mut Context<Self>) {
@@ -179,7 +206,9 @@ impl SubtaskActor {
             stats.turn_began.store(at, Relaxed);
         }
         let now = self.shared.clock.now();
-        let Some(subtask) = &mut self.subtask else { return };
+        let Some(subtask) = &mut self.subtask else {
+            return;
+        };
         let next = catch(|| subtask.step(now, &mut self.post));
         let queued = subtask.queued() as u64;
         let busy = began.elapsed().as_nanos() as u64;
@@ -224,10 +253,16 @@ impl SubtaskActor {
     }
 
     fn account_rest(&mut self, now: Instant) {
-        let Some((since, blocked)) = self.resting.take() else { return };
+        let Some((since, blocked)) = self.resting.take() else {
+            return;
+        };
         let rest = now.duration_since(since).as_nanos() as u64;
         for stats in &self.stats {
-            let counter = if blocked { &stats.backpressured_ns } else { &stats.idle_ns };
+            let counter = if blocked {
+                &stats.backpressured_ns
+            } else {
+                &stats.idle_ns
+            };
             counter.fetch_add(rest, Relaxed);
         }
     }
@@ -256,7 +291,9 @@ impl Handler<Deliver> for SubtaskActor {
     type Result = ();
 
     fn handle(&mut self, Deliver { edge, message }: Deliver, ctx: &mut Self::Context) {
-        let Some(subtask) = &mut self.subtask else { return };
+        let Some(subtask) = &mut self.subtask else {
+            return;
+        };
         match catch(|| subtask.receive(edge, message)) {
             Ok(()) => self.schedule(ctx),
             Err(fault) => self.fail(fault, ctx),

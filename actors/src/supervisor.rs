@@ -39,7 +39,10 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Patience { turn: Duration::from_secs(60), stop: Duration::from_secs(5) }
+        Patience {
+            turn: Duration::from_secs(60),
+            stop: Duration::from_secs(5),
+        }
     }
 }
 
@@ -68,7 +71,11 @@ impl Supervisor {
         began: Instant,
         done: impl FnOnce(Outcome) + 'static,
     ) -> Self {
-        let alive: Vec<_> = job.tasks.iter().map(|t| vec![true; t.parallelism as usize]).collect();
+        let alive: Vec<_> = job
+            .tasks
+            .iter()
+            .map(|t| vec![true; t.parallelism as usize])
+            .collect();
         let unopened = alive.iter().map(Vec::len).sum();
         Supervisor {
             job,
@@ -99,7 +106,8 @@ impl Supervisor {
         for subtask in self.directory.get().into_iter().flatten().flatten() {
             subtask.do_send(Kill);
         }
-        self.give_up_at.get_or_insert(Instant::now() + self.patience.stop);
+        self.give_up_at
+            .get_or_insert(Instant::now() + self.patience.stop);
     }
 
     fn living(&self) -> Vec<String> {
@@ -114,7 +122,11 @@ impl Supervisor {
 
     fn finish(&mut self, stuck: Vec<String>, ctx: &mut Context<Self>) {
         let outcome = match self.cause.take() {
-            Some((fault, subtask)) => Outcome::Failed { fault, subtask, stuck },
+            Some((fault, subtask)) => Outcome::Failed {
+                fault,
+                subtask,
+                stuck,
+            },
             None if self.cancelled => Outcome::Cancelled,
             None => Outcome::Finished,
         };
@@ -163,7 +175,8 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let period = (self.patience.turn / 4).clamp(Duration::from_millis(5), Duration::from_millis(250));
+        let period =
+            (self.patience.turn / 4).clamp(Duration::from_millis(5), Duration::from_millis(250));
         ctx.run_interval(period, Self::watch);
     }
 }

@@ -35,7 +35,14 @@ impl BuildContext {
         stats: Arc<JobStats>,
         waker: Waker,
     ) -> Self {
-        BuildContext { job, me, clock, stats, waker, sides: HashMap::new() }
+        BuildContext {
+            job,
+            me,
+            clock,
+            stats,
+            waker,
+            sides: HashMap::new(),
+        }
     }
 
     /// Whether this subtask has a part in a vertex: its number is below the vertex's parallelism.
@@ -45,7 +52,10 @@ impl BuildContext {
 
     /// The context in which an operator is opened.
     pub fn open(&self, operator: OperatorId) -> OpenContext<'_> {
-        OpenContext { build: self, operator }
+        OpenContext {
+            build: self,
+            operator,
+        }
     }
 
     /// An operator's name.
@@ -74,7 +84,10 @@ impl BuildContext {
         let (from, to) = self.job.ends(edge);
         let stats = |v: VertexId| self.stats.subtask(v.0, self.me);
         let size = size_of::<T>();
-        (EdgeMeter::new(stats(from), size), VertexMeter::new(stats(to), size))
+        (
+            EdgeMeter::new(stats(from), size),
+            VertexMeter::new(stats(to), size),
+        )
     }
 
     /// Registers where the records of a side output go; operators that are built later find it.
@@ -97,12 +110,16 @@ impl OpenContext<'_> {
 
     /// How many subtasks there are.
     pub fn parallelism(&self) -> u32 {
-        self.build.job.parallelism(self.build.job.vertex_of(self.operator))
+        self.build
+            .job
+            .parallelism(self.build.job.vertex_of(self.operator))
     }
 
     /// The number of key groups.
     pub fn max_parallelism(&self) -> u32 {
-        self.build.job.max_parallelism(self.build.job.vertex_of(self.operator))
+        self.build
+            .job
+            .max_parallelism(self.build.job.vertex_of(self.operator))
     }
 
     /// The operator's name.
@@ -133,7 +150,10 @@ impl OpenContext<'_> {
     /// Where records for a side output go. Without a taker downstream they are dropped.
     pub fn side_output<S: 'static>(&self, tag: &SideOutput<S>) -> SideBuffer<S> {
         let found = self.build.sides.get(&tag.id());
-        found.and_then(|b| b.downcast_ref::<SideBuffer<S>>()).cloned().unwrap_or_default()
+        found
+            .and_then(|b| b.downcast_ref::<SideBuffer<S>>())
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -148,6 +168,9 @@ impl<T: Clone> Prototype<T> {
 
     /// A clone of it.
     pub fn get(&self) -> T {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

@@ -41,7 +41,12 @@ impl Fault {
     #[cold]
     fn new(kind: FaultKind, message: impl fmt::Display) -> Self {
         let message = message.to_string();
-        Fault(Box::new(Detail { kind, message, operator: None, origin: None }))
+        Fault(Box::new(Detail {
+            kind,
+            message,
+            operator: None,
+            origin: None,
+        }))
     }
 
     /// A failure of user code or user data.
@@ -71,7 +76,10 @@ impl Fault {
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "a panic without a message".to_owned());
         let site = SITE.take();
-        let place = site.location.map(|l| format!(" at {l}")).unwrap_or_default();
+        let place = site
+            .location
+            .map(|l| format!(" at {l}"))
+            .unwrap_or_default();
         let mut fault = Fault::user(format_args!("panicked{place}: {text}"));
         fault.0.operator = site.operator;
         fault.0.origin = site.origin;
@@ -228,7 +236,10 @@ mod tests {
     fn a_fault_prints_place_cause_and_origin() {
         let fault = Fault::user("no such month: 13").at("parse").at("outer");
         let fault = fault.on_record(|| "a.csv:7".into());
-        assert_eq!(fault.to_string(), "operator 'parse': no such month: 13 (on a.csv:7)");
+        assert_eq!(
+            fault.to_string(),
+            "operator 'parse': no such month: 13 (on a.csv:7)"
+        );
         assert_eq!(fault.kind(), FaultKind::User);
     }
 

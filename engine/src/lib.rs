@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod observe;
 pub mod operator;
 pub mod operators;
+pub mod process;
 pub mod side;
 pub mod sink;
 pub mod source;
@@ -28,19 +29,36 @@ pub mod testing;
 pub mod time;
 pub mod watermark_manager;
 pub mod watermarks;
+pub mod window;
 
 /// What a job's definition needs, in one import.
 pub mod prelude {
-    pub use crate::api::{DataStream, KeyedStream, Upstream};
+    pub use crate::api::{
+        ActorGraph, ConnectedStreams, DataStream, KeyedConnectedStreams, KeyedStream, Upstream,
+    };
     pub use crate::build::OpenContext;
-    pub use crate::exchange::Keyed;
+    pub use crate::exchange::{
+        Broadcast, Custom, Either, Forward, Global, Keyed, Rebalance, Rescale, Shuffle,
+    };
     pub use crate::fault::{Fault, Flow};
     pub use crate::operator::{Operator, Progress};
+    pub use crate::process::{
+        CoProcessFunction, KeyedProcessFunction, ProcessContext, TimeDomain, TimerContext,
+    };
     pub use crate::side::{SideBuffer, SideOutput};
     pub use crate::sink::{Sink, SinkWriter};
     pub use crate::source::{Poll, Source, SourceReader, Waker};
     pub use crate::stage::{Collector, Signal};
+    pub use crate::state::{KeyScope, KeyedStates, ValueState};
     pub use crate::time::Timestamp;
     pub use crate::watermarks::WatermarkStrategy;
+    pub use crate::window::{
+        Aggregator, ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, Count,
+        CountEvictor, CountTrigger, CountWindow, DeltaEvictor, DeltaTrigger, Elements,
+        EventTimeTrigger, Evictor, GlobalWindows, NeverTrigger, ProcessWindowFunction,
+        ProcessingTimeTrigger, PurgingTrigger, Session, Sliding, TimeEvictor, TimeWindow, Trigger,
+        TriggerContext, TriggerResult, Tumbling, WindowAssigner, WindowContext, WindowOutput,
+        Windowed,
+    };
     pub use std::time::Duration;
 }

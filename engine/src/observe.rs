@@ -124,13 +124,18 @@ pub struct VertexMeter {
 impl VertexMeter {
     /// Writes to `stats`, for records of `record_bytes`.
     pub fn new(stats: Arc<SubtaskStats>, record_bytes: usize) -> Self {
-        VertexMeter { stats, record_bytes: record_bytes as u64 }
+        VertexMeter {
+            stats,
+            record_bytes: record_bytes as u64,
+        }
     }
 
     /// Publishes totals so far.
     pub fn publish(&self, records: u64, watermark: Timestamp) {
         self.stats.records_in.store(records, Relaxed);
-        self.stats.bytes_in.store(records * self.record_bytes, Relaxed);
+        self.stats
+            .bytes_in
+            .store(records * self.record_bytes, Relaxed);
         self.stats.watermark.set(watermark);
     }
 }
@@ -146,7 +151,11 @@ pub struct EdgeMeter {
 impl EdgeMeter {
     /// Writes to `stats`, for records of `record_bytes`.
     pub fn new(stats: Arc<SubtaskStats>, record_bytes: usize) -> Self {
-        EdgeMeter { stats, record_bytes: record_bytes as u64, published: std::cell::Cell::new(0) }
+        EdgeMeter {
+            stats,
+            record_bytes: record_bytes as u64,
+            published: std::cell::Cell::new(0),
+        }
     }
 
     /// Publishes the totals so far: records handed on, of these sent in batches, credit left, buffered.
@@ -155,7 +164,9 @@ impl EdgeMeter {
         let more = records - self.published.replace(records);
         if more > 0 {
             self.stats.records_out.fetch_add(more, Relaxed);
-            self.stats.bytes_out.fetch_add(more * self.record_bytes, Relaxed);
+            self.stats
+                .bytes_out
+                .fetch_add(more * self.record_bytes, Relaxed);
         }
         self.stats.credits.store(credits, Relaxed);
         self.stats.buffered.store(buffered as u64, Relaxed);
@@ -172,12 +183,20 @@ impl JobStats {
     /// Numbers for vertices given by name and parallelism.
     pub fn new(vertices: impl IntoIterator<Item = (String, u32)>) -> Self {
         let subtasks = |n: u32| (0..n).map(|_| Arc::default()).collect();
-        JobStats { vertices: vertices.into_iter().map(|(v, n)| (v, subtasks(n))).collect() }
+        JobStats {
+            vertices: vertices
+                .into_iter()
+                .map(|(v, n)| (v, subtasks(n)))
+                .collect(),
+        }
     }
 
     /// The numbers of a subtask; detached ones where the vertex has no such subtask.
     pub fn subtask(&self, vertex: u32, subtask: u32) -> Arc<SubtaskStats> {
-        let found = self.vertices.get(vertex as usize).and_then(|(_, s)| s.get(subtask as usize));
+        let found = self
+            .vertices
+            .get(vertex as usize)
+            .and_then(|(_, s)| s.get(subtask as usize));
         found.cloned().unwrap_or_default()
     }
 

@@ -90,6 +90,25 @@ pub trait Operator<In>: Sized + 'static {
     }
 }
 
+/// What a job is defined with and each subtask gets an operator from. An operator that can be cloned
+/// and sent is its own blueprint; one that holds handles of its thread (state, side outputs) has a
+/// separate one.
+pub trait Blueprint<In>: Clone + Send + 'static {
+    /// The operator.
+    type Op: Operator<In>;
+
+    /// A fresh operator, not opened yet.
+    fn operator(self) -> Self::Op;
+}
+
+impl<In, Op: Operator<In> + Clone + Send> Blueprint<In> for Op {
+    type Op = Op;
+
+    fn operator(self) -> Op {
+        self
+    }
+}
+
 /// The stage of an operator: calls its hooks in the right order and passes on what it doesn't want.
 pub struct Node<In, Op, D> {
     op: Op,
@@ -107,7 +126,14 @@ where
 {
     /// Hosts an opened operator in front of `down`.
     pub fn new(op: Op, name: Rc<str>, down: D) -> Self {
-        Node { op, down, name, suspended: false, held: VecDeque::new(), input: PhantomData }
+        Node {
+            op,
+            down,
+            name,
+            suspended: false,
+            held: VecDeque::new(),
+            input: PhantomData,
+        }
     }
 
     /// Runs a hook; its error is given this operator's name, and so is its panic.

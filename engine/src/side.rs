@@ -7,10 +7,9 @@ use crate::exchange::EdgeId;
 use crate::fault::Flow;
 use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
 use crate::time::Timestamp;
-use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The typed name of a side output.
 #[derive(Debug)]
@@ -22,7 +21,11 @@ pub struct SideOutput<S> {
 
 impl<S> Clone for SideOutput<S> {
     fn clone(&self) -> Self {
-        SideOutput { id: self.id, name: self.name.clone(), record: PhantomData }
+        SideOutput {
+            id: self.id,
+            name: self.name.clone(),
+            record: PhantomData,
+        }
     }
 }
 
@@ -30,7 +33,11 @@ impl<S> SideOutput<S> {
     /// A new side output; `name` is for messages and plans.
     pub fn new(name: impl Into<String>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        SideOutput { id: NEXT.fetch_add(1, Relaxed), name: name.into(), record: PhantomData }
+        SideOutput {
+            id: NEXT.fetch_add(1, Relaxed),
+            name: name.into(),
+            record: PhantomData,
+        }
     }
 
     /// What tells it apart from all others in this process.
@@ -44,8 +51,9 @@ impl<S> SideOutput<S> {
     }
 }
 
-/// Where an operator puts the records of a side output during a turn.
-pub struct SideBuffer<S>(Option<Rc<RefCell<Vec<(Timestamp, S)>>>>);
+/// Where an operator puts the records of a side output during a turn. It lives in one actor, but
+/// operators, which own one, must be `Send` to be prototypes; hence the lock, which nobody contends.
+pub struct SideBuffer<S>(Option<Arc<Mutex<Vec<(Timestamp, S)>>>>);
 
 impl<S> Clone for SideBuffer<S> {
     fn clone(&self) -> Self {
@@ -62,7 +70,7 @@ impl<S> Default for SideBuffer<S> {
 impl<S> SideBuffer<S> {
     /// A buffer that somebody empties.
     pub fn connected() -> Self {
-        SideBuffer(Some(Rc::default()))
+        SideBuffer(Some(Arc::default()))
     }
 
     /// Whether anybody takes the records.
@@ -73,13 +81,20 @@ impl<S> SideBuffer<S> {
     /// Puts a record to the side.
     pub fn collect(&self, at: Timestamp, value: S) {
         if let Some(buffer) = &self.0 {
-            buffer.borrow_mut().push((at, value));
+            buffer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((at, value));
         }
     }
 
-    fn take(&self, into: &mut Vec<(Timestamp, S)>) {
+    /// Takes what was put here since; `into` must be empty.
+    pub fn take(&self, into: &mut Vec<(Timestamp, S)>) {
         if let Some(buffer) = &self.0 {
-            std::mem::swap(&mut *buffer.borrow_mut(), into);
+            std::mem::swap(
+                &mut *buffer.lock().unwrap_or_else(PoisonError::into_inner),
+                into,
+            );
         }
     }
 }
@@ -126,7 +141,12 @@ pub struct Fork<T> {
 impl<T> Fork<T> {
     /// Goes on in `branches`; `copy` clones a record for all but the last.
     pub fn new(branches: Vec<Box<dyn Branch<T>>>, copy: fn(&T) -> T) -> Self {
-        Fork { gathered: Vec::with_capacity(GATHERED), copies: Vec::new(), branches, copy }
+        Fork {
+            gathered: Vec::with_capacity(GATHERED),
+            copies: Vec::new(),
+            branches,
+            copy,
+        }
     }
 
     fn flush(&mut self) -> Flow {
@@ -139,7 +159,8 @@ impl<T> Fork<T> {
                 branch.take(&mut self.gathered)?;
             } else {
                 let copy = self.copy;
-                self.copies.extend(self.gathered.iter().map(|(at, v)| (*at, copy(v))));
+                self.copies
+                    .extend(self.gathered.iter().map(|(at, v)| (*at, copy(v))));
                 branch.take(&mut self.copies)?;
             }
         }
@@ -152,7 +173,11 @@ impl<T> Collector<T> for Fork<T> {
     #[inline(always)]
     fn collect(&mut self, at: Timestamp, value: T) -> Flow {
         self.gathered.push((at, value));
-        if self.gathered.len() >= GATHERED { self.flush() } else { Ok(()) }
+        if self.gathered.len() >= GATHERED {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -209,7 +234,12 @@ pub struct SideStage<S, D> {
 impl<S, D> SideStage<S, D> {
     /// Records that come into `buffer` go to `branch`.
     pub fn new(buffer: SideBuffer<S>, branch: Box<dyn Branch<S>>, down: D) -> Self {
-        SideStage { buffer, taken: Vec::new(), branch, down }
+        SideStage {
+            buffer,
+            taken: Vec::new(),
+            branch,
+            down,
+        }
     }
 
     fn flush(&mut self) -> Flow {

@@ -68,7 +68,15 @@ impl<T, W: SinkWriter<T>> SinkStage<T, W> {
     /// Writes with an opened writer.
     pub fn new(writer: Option<W>, name: Rc<str>, stats: Arc<SubtaskStats>) -> Self {
         let input = PhantomData;
-        SinkStage { writer, name, stats, written: 0, published: 0, ended: false, input }
+        SinkStage {
+            writer,
+            name,
+            stats,
+            written: 0,
+            published: 0,
+            ended: false,
+            input,
+        }
     }
 
     #[cold]
@@ -80,7 +88,9 @@ impl<T, W: SinkWriter<T>> SinkStage<T, W> {
 impl<T, W: SinkWriter<T>> Collector<T> for SinkStage<T, W> {
     #[inline(always)]
     fn collect(&mut self, at: Timestamp, value: T) -> Flow {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
         let mark = PanicMark::new(&self.name);
         let result = writer.write(at, value);
         mark.passed();
@@ -116,7 +126,11 @@ impl<T, W: SinkWriter<T>> Stage for SinkStage<T, W> {
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         if let Some(writer) = &mut self.writer {
-            turn.wake_at(writer.turn(turn.now).map_err(|fault| fault.at(&self.name))?);
+            turn.wake_at(
+                writer
+                    .turn(turn.now)
+                    .map_err(|fault| fault.at(&self.name))?,
+            );
         }
         let more = self.written - std::mem::replace(&mut self.published, self.written);
         if more > 0 {
@@ -132,6 +146,8 @@ impl<T, W: SinkWriter<T>> Stage for SinkStage<T, W> {
     }
 
     fn finished(&self) -> bool {
-        self.writer.as_ref().is_none_or(|writer| self.ended && writer.closed())
+        self.writer
+            .as_ref()
+            .is_none_or(|writer| self.ended && writer.closed())
     }
 }

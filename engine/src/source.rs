@@ -115,7 +115,14 @@ impl<S: Source, D> SourceHead<S, D> {
         stats: Arc<SubtaskStats>,
         down: D,
     ) -> Self {
-        SourceHead { reader, name, down, stats, read: 0, watermark: Timestamp::MIN }
+        SourceHead {
+            reader,
+            name,
+            down,
+            stats,
+            read: 0,
+            watermark: Timestamp::MIN,
+        }
     }
 }
 
@@ -131,7 +138,9 @@ impl<S: Source, D: Collector<S::Item> + Stage> Stage for SourceHead<S, D> {
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         if let Some(reader) = &self.reader {
             self.stats.records_in.store(self.read, Relaxed);
-            self.stats.dead_letters.store(reader.dead_letters(), Relaxed);
+            self.stats
+                .dead_letters
+                .store(reader.dead_letters(), Relaxed);
         }
         self.down.turn(turn)
     }
@@ -139,7 +148,9 @@ impl<S: Source, D: Collector<S::Item> + Stage> Stage for SourceHead<S, D> {
 
 impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
     fn poll(&mut self, budget: usize) -> Flow<Poll> {
-        let Some(reader) = &mut self.reader else { return Ok(Poll::End) };
+        let Some(reader) = &mut self.reader else {
+            return Ok(Poll::End);
+        };
         let found = match reader.poll(budget, &mut self.down) {
             Ok(found) => found,
             Err(fault) => {

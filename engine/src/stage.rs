@@ -60,7 +60,12 @@ pub struct Turn<'a> {
 impl<'a> Turn<'a> {
     /// A turn that begins at `now`.
     pub fn new(now: Timestamp, outbox: &'a mut dyn Outbox) -> Self {
-        Turn { now, outbox, again: false, wake_at: Timestamp::MAX }
+        Turn {
+            now,
+            outbox,
+            again: false,
+            wake_at: Timestamp::MAX,
+        }
     }
 
     /// Asks for a turn at `at` or earlier.
@@ -77,7 +82,7 @@ pub enum Delivery<'a> {
         from: u32,
         /// The batch, taken by the stage that it is for.
         batch: &'a mut Option<AnyBatch>,
-        /// How many batches wait behind it.
+        /// How many batches wait behind it, if they had to wait for room; else 0.
         queued: usize,
     },
     /// Consumer subtask `from` welcomes more records.

@@ -89,8 +89,14 @@ mod tests {
     #[test]
     fn prints_as_iso_8601() {
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00Z");
-        assert_eq!(Timestamp(1_356_998_340_000).to_string(), "2012-12-31T23:59:00Z");
-        assert_eq!(Timestamp(951_782_400_001).to_string(), "2000-02-29T00:00:00.001Z");
+        assert_eq!(
+            Timestamp(1_356_998_340_000).to_string(),
+            "2012-12-31T23:59:00Z"
+        );
+        assert_eq!(
+            Timestamp(951_782_400_001).to_string(),
+            "2000-02-29T00:00:00.001Z"
+        );
         assert_eq!(Timestamp(-1).to_string(), "1969-12-31T23:59:59.999Z");
         assert_eq!(Timestamp::MAX.to_string(), format!("{} ms", i64::MAX));
     }

@@ -65,8 +65,11 @@ impl<T> WatermarkGenerator<T> for BoundedOutOfOrderness {
 
     fn periodic(&mut self) -> Option<Timestamp> {
         // A later record may still carry the same timestamp, so the watermark stays 1 ms below it.
-        (self.highest != Timestamp::MIN)
-            .then(|| self.highest.minus(self.delay).minus(Duration::from_millis(1)))
+        (self.highest != Timestamp::MIN).then(|| {
+            self.highest
+                .minus(self.delay)
+                .minus(Duration::from_millis(1))
+        })
     }
 }
 
@@ -125,7 +128,10 @@ impl<T> WatermarkStrategy<T, BoundedOutOfOrderness> {
     /// For streams in which no record comes more than `delay` of event time behind one with a higher
     /// timestamp. Records that do are late.
     pub fn bounded_out_of_orderness(delay: Duration) -> Self {
-        Self::custom(BoundedOutOfOrderness { delay, highest: Timestamp::MIN })
+        Self::custom(BoundedOutOfOrderness {
+            delay,
+            highest: Timestamp::MIN,
+        })
     }
 
     /// For streams whose timestamps never go back.
@@ -155,15 +161,29 @@ impl<T, G> WatermarkStrategy<T, G> {
     /// Watermarks from a generator of the user's own.
     pub fn custom(generator: G) -> Self {
         let assigner = SourceTimestamps;
-        WatermarkStrategy { generator, assigner, idle_after: None, record: PhantomData }
+        WatermarkStrategy {
+            generator,
+            assigner,
+            idle_after: None,
+            record: PhantomData,
+        }
     }
 }
 
 impl<T, G, A> WatermarkStrategy<T, G, A> {
     /// Reads each record's event time with `assigner`, such as `|o: &Order| o.order_time`.
     pub fn timestamps<B: TimestampAssigner<T>>(self, assigner: B) -> WatermarkStrategy<T, G, B> {
-        let WatermarkStrategy { generator, idle_after, .. } = self;
-        WatermarkStrategy { generator, assigner, idle_after, record: PhantomData }
+        let WatermarkStrategy {
+            generator,
+            idle_after,
+            ..
+        } = self;
+        WatermarkStrategy {
+            generator,
+            assigner,
+            idle_after,
+            record: PhantomData,
+        }
     }
 
     /// Counts a subtask without records for this long (processing time) as idle: others go on without
@@ -187,7 +207,11 @@ pub struct AssignWatermarks<T, G, A> {
 
 impl<T, G: Clone, A: Clone> Clone for AssignWatermarks<T, G, A> {
     fn clone(&self) -> Self {
-        AssignWatermarks { strategy: self.strategy.clone(), clock: self.clock.clone(), ..*self }
+        AssignWatermarks {
+            strategy: self.strategy.clone(),
+            clock: self.clock.clone(),
+            ..*self
+        }
     }
 }
 
@@ -260,7 +284,9 @@ where
             let back = std::mem::take(&mut self.idle);
             let periodic = self.strategy.generator.periodic();
             return match periodic {
-                Some(at) => self.newer(at).or_else(|| back.then_some(Signal::Watermark(self.emitted))),
+                Some(at) => self
+                    .newer(at)
+                    .or_else(|| back.then_some(Signal::Watermark(self.emitted))),
                 None => back.then_some(Signal::Watermark(self.emitted)),
             };
         }
@@ -274,8 +300,11 @@ where
 
     fn next_timer(&self) -> Option<Timestamp> {
         let timeout = self.strategy.idle_after?;
-        (!self.idle && self.emitted != Timestamp::MAX)
-            .then(|| self.active_since.plus(timeout).plus(Duration::from_millis(1)))
+        (!self.idle && self.emitted != Timestamp::MAX).then(|| {
+            self.active_since
+                .plus(timeout)
+                .plus(Duration::from_millis(1))
+        })
     }
 
     fn timer<C: Collector<T>>(&mut self, now: Timestamp, out: &mut C) -> Flow {

@@ -23,11 +23,12 @@ mod digest;
 mod events;
 mod generator;
 mod options;
+mod queries;
 mod report;
 mod rules;
 
 use crate::csv_out::RowFile;
-use crate::digest::{Outcome, RowSink};
+use crate::digest::RowSink;
 use crate::events::{Event, FullEvent, LeanEvent};
 use crate::options::{Arguments, Mode, Options, Query};
 use crate::report::{Report, Stopwatch};
@@ -48,12 +49,6 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if !arguments.baseline {
-        eprintln!(
-            "error: only --baseline runs so far; the queries on the engine are not part of this build"
-        );
-        return ExitCode::from(2);
-    }
     let done = match arguments.mode {
         Mode::Full => run::<FullEvent>(&arguments, query, &options),
         Mode::Lean => run::<LeanEvent>(&arguments, query, &options),
@@ -85,12 +80,19 @@ fn run<E: Event>(arguments: &Arguments, query: Query, options: &Options) -> Resu
         csv_out::write_events::<E>(folder, &options.generator, options.events)?;
     }
     let watch = Stopwatch::start();
-    let mut sink = RowSink::new(file.clone());
-    baseline::run::<E>(query, options, &mut sink);
-    let outcome: Outcome = sink.outcome();
+    let (outcome, parallelism) = if arguments.baseline {
+        let mut sink = RowSink::new(file.clone());
+        baseline::run::<E>(query, options, &mut sink);
+        (sink.outcome(), 1)
+    } else {
+        (
+            queries::run::<E>(query, options, file.clone())?,
+            options.parallelism,
+        )
+    };
     let report = Report::new(
         (query.name(), arguments.mode.name()),
-        (options.events, 1),
+        (options.events, parallelism),
         outcome,
         watch,
     );

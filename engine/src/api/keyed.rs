@@ -3,9 +3,9 @@
 use super::stream::DataStream;
 use super::upstream::{Make, Upstream, node};
 use crate::build::{BuildContext, Prototype};
-use crate::exchange::{ByKey, EdgeId, Exchange, Keyed};
-use crate::graph::{EdgeKind, GraphRef, OperatorId};
-use crate::operator::Operator;
+use crate::exchange::{ByKey, EdgeId, EdgeKind, Exchange, Keyed};
+use crate::graph::{GraphRef, OperatorId};
+use crate::operator::{Blueprint, Operator};
 use crate::operators::{Fold, Reduce};
 use crate::stage::{Collector, Stage};
 use std::hash::Hash;
@@ -21,7 +21,11 @@ pub struct KeyedStream<K, T: 'static, U: Upstream<Out = T>, F> {
 
 impl<K, T: 'static, U: Upstream<Out = T>, F> KeyedStream<K, T, U, F> {
     pub(super) fn new(stream: DataStream<T, U>, select: F) -> Self {
-        KeyedStream { stream, select, key: PhantomData }
+        KeyedStream {
+            stream,
+            select,
+            key: PhantomData,
+        }
     }
 }
 
@@ -33,26 +37,38 @@ where
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
 {
     /// Adds an operator of keyed records.
-    pub fn operate<Op>(
+    pub fn operate<Op>(self, name: &str, op: Op) -> DataStream<Op::Out, KeyedUpstream<U, F, K, Op>>
+    where
+        Op: Operator<Keyed<K, T>> + Clone + Send,
+    {
+        self.install(name, op)
+    }
+
+    /// Adds the operator that a blueprint makes in each subtask.
+    pub(crate) fn install<Op>(
         mut self,
         name: &str,
         op: Op,
-    ) -> DataStream<Op::Out, KeyedUpstream<U, F, K, Op>>
+    ) -> DataStream<<Op::Op as Operator<Keyed<K, T>>>::Out, KeyedUpstream<U, F, K, Op>>
     where
-        Op: Operator<Keyed<K, T>> + Clone + Send,
+        Op: Blueprint<Keyed<K, T>>,
     {
         let edge = self.stream.leave(EdgeKind::Hash);
         let operator = self.stream.enter(name, name);
         let DataStream { graph, up, place } = self.stream;
-        let up = KeyedUpstream { up, select: self.select, op, operator, edge, key: PhantomData };
+        let up = KeyedUpstream {
+            up,
+            select: self.select,
+            op,
+            operator,
+            edge,
+            key: PhantomData,
+        };
         DataStream { graph, up, place }
     }
 
     /// A running combination per key: each record yields `function(so far, record)`.
-    pub fn reduce<G>(
-        self,
-        function: G,
-    ) -> DataStream<T, KeyedUpstream<U, F, K, Reduce<K, T, G>>>
+    pub fn reduce<G>(self, function: G) -> DataStream<T, KeyedUpstream<U, F, K, Reduce<K, T, G>>>
     where
         K: Send,
         T: Clone,
@@ -94,19 +110,20 @@ where
     U::Out: Send,
     K: Hash + Eq + 'static,
     F: Fn(&U::Out) -> K + Clone + Send + Sync + 'static,
-    Op: Operator<Keyed<K, U::Out>> + Clone + Send,
+    Op: Blueprint<Keyed<K, U::Out>>,
 {
-    type Out = Op::Out;
+    type Out = <Op::Op as Operator<Keyed<K, U::Out>>>::Out;
 
     fn attach<D>(self, graph: &GraphRef, make: impl Make<D>)
     where
-        D: Collector<Op::Out> + Stage + 'static,
+        D: Collector<Self::Out> + Stage + 'static,
     {
         let (prototype, operator, edge) = (Prototype::new(self.op), self.operator, self.edge);
         let select = self.select;
         self.up.attach(graph, move |cx: &mut BuildContext| {
             let down = make(cx)?;
-            let down = node::<Keyed<K, U::Out>, Op, D>(cx, operator, prototype.get(), down)?;
+            let op = prototype.get().operator();
+            let down = node::<Keyed<K, U::Out>, Op::Op, D>(cx, operator, op, down)?;
             Ok(Exchange::new(
                 edge,
                 cx.placement(edge),

@@ -4,15 +4,27 @@
 //! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
 //! dynamic call per batch.
 
+mod by_hand;
+mod connect;
 mod keyed;
 mod partition;
+mod process;
 mod split;
 mod stream;
 mod union;
 mod upstream;
+mod windowed;
+mod windowed_general;
 
+pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
+pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};
 pub use split::{BoxedUpstream, Junction};
 pub use stream::{DataStream, Place};
+pub use union::Merged;
 pub use upstream::{Chained, FromSource, Upstream};
+pub use windowed::{AllSlicedStream, AllWindowedStream, SlicedStream, WindowedStream};
+pub use windowed_general::{
+    BufferedStream, CountedStream, EvictingStream, GeneralStream, SessionStream, TriggeredStream,
+};

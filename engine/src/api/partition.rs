@@ -5,10 +5,12 @@ use super::stream::DataStream;
 use super::upstream::{Chained, FromSource, Make, Upstream};
 use crate::build::{BuildContext, Prototype};
 use crate::exchange::{
-    Broadcast, Custom, Distribution, EdgeId, Exchange, Global, Rebalance, Rescale, Shuffle,
+    Broadcast, Custom, Distribution, EdgeId, EdgeKind, Exchange, Global, Rebalance, Rescale,
+    Shuffle,
 };
 use crate::fault::Flow;
-use crate::graph::{EdgeKind, GraphRef};
+use crate::graph::GraphRef;
+use crate::operator::Blueprint;
 use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
 use crate::time::Timestamp;
 
@@ -36,7 +38,14 @@ where
             let down = make(cx)?;
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let meters = cx.meters::<U::Out>(edge);
-            Ok(Exchange::new(edge, placement, partition.get(), settings, meters, down))
+            Ok(Exchange::new(
+                edge,
+                placement,
+                partition.get(),
+                settings,
+                meters,
+                down,
+            ))
         });
     }
 }
@@ -44,27 +53,34 @@ where
 impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     fn redistribute<P: Distribution<T, Local = T>>(
         mut self,
-        kind: EdgeKind,
         partition: P,
     ) -> DataStream<T, Redistributed<U, P>> {
-        let edge = self.leave(kind);
-        let up = Redistributed { up: self.up, partition, edge };
-        DataStream { graph: self.graph, up, place: self.place }
+        let edge = self.leave(P::KIND);
+        let up = Redistributed {
+            up: self.up,
+            partition,
+            edge,
+        };
+        DataStream {
+            graph: self.graph,
+            up,
+            place: self.place,
+        }
     }
 
     /// To all subtasks of the next operator in turn.
     pub fn rebalance(self) -> DataStream<T, Redistributed<U, Rebalance>> {
-        self.redistribute(EdgeKind::Rebalance, Rebalance::default())
+        self.redistribute(Rebalance::default())
     }
 
     /// In turn to a few subtasks of the next operator, near each producer.
     pub fn rescale(self) -> DataStream<T, Redistributed<U, Rescale>> {
-        self.redistribute(EdgeKind::Rescale, Rescale::default())
+        self.redistribute(Rescale::default())
     }
 
     /// To random subtasks of the next operator.
     pub fn shuffle(self) -> DataStream<T, Redistributed<U, Shuffle>> {
-        self.redistribute(EdgeKind::Shuffle, Shuffle::default())
+        self.redistribute(Shuffle::default())
     }
 
     /// A copy to every subtask of the next operator.
@@ -72,12 +88,12 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     where
         T: Clone,
     {
-        self.redistribute(EdgeKind::Broadcast, Broadcast)
+        self.redistribute(Broadcast)
     }
 
     /// Everything to subtask 0 of the next operator.
     pub fn global(self) -> DataStream<T, Redistributed<U, Global>> {
-        self.redistribute(EdgeKind::Global, Global)
+        self.redistribute(Global)
     }
 
     /// To the subtask that `choose(record, subtasks)` returns, modulo the number of subtasks.
@@ -85,7 +101,7 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     where
         F: Fn(&T, u32) -> u32 + Clone + Send + 'static,
     {
-        self.redistribute(EdgeKind::Custom, Custom::new(choose))
+        self.redistribute(Custom::new(choose))
     }
 }
 
@@ -95,8 +111,10 @@ pub trait SetParallelism: Upstream + Sized {
     type Set: Upstream<Out = Self::Out>;
 
     /// Sets it in the graph.
-    fn set(stream: DataStream<Self::Out, Self>, parallelism: u32)
-    -> DataStream<Self::Out, Self::Set>;
+    fn set(
+        stream: DataStream<Self::Out, Self>,
+        parallelism: u32,
+    ) -> DataStream<Self::Out, Self::Set>;
 }
 
 impl<T: 'static, U: SetParallelism<Out = T>> DataStream<T, U> {
@@ -109,7 +127,9 @@ impl<T: 'static, U: SetParallelism<Out = T>> DataStream<T, U> {
 
 fn set_vertex<T, U: Upstream<Out = T>>(stream: &DataStream<T, U>, parallelism: u32) {
     let vertex = stream.place.vertex;
-    stream.graph.edit(|g| g.vertex_mut(vertex).parallelism = Some(parallelism));
+    stream
+        .graph
+        .edit(|g| g.vertex_mut(vertex).parallelism = Some(parallelism));
 }
 
 impl<S: crate::source::Source> SetParallelism for FromSource<S> {
@@ -135,14 +155,14 @@ impl<U, Op> SetParallelism for Chained<U, Op>
 where
     U: Upstream,
     U::Out: Send,
-    Op: crate::operator::Operator<U::Out> + Clone + Send,
+    Op: Blueprint<U::Out>,
 {
     type Set = Chained<Detached<U>, Op>;
 
     fn set(
-        mut stream: DataStream<Op::Out, Self>,
+        mut stream: DataStream<Self::Out, Self>,
         parallelism: u32,
-    ) -> DataStream<Op::Out, Self::Set> {
+    ) -> DataStream<Self::Out, Self::Set> {
         let (operator, vertex) = (stream.place.operator, stream.place.vertex);
         // The first operator of a vertex has its exchange already; any other gets one.
         let edge = stream.graph.edit(|g| {
@@ -158,7 +178,11 @@ where
         set_vertex(&stream, parallelism);
         let DataStream { graph, up, place } = stream;
         let Chained { up, op, operator } = up;
-        let up = Chained { up: Detached { up, edge }, op, operator };
+        let up = Chained {
+            up: Detached { up, edge },
+            op,
+            operator,
+        };
         DataStream { graph, up, place }
     }
 }
@@ -182,10 +206,14 @@ where
         let edge = self.edge;
         self.up.attach(graph, move |cx: &mut BuildContext| {
             let down = make(cx)?;
-            let Some(edge) = edge else { return Ok(Passage::Through(down)) };
+            let Some(edge) = edge else {
+                return Ok(Passage::Through(down));
+            };
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let (meters, deal) = (cx.meters::<U::Out>(edge), Rebalance::default());
-            Ok(Passage::Across(Exchange::new(edge, placement, deal, settings, meters, down)))
+            Ok(Passage::Across(Exchange::new(
+                edge, placement, deal, settings, meters, down,
+            )))
         });
     }
 }
@@ -245,11 +273,7 @@ impl<T: Send + 'static, D: Collector<T> + Stage> Stage for Passage<T, D> {
         self.stage().turn(turn)
     }
 
-    fn deliver(
-        &mut self,
-        edge: EdgeId,
-        delivery: &mut Delivery<'_>,
-    ) -> Flow<bool> {
+    fn deliver(&mut self, edge: EdgeId, delivery: &mut Delivery<'_>) -> Flow<bool> {
         self.stage().deliver(edge, delivery)
     }
 }

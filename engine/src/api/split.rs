@@ -29,13 +29,19 @@ impl<T> Default for Junction<T> {
 impl<T: 'static> Junction<T> {
     /// Adds a branch.
     pub fn add(&self, branch: BranchFactory<T>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(branch);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(branch);
     }
 
     /// The stage that feeds all branches, in one subtask.
     pub fn build(&self, cx: &mut BuildContext, copy: fn(&T) -> T) -> Flow<Fork<T>> {
         let factories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let branches = factories.iter().map(|make| make(cx)).collect::<Flow<Vec<_>>>()?;
+        let branches = factories
+            .iter()
+            .map(|make| make(cx))
+            .collect::<Flow<Vec<_>>>()?;
         Ok(Fork::new(branches, copy))
     }
 }
@@ -98,7 +104,9 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
         self.up.attach(&self.graph, move |cx| built.build(cx, copy));
         std::array::from_fn(|_| DataStream {
             graph: self.graph.clone(),
-            up: BoxedUpstream { junction: junction.clone() },
+            up: BoxedUpstream {
+                junction: junction.clone(),
+            },
             place: self.place,
         })
     }
@@ -110,11 +118,23 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
         tag: &SideOutput<S>,
     ) -> (DataStream<T, WithSide<U, S>>, DataStream<S>) {
         let junction = Junction::default();
-        let up = WithSide { up: self.up, tag: tag.clone(), junction: junction.clone() };
+        let up = WithSide {
+            up: self.up,
+            tag: tag.clone(),
+            junction: junction.clone(),
+        };
         let side = BoxedUpstream { junction };
         (
-            DataStream { graph: self.graph.clone(), up, place: self.place },
-            DataStream { graph: self.graph, up: side, place: self.place },
+            DataStream {
+                graph: self.graph.clone(),
+                up,
+                place: self.place,
+            },
+            DataStream {
+                graph: self.graph,
+                up: side,
+                place: self.place,
+            },
         )
     }
 }

@@ -3,9 +3,9 @@
 use super::keyed::KeyedStream;
 use super::split::BoxedUpstream;
 use super::upstream::{Chained, FromSource, Upstream};
-use crate::exchange::EdgeId;
-use crate::graph::{EdgeKind, GraphRef, OperatorId, TaskId, VertexId};
-use crate::operator::Operator;
+use crate::exchange::{EdgeId, EdgeKind};
+use crate::graph::{GraphRef, OperatorId, TaskId, VertexId};
+use crate::operator::{Blueprint, Operator};
 use crate::operators::{Filter, FilterMap, FlatMap, Inspect, Map};
 use crate::sink::{Sink, SinkStage};
 use crate::source::Source;
@@ -42,22 +42,55 @@ impl<S: Source> DataStream<S::Item, FromSource<S>> {
             let task = g.add_task();
             let vertex = g.add_vertex(task);
             let operator = g.add_operator(vertex, name, "source");
-            Place { task, vertex, operator, pending: None }
+            Place {
+                task,
+                vertex,
+                operator,
+                pending: None,
+            }
         });
-        let up = FromSource { source, operator: place.operator, task: place.task };
-        DataStream { graph: graph.clone(), up, place }
+        let up = FromSource {
+            source,
+            operator: place.operator,
+            task: place.task,
+        };
+        DataStream {
+            graph: graph.clone(),
+            up,
+            place,
+        }
     }
 }
 
 impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
     /// Adds an operator of the user's own.
-    pub fn operate<Op>(mut self, name: &str, op: Op) -> DataStream<Op::Out, Chained<U, Op>>
+    pub fn operate<Op>(self, name: &str, op: Op) -> DataStream<Op::Out, Chained<U, Op>>
     where
         Op: Operator<T> + Clone + Send,
     {
+        self.install(name, op)
+    }
+
+    /// Adds the operator that a blueprint makes in each subtask.
+    pub(crate) fn install<Op>(
+        mut self,
+        name: &str,
+        op: Op,
+    ) -> DataStream<<Op::Op as Operator<T>>::Out, Chained<U, Op>>
+    where
+        Op: Blueprint<T>,
+    {
         let operator = self.enter(name, name);
-        let up = Chained { up: self.up, op, operator };
-        DataStream { graph: self.graph, up, place: self.place }
+        let up = Chained {
+            up: self.up,
+            op,
+            operator,
+        };
+        DataStream {
+            graph: self.graph,
+            up,
+            place: self.place,
+        }
     }
 
     /// Enters an operator into the graph: into the vertex at hand, or a new one behind an exchange.
@@ -150,19 +183,22 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
 
     /// Names the last operator.
     pub fn name(self, name: &str) -> Self {
-        self.graph.edit(|g| name.clone_into(&mut g.operator_mut(self.place.operator).name));
+        self.graph
+            .edit(|g| name.clone_into(&mut g.operator_mut(self.place.operator).name));
         self
     }
 
     /// Gives the last operator a stable id, by which its state is found again.
     pub fn uid(self, uid: &str) -> Self {
-        self.graph.edit(|g| g.operator_mut(self.place.operator).uid = Some(uid.to_owned()));
+        self.graph
+            .edit(|g| g.operator_mut(self.place.operator).uid = Some(uid.to_owned()));
         self
     }
 
     /// The number of key groups of the last vertex: the most subtasks that it may ever have.
     pub fn max_parallelism(self, max: u32) -> Self {
-        self.graph.edit(|g| g.vertex_mut(self.place.vertex).max_parallelism = Some(max));
+        self.graph
+            .edit(|g| g.vertex_mut(self.place.vertex).max_parallelism = Some(max));
         self
     }
 
@@ -171,12 +207,20 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
         let operator = self.enter(name, "sink");
         let sink = Arc::new(sink);
         let checked = sink.clone();
-        self.graph.edit(|g| g.add_check(operator, Arc::new(move || checked.check())));
+        self.graph
+            .edit(|g| g.add_check(operator, Arc::new(move || checked.check())));
         self.up.attach(&self.graph, move |cx| {
             let name = cx.name(operator);
-            let open = || sink.open(&mut cx.open(operator)).map_err(|fault| fault.at(&name));
+            let open = || {
+                sink.open(&mut cx.open(operator))
+                    .map_err(|fault| fault.at(&name))
+            };
             let writer = cx.takes_part(operator).then(open).transpose()?;
-            Ok(SinkStage::<T, S::Writer>::new(writer, cx.name(operator), cx.stats_of(operator)))
+            Ok(SinkStage::<T, S::Writer>::new(
+                writer,
+                cx.name(operator),
+                cx.stats_of(operator),
+            ))
         });
     }
 }

@@ -3,8 +3,8 @@
 use super::stream::{DataStream, Place};
 use super::upstream::{Make, Upstream};
 use crate::build::{BuildContext, Prototype};
-use crate::exchange::{Distribution, EdgeId, EdgeOut, Forward, GateHead};
-use crate::graph::{EdgeKind, GraphRef, OperatorId, TaskId};
+use crate::exchange::{Distribution, EdgeKind, EdgeOut, Forward, GateHead};
+use crate::graph::{GraphRef, OperatorId, TaskId};
 use crate::observe::VertexMeter;
 use crate::stage::{Collector, Head, Stage};
 use std::marker::PhantomData;
@@ -18,28 +18,31 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     ) -> DataStream<T, Merged<T, Forward>> {
         let graph = self.graph.clone();
         let place = Merged::<T, Forward>::enter(&graph, "union", "union");
-        let first = self.send_to(place, EdgeKind::Forward, Forward::default());
-        let second = other.send_to(place, EdgeKind::Forward, Forward::default());
-        let up = Merged::new(place, vec![first, second], Forward::default());
+        self.send_to(place, EdgeKind::Forward, Forward::default());
+        other.send_to(place, EdgeKind::Forward, Forward::default());
+        let up = Merged::new(place, Forward::default());
         DataStream { graph, up, place }
     }
 
     /// Ends this stream in an edge to the vertex at `to`.
-    pub(crate) fn send_to<P: Distribution<T>>(
-        mut self,
-        to: Place,
-        kind: EdgeKind,
-        partition: P,
-    ) -> EdgeId {
+    pub(crate) fn send_to<P>(mut self, to: Place, kind: EdgeKind, partition: P)
+    where
+        P: Distribution<T>,
+    {
         let edge = self.leave(kind);
         self.graph.edit(|g| g.end_edge(edge, to.vertex));
         let prototype = Prototype::new(partition);
         self.up.attach(&self.graph, move |cx| {
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let (sent, _) = cx.meters::<T>(edge);
-            Ok(EdgeOut::new(edge, placement, prototype.get(), settings, sent))
+            Ok(EdgeOut::new(
+                edge,
+                placement,
+                prototype.get(),
+                settings,
+                sent,
+            ))
         });
-        edge
     }
 }
 
@@ -47,7 +50,6 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
 pub struct Merged<T, P> {
     operator: OperatorId,
     task: TaskId,
-    edges: Vec<EdgeId>,
     partition: P,
     input: PhantomData<fn() -> T>,
 }
@@ -59,13 +61,23 @@ impl<T, P> Merged<T, P> {
             let task = g.add_task();
             let vertex = g.add_vertex(task);
             let operator = g.add_operator(vertex, name, kind);
-            Place { task, vertex, operator, pending: None }
+            Place {
+                task,
+                vertex,
+                operator,
+                pending: None,
+            }
         })
     }
 
-    pub(crate) fn new(place: Place, edges: Vec<EdgeId>, partition: P) -> Self {
+    pub(crate) fn new(place: Place, partition: P) -> Self {
         let Place { task, operator, .. } = place;
-        Merged { operator, task, edges, partition, input: PhantomData }
+        Merged {
+            operator,
+            task,
+            partition,
+            input: PhantomData,
+        }
     }
 }
 
@@ -80,24 +92,40 @@ where
     where
         D: Collector<P::Local> + Stage + 'static,
     {
-        let (operator, edges) = (self.operator, self.edges);
+        let operator = self.operator;
         let prototype = Prototype::new(self.partition);
         let factory = move |cx: &mut BuildContext| {
             let down = make(cx)?;
-            let vertex = cx.job.vertex_of(operator);
-            let edges: Vec<_> =
-                edges.iter().map(|e| (*e, cx.placement(*e).producers)).collect();
-            let head: Box<dyn Head> = Box::new(GateHead::<T, P, D>::new(
-                &edges,
-                cx.me,
-                cx.job.parallelism(vertex),
-                prototype.get(),
-                cx.job.settings.channels,
-                VertexMeter::new(cx.stats_of(operator), size_of::<T>()),
-                down,
-            ));
-            Ok(head)
+            Ok(gate::<T, P, D>(cx, operator, prototype.get(), down))
         };
         graph.edit(|g| g.set_factory(self.task, Arc::new(factory)));
     }
+}
+
+/// The head of a vertex that is fed by all edges that end in it, in one subtask.
+pub(super) fn gate<T, P, D>(
+    cx: &BuildContext,
+    operator: OperatorId,
+    partition: P,
+    down: D,
+) -> Box<dyn Head>
+where
+    T: Send + 'static,
+    P: Distribution<T>,
+    D: Collector<P::Local> + Stage + 'static,
+{
+    let vertex = cx.job.vertex_of(operator);
+    let edges = cx
+        .job
+        .edges_into(vertex)
+        .map(|edge| (edge, cx.placement(edge).producers));
+    Box::new(GateHead::<T, P, D>::new(
+        &edges.collect::<Vec<_>>(),
+        cx.me,
+        cx.job.parallelism(vertex),
+        partition,
+        cx.job.settings.channels,
+        VertexMeter::new(cx.stats_of(operator), size_of::<T>()),
+        down,
+    ))
 }

@@ -3,7 +3,7 @@
 use crate::build::{BuildContext, Prototype};
 use crate::fault::Flow;
 use crate::graph::{GraphRef, OperatorId, TaskId};
-use crate::operator::{Node, Operator};
+use crate::operator::{Blueprint, Node, Operator};
 use crate::source::{Source, SourceHead};
 use crate::stage::{Collector, Head, Stage};
 use std::sync::Arc;
@@ -65,18 +65,18 @@ pub struct Chained<U, Op> {
 impl<U, Op> Upstream for Chained<U, Op>
 where
     U: Upstream,
-    Op: Operator<U::Out> + Clone + Send,
+    Op: Blueprint<U::Out>,
 {
-    type Out = Op::Out;
+    type Out = <Op::Op as Operator<U::Out>>::Out;
 
     fn attach<D>(self, graph: &GraphRef, make: impl Make<D>)
     where
-        D: Collector<Op::Out> + Stage + 'static,
+        D: Collector<Self::Out> + Stage + 'static,
     {
         let (prototype, operator) = (Prototype::new(self.op), self.operator);
         self.up.attach(graph, move |cx| {
             let down = make(cx)?;
-            node::<U::Out, Op, D>(cx, operator, prototype.get(), down)
+            node::<U::Out, Op::Op, D>(cx, operator, prototype.get().operator(), down)
         });
     }
 }
@@ -94,7 +94,8 @@ where
 {
     let name = cx.name(operator);
     if cx.takes_part(operator) {
-        op.open(&mut cx.open(operator)).map_err(|fault| fault.at(&name))?;
+        op.open(&mut cx.open(operator))
+            .map_err(|fault| fault.at(&name))?;
     }
     Ok(Node::new(op, name, down))
 }

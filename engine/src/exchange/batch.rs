@@ -32,7 +32,11 @@ pub struct Batch<T> {
 impl<T> Batch<T> {
     /// An empty batch with room for `capacity` records.
     pub fn with_capacity(capacity: usize) -> Self {
-        Batch { records: Vec::with_capacity(capacity), signals: Vec::new(), starved: false }
+        Batch {
+            records: Vec::with_capacity(capacity),
+            signals: Vec::new(),
+            starved: false,
+        }
     }
 
     /// Neither records nor signals.

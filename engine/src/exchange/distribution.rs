@@ -4,6 +4,7 @@
 //! edge the key is extracted and hashed once by the producer, the hash travels, and the consumer
 //! extracts the key again instead of having it shipped.
 
+use super::EdgeKind;
 use crate::hash::{key_group, key_hash, owner_of_group};
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -46,6 +47,9 @@ pub trait Distribution<T>: Clone + Send + 'static {
     /// What the consumer's chain takes.
     type Local: 'static;
 
+    /// What plans and reports call it.
+    const KIND: EdgeKind;
+
     /// Learns its place, once, in each subtask.
     fn place(&mut self, placement: Placement);
 
@@ -86,7 +90,12 @@ impl<F: Clone, K> Clone for ByKey<F, K> {
 impl<F, K> ByKey<F, K> {
     /// By the key that `select` reads from a record.
     pub fn new(select: F) -> Self {
-        ByKey { select, owners: Vec::new(), max_parallelism: 1, key: PhantomData }
+        ByKey {
+            select,
+            owners: Vec::new(),
+            max_parallelism: 1,
+            key: PhantomData,
+        }
     }
 }
 
@@ -97,6 +106,7 @@ where
     K: Hash + 'static,
 {
     type Local = Keyed<K, T>;
+    const KIND: EdgeKind = EdgeKind::Hash;
 
     fn place(&mut self, at: Placement) {
         self.max_parallelism = at.max_parallelism;
@@ -110,7 +120,11 @@ where
         let key = (self.select)(&value);
         let hash = key_hash(&key);
         let owner = self.owners[key_group(hash, self.max_parallelism) as usize];
-        (Target::One(u32::from(owner)), hash, Keyed { hash, key, value })
+        (
+            Target::One(u32::from(owner)),
+            hash,
+            Keyed { hash, key, value },
+        )
     }
 
     #[inline(always)]
@@ -120,13 +134,18 @@ where
 
     #[inline(always)]
     fn lift(&self, hash: u64, value: T) -> Keyed<K, T> {
-        Keyed { hash, key: (self.select)(&value), value }
+        Keyed {
+            hash,
+            key: (self.select)(&value),
+            value,
+        }
     }
 }
 
 macro_rules! plain {
-    () => {
+    ($kind:ident) => {
         type Local = T;
+        const KIND: EdgeKind = EdgeKind::$kind;
         #[inline(always)]
         fn strip(local: T) -> T {
             local
@@ -143,7 +162,7 @@ macro_rules! plain {
 pub struct Forward(Rebalance, bool, u32);
 
 impl<T: 'static> Distribution<T> for Forward {
-    plain!();
+    plain!(Forward);
     fn place(&mut self, at: Placement) {
         self.1 = at.producers == at.consumers;
         self.2 = at.me;
@@ -151,7 +170,11 @@ impl<T: 'static> Distribution<T> for Forward {
     }
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {
-        if self.1 { (Target::One(self.2), 0, value) } else { self.0.prepare(value) }
+        if self.1 {
+            (Target::One(self.2), 0, value)
+        } else {
+            self.0.prepare(value)
+        }
     }
 }
 
@@ -163,14 +186,21 @@ pub struct Rebalance {
 }
 
 impl<T: 'static> Distribution<T> for Rebalance {
-    plain!();
+    plain!(Rebalance);
     fn place(&mut self, at: Placement) {
-        *self = Rebalance { next: at.me % at.consumers, consumers: at.consumers };
+        *self = Rebalance {
+            next: at.me % at.consumers,
+            consumers: at.consumers,
+        };
     }
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {
         let target = self.next;
-        self.next = if target + 1 == self.consumers { 0 } else { target + 1 };
+        self.next = if target + 1 == self.consumers {
+            0
+        } else {
+            target + 1
+        };
         (Target::One(target), 0, value)
     }
 }
@@ -184,17 +214,26 @@ pub struct Rescale {
 }
 
 impl<T: 'static> Distribution<T> for Rescale {
-    plain!();
+    plain!(Rescale);
     fn place(&mut self, at: Placement) {
-        let share = |i: u32| (u64::from(i) * u64::from(at.consumers) / u64::from(at.producers)) as u32;
+        let share =
+            |i: u32| (u64::from(i) * u64::from(at.consumers) / u64::from(at.producers)) as u32;
         let first = share(at.me).min(at.consumers - 1);
         let end = share(at.me + 1).max(first + 1);
-        *self = Rescale { next: first, first, end };
+        *self = Rescale {
+            next: first,
+            first,
+            end,
+        };
     }
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {
         let target = self.next;
-        self.next = if target + 1 == self.end { self.first } else { target + 1 };
+        self.next = if target + 1 == self.end {
+            self.first
+        } else {
+            target + 1
+        };
         (Target::One(target), 0, value)
     }
 }
@@ -207,15 +246,22 @@ pub struct Shuffle {
 }
 
 impl<T: 'static> Distribution<T> for Shuffle {
-    plain!();
+    plain!(Shuffle);
     fn place(&mut self, at: Placement) {
-        *self = Shuffle { state: key_hash(&at.me), consumers: at.consumers };
+        *self = Shuffle {
+            state: key_hash(&at.me),
+            consumers: at.consumers,
+        };
     }
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {
         // Weyl sequence through the key hash: a counter-based generator.
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        (Target::One(key_group(key_hash(&self.state), self.consumers)), 0, value)
+        (
+            Target::One(key_group(key_hash(&self.state), self.consumers)),
+            0,
+            value,
+        )
     }
 }
 
@@ -224,7 +270,7 @@ impl<T: 'static> Distribution<T> for Shuffle {
 pub struct Global;
 
 impl<T: 'static> Distribution<T> for Global {
-    plain!();
+    plain!(Global);
     fn place(&mut self, _at: Placement) {}
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {
@@ -237,7 +283,7 @@ impl<T: 'static> Distribution<T> for Global {
 pub struct Broadcast;
 
 impl<T: Clone + 'static> Distribution<T> for Broadcast {
-    plain!();
+    plain!(Broadcast);
     fn place(&mut self, _at: Placement) {}
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {
@@ -259,18 +305,25 @@ pub struct Custom<F> {
 impl<F> Custom<F> {
     /// By `choose(record, subtasks)`.
     pub fn new(choose: F) -> Self {
-        Custom { choose, consumers: 1 }
+        Custom {
+            choose,
+            consumers: 1,
+        }
     }
 }
 
 impl<T: 'static, F: Fn(&T, u32) -> u32 + Clone + Send + 'static> Distribution<T> for Custom<F> {
-    plain!();
+    plain!(Custom);
     fn place(&mut self, at: Placement) {
         self.consumers = at.consumers;
     }
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {
-        (Target::One((self.choose)(&value, self.consumers) % self.consumers), 0, value)
+        (
+            Target::One((self.choose)(&value, self.consumers) % self.consumers),
+            0,
+            value,
+        )
     }
 }
 
@@ -280,7 +333,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(me: u32, producers: u32, consumers: u32) -> Placement {
-        Placement { me, producers, consumers, max_parallelism: 128 }
+        Placement {
+            me,
+            producers,
+            consumers,
+            max_parallelism: 128,
+        }
     }
 
     fn targets<D: Distribution<u64>>(mut d: D, place: Placement, n: u64) -> Vec<Target> {
@@ -296,8 +354,14 @@ mod tests {
 
     #[test]
     fn forward_keeps_the_number_where_parallelism_is_equal() {
-        assert_eq!(targets(Forward::default(), at(1, 2, 2), 3), [Target::One(1); 3]);
-        assert_eq!(targets(Forward::default(), at(1, 2, 1), 2), [Target::One(0); 2]);
+        assert_eq!(
+            targets(Forward::default(), at(1, 2, 2), 3),
+            [Target::One(1); 3]
+        );
+        assert_eq!(
+            targets(Forward::default(), at(1, 2, 1), 2),
+            [Target::One(0); 2]
+        );
     }
 
     proptest! {

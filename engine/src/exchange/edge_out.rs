@@ -26,11 +26,22 @@ impl<T: Send + 'static, P: Distribution<T>> EdgeOut<T, P> {
         sent: EdgeMeter,
     ) -> Self {
         partition.place(placement);
-        let Placement { me, producers, consumers, .. } = placement;
+        let Placement {
+            me,
+            producers,
+            consumers,
+            ..
+        } = placement;
         let settings = settings.shared_by(producers);
         let targets = (0..consumers).filter(|_| me < producers);
         let outputs = Outputs::new(edge, me, targets, consumers, settings);
-        EdgeOut { edge, active: me < producers, partition, outputs, sent }
+        EdgeOut {
+            edge,
+            active: me < producers,
+            partition,
+            outputs,
+            sent,
+        }
     }
 }
 
@@ -45,7 +56,9 @@ impl<T: Send + 'static, P: Distribution<T>> Collector<T> for EdgeOut<T, P> {
                 let targets: Vec<u32> = self.outputs.targets().collect();
                 for to in targets {
                     let Some(value) = P::copy(&value) else {
-                        return Err(Fault::internal("a distribution sends to all but can't copy"));
+                        return Err(Fault::internal(
+                            "a distribution sends to all but can't copy",
+                        ));
                     };
                     self.outputs.push(to, Rec { at, hash, value });
                 }
@@ -79,13 +92,26 @@ impl<T: Send + 'static, P: Distribution<T>> Stage for EdgeOut<T, P> {
         self.outputs.turn(turn);
         if self.active {
             let records = self.outputs.records;
-            self.sent.publish(records, records, self.outputs.credits(), self.outputs.buffered());
+            self.sent.publish(
+                records,
+                records,
+                self.outputs.credits(),
+                self.outputs.buffered(),
+            );
         }
         Ok(())
     }
 
     fn deliver(&mut self, edge: EdgeId, delivery: &mut Delivery<'_>) -> Flow<bool> {
-        if let (true, Delivery::Credit { from, records, buffers }) = (edge == self.edge, delivery) {
+        if let (
+            true,
+            Delivery::Credit {
+                from,
+                records,
+                buffers,
+            },
+        ) = (edge == self.edge, delivery)
+        {
             self.outputs.credit(*from, *records, buffers);
             return Ok(true);
         }

@@ -38,11 +38,19 @@ impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
         down: D,
     ) -> Self {
         partition.place(placement);
-        let Placement { me, producers, consumers, .. } = placement;
+        let Placement {
+            me,
+            producers,
+            consumers,
+            ..
+        } = placement;
         let settings = settings.shared_by(producers);
         let targets = (0..consumers).filter(|to| *to != me && me < producers);
         let gate = if me < consumers {
-            Gate::new(&[(edge, producers, settings)], (me < producers).then_some(me))
+            Gate::new(
+                &[(edge, producers, settings)],
+                (me < producers).then_some(me),
+            )
         } else {
             Gate::new(&[], None)
         };
@@ -87,9 +95,18 @@ where
         let targets: Vec<u32> = self.outputs.targets().collect();
         for to in targets {
             let Some(copy) = P::copy(&value) else {
-                return Err(Fault::internal("a distribution sends to all but can't copy"));
+                return Err(Fault::internal(
+                    "a distribution sends to all but can't copy",
+                ));
             };
-            self.outputs.push(to, Rec { at, hash, value: copy });
+            self.outputs.push(
+                to,
+                Rec {
+                    at,
+                    hash,
+                    value: copy,
+                },
+            );
         }
         if self.consumes() {
             self.local += 1;
@@ -115,7 +132,14 @@ where
                 self.down.collect(at, local)
             }
             Target::One(to) => {
-                self.outputs.push(to, Rec { at, hash, value: P::strip(local) });
+                self.outputs.push(
+                    to,
+                    Rec {
+                        at,
+                        hash,
+                        value: P::strip(local),
+                    },
+                );
                 Ok(())
             }
             Target::All => self.send_to_all(at, hash, local),
@@ -147,7 +171,11 @@ where
 
     fn signal(&mut self, signal: Signal) -> Flow {
         self.outputs.signal(signal);
-        if self.consumes() { self.apply(self.placement.me, signal) } else { Ok(()) }
+        if self.consumes() {
+            self.apply(self.placement.me, signal)
+        } else {
+            Ok(())
+        }
     }
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
@@ -155,7 +183,8 @@ where
         if self.consumes() {
             self.gate.turn(self.placement.me, turn);
             self.down.turn(turn)?;
-            self.received.publish(self.gate.records + self.local, self.gate.watermark());
+            self.received
+                .publish(self.gate.records + self.local, self.gate.watermark());
         }
         if self.produces() {
             self.sent.publish(
@@ -173,12 +202,22 @@ where
             return self.down.deliver(edge, delivery);
         }
         match delivery {
-            Delivery::Credit { from, records, buffers } => {
+            Delivery::Credit {
+                from,
+                records,
+                buffers,
+            } => {
                 self.outputs.credit(*from, *records, buffers);
             }
-            Delivery::Batch { from, batch, queued } => {
+            Delivery::Batch {
+                from,
+                batch,
+                queued,
+            } => {
                 let Some(Ok(mut batch)) = batch.take().map(|b| b.downcast::<Batch<T>>()) else {
-                    return Err(Fault::internal(format_args!("edge {edge:?}: a foreign batch")));
+                    return Err(Fault::internal(format_args!(
+                        "edge {edge:?}: a foreign batch"
+                    )));
                 };
                 let (partition, down) = (&self.partition, &mut self.down);
                 let records = receive(&mut batch, *from, |record| {
@@ -201,7 +240,11 @@ where
         if edge == self.edge {
             return Some(self.down.room());
         }
-        if self.consumes() { self.down.accepts(edge) } else { None }
+        if self.consumes() {
+            self.down.accepts(edge)
+        } else {
+            None
+        }
     }
 
     fn finished(&self) -> bool {

@@ -48,7 +48,12 @@ impl Gate {
                     })
                 })
                 .collect();
-            list.push(EdgeInputs { edge, base, inputs, settings });
+            list.push(EdgeInputs {
+                edge,
+                base,
+                inputs,
+                settings,
+            });
             base += producers as usize;
         }
         Gate {

@@ -38,7 +38,15 @@ impl<T, P, D> GateHead<T, P, D> {
             .map(|(edge, producers)| (*edge, *producers, settings.shared_by(*producers)))
             .collect();
         let gate = Gate::new(&edges, None);
-        GateHead { me, active, gate, partition, down, received, input: PhantomData }
+        GateHead {
+            me,
+            active,
+            gate,
+            partition,
+            down,
+            received,
+            input: PhantomData,
+        }
     }
 }
 
@@ -59,7 +67,8 @@ where
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         if self.active {
             self.gate.turn(self.me, turn);
-            self.received.publish(self.gate.records, self.gate.watermark());
+            self.received
+                .publish(self.gate.records, self.gate.watermark());
         }
         self.down.turn(turn)
     }
@@ -68,9 +77,16 @@ where
         let Some(index) = self.gate.edge_index(edge) else {
             return self.down.deliver(edge, delivery);
         };
-        if let Delivery::Batch { from, batch, queued } = delivery {
+        if let Delivery::Batch {
+            from,
+            batch,
+            queued,
+        } = delivery
+        {
             let Some(Ok(mut batch)) = batch.take().map(|b| b.downcast::<Batch<T>>()) else {
-                return Err(Fault::internal(format_args!("edge {edge:?}: a foreign batch")));
+                return Err(Fault::internal(format_args!(
+                    "edge {edge:?}: a foreign batch"
+                )));
             };
             let (partition, down) = (&self.partition, &mut self.down);
             let records = receive(&mut batch, *from, |record| {
@@ -87,7 +103,11 @@ where
     }
 
     fn accepts(&self, edge: EdgeId) -> Option<bool> {
-        if self.gate.receives(edge) { Some(self.down.room()) } else { self.down.accepts(edge) }
+        if self.gate.receives(edge) {
+            Some(self.down.room())
+        } else {
+            self.down.accepts(edge)
+        }
     }
 
     fn finished(&self) -> bool {

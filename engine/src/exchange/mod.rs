@@ -9,10 +9,12 @@
 mod batch;
 mod distribution;
 mod edge_out;
+mod either;
 #[allow(clippy::module_inception)]
 mod exchange;
 mod gate;
 mod gate_head;
+mod kind;
 mod outputs;
 
 pub use batch::{AnyBatch, Batch, Rec};
@@ -21,9 +23,11 @@ pub use distribution::{
     Shuffle, Target,
 };
 pub use edge_out::EdgeOut;
+pub use either::{ByEitherKey, Either};
 pub use exchange::Exchange;
 pub use gate::Gate;
 pub use gate_head::GateHead;
+pub use kind::EdgeKind;
 pub use outputs::Outputs;
 
 use serde::{Deserialize, Serialize};
@@ -87,7 +91,11 @@ impl ChannelSettings {
     /// few have alone, so that the records in flight stay within a core's cache.
     pub fn shared_by(self, channels: u32) -> Self {
         let max = (4 * self.max_credits / channels.max(4)).max(self.initial_credits);
-        let batch = self.batch_records.min(max / 4).clamp(1, self.initial_credits / 2);
-        ChannelSettings { max_credits: max, batch_records: batch.max(1), ..self }
+        let batch = self.batch_records.min(max / 8).max(1);
+        ChannelSettings {
+            max_credits: max,
+            batch_records: batch,
+            ..self
+        }
     }
 }

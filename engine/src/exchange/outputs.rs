@@ -10,16 +10,17 @@ use crate::stage::{Signal, Turn};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 
-/// How many emptied buffers a channel keeps for reuse.
-const KEPT_BUFFERS: usize = 16;
+/// How many emptied buffers are kept for reuse, besides one a channel.
+const KEPT_BUFFERS: usize = 8;
 
 struct Channel<T> {
     to: u32,
     filling: Box<Batch<T>>,
     /// Sealed batches that wait for credit, oldest first.
     sealed: VecDeque<Box<Batch<T>>>,
-    spare: Vec<Box<Batch<T>>>,
     credit: u32,
+    /// Records that make a batch full: more where the consumer grants more.
+    full: u32,
     starved: bool,
     /// The newest watermark not yet put into a batch.
     watermark: Option<Timestamp>,
@@ -36,9 +37,18 @@ pub struct Outputs<T> {
     /// Index into `channels` by consumer subtask.
     index: Vec<u32>,
     settings: ChannelSettings,
+    /// Emptied buffers that came back, the last one on top: the next batch takes the warmest.
+    spare: Vec<Box<Batch<T>>>,
     /// Records handed over so far.
     pub records: u64,
     ended: bool,
+}
+
+/// A batch is at most a quarter of the credit at hand, so that several can be on their way, but no
+/// smaller than half of what is always granted.
+fn full_batch(settings: ChannelSettings, credit: u32) -> u32 {
+    let least = (settings.initial_credits / 2).clamp(1, settings.batch_records.max(1));
+    (credit / 4).clamp(least, settings.batch_records.max(least))
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -60,15 +70,24 @@ impl<T: Send + 'static> Outputs<T> {
                 to,
                 filling: Box::new(Batch::with_capacity(0)),
                 sealed: VecDeque::new(),
-                spare: Vec::new(),
                 credit: settings.initial_credits,
+                full: full_batch(settings, settings.initial_credits),
                 starved: false,
                 watermark: None,
                 idle: false,
                 due: Timestamp::MAX,
             });
         }
-        Outputs { edge, me, channels, index, settings, records: 0, ended: false }
+        Outputs {
+            edge,
+            me,
+            channels,
+            index,
+            settings,
+            spare: Vec::new(),
+            records: 0,
+            ended: false,
+        }
     }
 
     /// Buffers a record for subtask `to`.
@@ -76,8 +95,8 @@ impl<T: Send + 'static> Outputs<T> {
     pub fn push(&mut self, to: u32, record: Rec<T>) {
         let channel = &mut self.channels[self.index[to as usize] as usize];
         channel.filling.records.push(record);
-        if channel.filling.records.len() >= self.settings.batch_records as usize {
-            channel.seal(self.settings.batch_records as usize);
+        if channel.filling.records.len() >= channel.full as usize {
+            channel.seal(channel.full as usize, &mut self.spare);
         }
     }
 
@@ -93,7 +112,7 @@ impl<T: Send + 'static> Outputs<T> {
                 Signal::EndOfInput => {
                     channel.seal_signals();
                     channel.filling.signals.push(Signal::EndOfInput);
-                    channel.seal(0);
+                    channel.seal(0, &mut self.spare);
                 }
             }
         }
@@ -109,7 +128,7 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.due = Timestamp(turn.now.0.saturating_add(interval));
                 }
                 if channel.due <= turn.now {
-                    channel.seal(self.settings.batch_records as usize);
+                    channel.seal(0, &mut self.spare);
                 } else {
                     turn.wake_at(channel.due);
                 }
@@ -120,11 +139,16 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.starved = true;
                     break;
                 }
-                let Some(mut batch) = channel.sealed.pop_front() else { break };
+                let Some(mut batch) = channel.sealed.pop_front() else {
+                    break;
+                };
                 channel.credit -= records;
                 self.records += u64::from(records);
                 batch.starved = std::mem::take(&mut channel.starved);
-                let message = Message::Batch { from: self.me, batch: batch as AnyBatch };
+                let message = Message::Batch {
+                    from: self.me,
+                    batch: batch as AnyBatch,
+                };
                 turn.outbox.send(self.edge, channel.to, message);
             }
         }
@@ -132,16 +156,23 @@ impl<T: Send + 'static> Outputs<T> {
 
     /// Consumer subtask `from` welcomes `records` more and gives back emptied buffers.
     pub fn credit(&mut self, from: u32, records: u32, buffers: &mut Vec<AnyBatch>) {
-        let Some(channel) = self.index.get(from as usize).copied().filter(|i| *i != NOWHERE) else {
+        let Some(channel) = self
+            .index
+            .get(from as usize)
+            .copied()
+            .filter(|i| *i != NOWHERE)
+        else {
             return;
         };
+        let kept = self.channels.len() + KEPT_BUFFERS;
         let channel = &mut self.channels[channel as usize];
         channel.credit += records;
+        channel.full = full_batch(self.settings, channel.credit);
         for buffer in buffers.drain(..) {
-            if channel.spare.len() < KEPT_BUFFERS
+            if self.spare.len() < kept
                 && let Ok(buffer) = buffer.downcast::<Batch<T>>()
             {
-                channel.spare.push(buffer);
+                self.spare.push(buffer);
             }
         }
     }
@@ -153,7 +184,11 @@ impl<T: Send + 'static> Outputs<T> {
 
     /// The input has ended and everything has left.
     pub fn finished(&self) -> bool {
-        self.ended && self.channels.iter().all(|c| c.sealed.is_empty() && !c.holds_something())
+        self.ended
+            && self
+                .channels
+                .iter()
+                .all(|c| c.sealed.is_empty() && !c.holds_something())
     }
 
     /// The consumer subtasks that channels lead to.
@@ -180,7 +215,9 @@ impl<T: Send + 'static> Outputs<T> {
     pub fn buffered(&self) -> usize {
         self.channels
             .iter()
-            .map(|c| c.filling.records.len() + c.sealed.iter().map(|b| b.records.len()).sum::<usize>())
+            .map(|c| {
+                c.filling.records.len() + c.sealed.iter().map(|b| b.records.len()).sum::<usize>()
+            })
             .sum()
     }
 }
@@ -200,10 +237,13 @@ impl<T> Channel<T> {
     }
 
     #[inline(never)]
-    fn seal(&mut self, capacity: usize) {
+    fn seal(&mut self, capacity: usize, spare: &mut Vec<Box<Batch<T>>>) {
         self.seal_signals();
-        let next = self.spare.pop().unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
-        self.sealed.push_back(std::mem::replace(&mut self.filling, next));
+        let next = spare
+            .pop()
+            .unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
+        self.sealed
+            .push_back(std::mem::replace(&mut self.filling, next));
         self.due = Timestamp::MAX;
     }
 }

@@ -1,10 +1,10 @@
 //! A graph in the making, and its validation: all problems at once, each with its operator.
 
 use super::{
-    Check, Edge, EdgeKind, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo,
-    TaskId, TaskSpec, Vertex, VertexId,
+    Check, Edge, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo, TaskId,
+    TaskSpec, Vertex, VertexId,
 };
-use crate::exchange::EdgeId;
+use crate::exchange::{EdgeId, EdgeKind};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -50,7 +50,12 @@ impl GraphBuilder {
 
     /// An empty vertex of a task.
     pub fn add_vertex(&mut self, task: TaskId) -> VertexId {
-        let vertex = Vertex { operators: vec![], task, parallelism: None, max_parallelism: None };
+        let vertex = Vertex {
+            operators: vec![],
+            task,
+            parallelism: None,
+            max_parallelism: None,
+        };
         self.vertices.push(vertex);
         VertexId(self.vertices.len() as u32 - 1)
     }
@@ -59,7 +64,12 @@ impl GraphBuilder {
     pub fn add_operator(&mut self, vertex: VertexId, name: &str, kind: &str) -> OperatorId {
         let id = OperatorId(self.operators.len() as u32);
         let (name, kind) = (name.to_owned(), kind.to_owned());
-        self.operators.push(OperatorInfo { name, uid: None, kind, vertex });
+        self.operators.push(OperatorInfo {
+            name,
+            uid: None,
+            kind,
+            vertex,
+        });
         self.vertices[vertex.0 as usize].operators.push(id);
         id
     }
@@ -67,7 +77,9 @@ impl GraphBuilder {
     /// Moves the last operator of a vertex to another vertex.
     pub fn move_operator(&mut self, operator: OperatorId, to: VertexId) {
         let from = std::mem::replace(&mut self.operators[operator.0 as usize].vertex, to);
-        self.vertices[from.0 as usize].operators.retain(|o| *o != operator);
+        self.vertices[from.0 as usize]
+            .operators
+            .retain(|o| *o != operator);
         self.vertices[to.0 as usize].operators.push(operator);
     }
 
@@ -108,7 +120,10 @@ impl GraphBuilder {
         self.check_uids(&mut problems);
         self.check_ends(&mut problems);
         if !problems.is_empty() {
-            return Err(GraphError { job: name.to_owned(), problems });
+            return Err(GraphError {
+                job: name.to_owned(),
+                problems,
+            });
         }
         let mut graph = JobGraph {
             name: name.to_owned(),
@@ -121,22 +136,33 @@ impl GraphBuilder {
         };
         for vertex in &mut graph.vertices {
             vertex.parallelism.get_or_insert(graph.settings.parallelism);
-            vertex.max_parallelism.get_or_insert(graph.settings.max_parallelism);
+            vertex
+                .max_parallelism
+                .get_or_insert(graph.settings.max_parallelism);
         }
         for (id, factory) in self.factories.iter().enumerate() {
-            let Some(factory) = factory.clone() else { continue };
+            let Some(factory) = factory.clone() else {
+                continue;
+            };
             let of_task = || graph.vertices.iter().filter(|v| v.task.0 as usize == id);
             let parallelism = of_task().filter_map(|v| v.parallelism).max().unwrap_or(1);
             let first = of_task().flat_map(|v| &v.operators).next();
             let name = first.map(|o| graph.operators[o.0 as usize].name.clone());
             let name = name.unwrap_or_default();
-            graph.tasks.push(TaskSpec { factory, parallelism, name });
+            graph.tasks.push(TaskSpec {
+                factory,
+                parallelism,
+                name,
+            });
         }
         Ok(graph)
     }
 
     fn first_name(&self, vertex: &Vertex) -> &str {
-        vertex.operators.first().map_or("?", |o| &self.operators[o.0 as usize].name)
+        vertex
+            .operators
+            .first()
+            .map_or("?", |o| &self.operators[o.0 as usize].name)
     }
 
     fn check_parallelism(&self, settings: &JobSettings, problems: &mut Vec<String>) {
@@ -148,7 +174,9 @@ impl GraphBuilder {
                 problems.push(format!("'{name}': parallelism 0; give it at least 1"));
             }
             if max == 0 || max > 32_768 {
-                problems.push(format!("'{name}': max_parallelism {max} is not in 1..=32768"));
+                problems.push(format!(
+                    "'{name}': max_parallelism {max} is not in 1..=32768"
+                ));
             }
             if parallelism > max {
                 problems.push(format!(
@@ -164,7 +192,10 @@ impl GraphBuilder {
         for operator in &self.operators {
             let Some(uid) = &operator.uid else { continue };
             if let Some(other) = seen.insert(uid, &operator.name) {
-                problems.push(format!("'{}': uid '{uid}' is that of '{other}' too", operator.name));
+                problems.push(format!(
+                    "'{}': uid '{uid}' is that of '{other}' too",
+                    operator.name
+                ));
             }
         }
     }

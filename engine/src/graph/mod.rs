@@ -12,7 +12,7 @@ pub use builder::{GraphBuilder, GraphRef};
 pub use plan::Plan;
 
 use crate::build::BuildContext;
-use crate::exchange::{ChannelSettings, EdgeId};
+use crate::exchange::{ChannelSettings, EdgeId, EdgeKind};
 use crate::fault::Flow;
 use crate::stage::Head;
 use serde::{Deserialize, Serialize};
@@ -61,27 +61,6 @@ pub struct Vertex {
     pub parallelism: Option<u32>,
     /// How many it may ever have: the number of its key groups.
     pub max_parallelism: Option<u32>,
-}
-
-/// How an edge chooses the subtask of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are those of the distributions")]
-pub enum EdgeKind {
-    Forward,
-    Hash,
-    Rebalance,
-    Rescale,
-    Shuffle,
-    Broadcast,
-    Global,
-    Custom,
-}
-
-impl fmt::Display for EdgeKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&format!("{self:?}").to_lowercase())
-    }
 }
 
 /// An edge between two vertices.
@@ -152,12 +131,16 @@ pub struct JobGraph {
 impl JobGraph {
     /// The parallelism of a vertex.
     pub fn parallelism(&self, vertex: VertexId) -> u32 {
-        self.vertices[vertex.0 as usize].parallelism.unwrap_or(self.settings.parallelism)
+        self.vertices[vertex.0 as usize]
+            .parallelism
+            .unwrap_or(self.settings.parallelism)
     }
 
     /// The number of key groups of a vertex.
     pub fn max_parallelism(&self, vertex: VertexId) -> u32 {
-        self.vertices[vertex.0 as usize].max_parallelism.unwrap_or(self.settings.max_parallelism)
+        self.vertices[vertex.0 as usize]
+            .max_parallelism
+            .unwrap_or(self.settings.max_parallelism)
     }
 
     /// The vertex of an operator.
@@ -168,25 +151,38 @@ impl JobGraph {
     /// The two ends of an edge.
     pub fn ends(&self, edge: EdgeId) -> (VertexId, VertexId) {
         let edge = &self.edges[edge.0 as usize];
-        (edge.from, edge.to.expect("validation gave every edge a consumer"))
+        (
+            edge.from,
+            edge.to.expect("validation gave every edge a consumer"),
+        )
     }
 
     /// The tasks at the two ends of an edge.
     pub fn tasks_of(&self, edge: EdgeId) -> (TaskId, TaskId) {
         let (from, to) = self.ends(edge);
-        (self.vertices[from.0 as usize].task, self.vertices[to.0 as usize].task)
+        (
+            self.vertices[from.0 as usize].task,
+            self.vertices[to.0 as usize].task,
+        )
     }
 
     /// The edges that end in a vertex.
     pub fn edges_into(&self, vertex: VertexId) -> impl Iterator<Item = EdgeId> + '_ {
         let into = move |(_, e): &(usize, &Edge)| e.to == Some(vertex);
-        self.edges.iter().enumerate().filter(into).map(|(i, _)| EdgeId(i as u32))
+        self.edges
+            .iter()
+            .enumerate()
+            .filter(into)
+            .map(|(i, _)| EdgeId(i as u32))
     }
 
     /// The name of a vertex: those of its operators.
     pub fn vertex_name(&self, vertex: VertexId) -> String {
         let names = self.vertices[vertex.0 as usize].operators.iter();
-        names.map(|o| self.operators[o.0 as usize].name.as_str()).collect::<Vec<_>>().join(" -> ")
+        names
+            .map(|o| self.operators[o.0 as usize].name.as_str())
+            .collect::<Vec<_>>()
+            .join(" -> ")
     }
 
     /// Runs the checks of all sources and sinks; the first that fails, with its operator's name.
@@ -205,7 +201,9 @@ impl JobGraph {
 
 impl fmt::Debug for JobGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobGraph").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("JobGraph")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

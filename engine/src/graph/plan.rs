@@ -1,6 +1,7 @@
 //! A job graph for reading: as JSON, and as a picture in text.
 
-use super::{EdgeKind, JobGraph, VertexId};
+use super::{JobGraph, VertexId};
+use crate::exchange::EdgeKind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -57,11 +58,18 @@ impl Plan {
             let operators = vertex.operators.iter().map(|o| {
                 let info = &graph.operators[o.0 as usize];
                 let (name, kind) = (info.name.clone(), info.kind.clone());
-                PlanOperator { name, kind, uid: info.uid.clone() }
+                PlanOperator {
+                    name,
+                    kind,
+                    uid: info.uid.clone(),
+                }
             });
             let inputs = graph.edges_into(VertexId(id)).map(|e| {
                 let edge = &graph.edges[e.0 as usize];
-                PlanInput { from: edge.from.0, kind: edge.kind }
+                PlanInput {
+                    from: edge.from.0,
+                    kind: edge.kind,
+                }
             });
             PlanVertex {
                 id,
@@ -72,7 +80,10 @@ impl Plan {
                 inputs: inputs.collect(),
             }
         });
-        Plan { job: graph.name.clone(), vertices: vertices.collect() }
+        Plan {
+            job: graph.name.clone(),
+            vertices: vertices.collect(),
+        }
     }
 
     /// The plan as indented JSON.
@@ -93,7 +104,12 @@ impl fmt::Display for Plan {
                 writeln!(f, "      v")?;
             }
             let names: Vec<&str> = vertex.operators.iter().map(|o| o.name.as_str()).collect();
-            let text = format!("[{}] {}  x{}", vertex.id, names.join(" -> "), vertex.parallelism);
+            let text = format!(
+                "[{}] {}  x{}",
+                vertex.id,
+                names.join(" -> "),
+                vertex.parallelism
+            );
             let line = "-".repeat(text.chars().count() + 2);
             writeln!(f, "  +{line}+\n  | {text} |\n  +{line}+")?;
         }

@@ -25,7 +25,11 @@ where
 
     #[inline(always)]
     fn process<C: Collector<T>>(&mut self, at: Timestamp, value: T, out: &mut C) -> Flow {
-        if (self.0)(&value) { out.collect(at, value) } else { Ok(()) }
+        if (self.0)(&value) {
+            out.collect(at, value)
+        } else {
+            Ok(())
+        }
     }
 }
 

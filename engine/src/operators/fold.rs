@@ -28,7 +28,11 @@ impl<K, A: Clone, F: Clone> Clone for Fold<K, A, F> {
 impl<K, A, F> Fold<K, A, F> {
     /// With the accumulator of a new key and the user's function.
     pub fn new(initial: A, fold: F) -> Self {
-        Fold { initial, fold, values: KeyTable::default() }
+        Fold {
+            initial,
+            fold,
+            values: KeyTable::default(),
+        }
     }
 }
 
@@ -54,7 +58,9 @@ where
             return out.collect(at, (self.fold)(accumulator, &key, value));
         }
         let initial = &self.initial;
-        let accumulator = self.values.get_or_insert_with(hash, key.clone(), || initial.clone());
+        let accumulator = self
+            .values
+            .get_or_insert_with(hash, key.clone(), || initial.clone());
         out.collect(at, (self.fold)(accumulator, &key, value))
     }
 }

@@ -5,6 +5,7 @@ mod filter_map;
 mod flat_map;
 mod fold;
 mod inspect;
+mod keyed_process;
 mod map;
 mod reduce;
 
@@ -13,6 +14,7 @@ pub use filter_map::FilterMap;
 pub use flat_map::FlatMap;
 pub use fold::Fold;
 pub use inspect::Inspect;
+pub use keyed_process::{KeyedProcess, KeyedProcessBlueprint};
 pub use map::Map;
 pub use reduce::Reduce;
 

@@ -16,14 +16,20 @@ pub struct Reduce<K, T, F> {
 
 impl<K, T, F: Clone> Clone for Reduce<K, T, F> {
     fn clone(&self) -> Self {
-        Reduce { combine: self.combine.clone(), values: KeyTable::default() }
+        Reduce {
+            combine: self.combine.clone(),
+            values: KeyTable::default(),
+        }
     }
 }
 
 impl<K, T, F> Reduce<K, T, F> {
     /// With the user's function.
     pub fn new(combine: F) -> Self {
-        Reduce { combine, values: KeyTable::default() }
+        Reduce {
+            combine,
+            values: KeyTable::default(),
+        }
     }
 }
 

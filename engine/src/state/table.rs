@@ -13,14 +13,18 @@ pub struct KeyTable<K, V> {
 
 impl<K, V> Default for KeyTable<K, V> {
     fn default() -> Self {
-        KeyTable { entries: HashTable::new() }
+        KeyTable {
+            entries: HashTable::new(),
+        }
     }
 }
 
 impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// An empty table with room for `capacity` keys.
     pub fn with_capacity(capacity: usize) -> Self {
-        KeyTable { entries: HashTable::with_capacity(capacity) }
+        KeyTable {
+            entries: HashTable::with_capacity(capacity),
+        }
     }
 
     /// The value of a key.
@@ -32,13 +36,17 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// The value of a key, to change it.
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &K) -> Option<&mut V> {
-        self.entries.find_mut(hash, |(k, _)| k == key).map(|(_, v)| v)
+        self.entries
+            .find_mut(hash, |(k, _)| k == key)
+            .map(|(_, v)| v)
     }
 
     /// The value of a key, made first where there is none. The key is taken only then.
     #[inline(always)]
     pub fn get_or_insert_with(&mut self, hash: u64, key: K, make: impl FnOnce() -> V) -> &mut V {
-        let slot = self.entries.entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k));
+        let slot = self
+            .entries
+            .entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k));
         match slot {
             Entry::Occupied(entry) => &mut entry.into_mut().1,
             Entry::Vacant(entry) => &mut entry.insert((key, make())).into_mut().1,
@@ -47,11 +55,37 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
 
     /// Stores a value; returns the one before.
     pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<V> {
-        match self.entries.entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k)) {
+        match self
+            .entries
+            .entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k))
+        {
             Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().1, value)),
             Entry::Vacant(entry) => {
                 entry.insert((key, value));
                 None
+            }
+        }
+    }
+
+    /// Changes the value of a key by `change`, or stores what `make` returns where there is none. The
+    /// key is cloned only then.
+    #[inline]
+    pub fn upsert(
+        &mut self,
+        hash: u64,
+        key: &K,
+        change: impl FnOnce(&mut V),
+        make: impl FnOnce() -> V,
+    ) where
+        K: Clone,
+    {
+        match self
+            .entries
+            .entry(hash, |(k, _)| k == key, |(k, _)| key_hash(k))
+        {
+            Entry::Occupied(mut entry) => change(&mut entry.get_mut().1),
+            Entry::Vacant(entry) => {
+                entry.insert((key.clone(), make()));
             }
         }
     }
@@ -75,6 +109,21 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// Forgets all keys and keeps the memory.
     pub fn clear(&mut self) {
         self.entries.clear();
+    }
+
+    /// Makes room for `more` keys beyond those that are there.
+    pub fn reserve(&mut self, more: usize) {
+        self.entries.reserve(more, |(k, _)| key_hash(k));
+    }
+
+    /// How many keys it can hold without growing.
+    pub fn capacity(&self) -> usize {
+        self.entries.capacity()
+    }
+
+    /// Takes out all keys and values, in no order, and keeps the memory.
+    pub fn drain(&mut self) -> impl ExactSizeIterator<Item = (K, V)> {
+        self.entries.drain()
     }
 
     /// All keys and values, in no order.

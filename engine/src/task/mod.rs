@@ -28,12 +28,17 @@ pub enum Next {
     Done,
 }
 
+/// Batches of one step at most: small batches of many channels share the cost of a step.
+const BATCHES_PER_STEP: usize = 8;
+
 /// A subtask without its actor.
 pub struct Subtask {
     head: Box<dyn Head>,
     /// Arrived batches by edge: `(edge, queue of (from, batch))`.
     queues: Vec<(EdgeId, VecDeque<(u32, AnyBatch)>)>,
     queued: usize,
+    /// A batch waited for room since the last one was taken: the sign that channels hold too much.
+    pressed: bool,
     reading: bool,
     not_before: Timestamp,
     slice: usize,
@@ -43,7 +48,16 @@ impl Subtask {
     /// A subtask with its chain; `slice` bounds the records of one read.
     pub fn new(head: Box<dyn Head>, slice: usize) -> Self {
         let not_before = Timestamp::MIN;
-        Subtask { head, queues: Vec::new(), queued: 0, reading: true, not_before, slice }
+        let (queues, pressed) = (Vec::new(), false);
+        Subtask {
+            head,
+            queues,
+            queued: 0,
+            pressed,
+            reading: true,
+            not_before,
+            slice,
+        }
     }
 
     /// Opens the chain.
@@ -55,16 +69,31 @@ impl Subtask {
     pub fn receive(&mut self, edge: EdgeId, message: Message) -> Flow {
         match message {
             Message::Batch { from, batch } => {
-                let at = self.queues.iter().position(|(e, _)| *e == edge).unwrap_or_else(|| {
-                    self.queues.push((edge, VecDeque::new()));
-                    self.queues.len() - 1
-                });
+                let at = self
+                    .queues
+                    .iter()
+                    .position(|(e, _)| *e == edge)
+                    .unwrap_or_else(|| {
+                        self.queues.push((edge, VecDeque::new()));
+                        self.queues.len() - 1
+                    });
                 self.queues[at].1.push_back((from, batch));
                 self.queued += 1;
             }
-            Message::Credit { from, records, mut buffers } => {
+            Message::Credit {
+                from,
+                records,
+                mut buffers,
+            } => {
                 let buffers = &mut buffers;
-                self.head.deliver(edge, &mut Delivery::Credit { from, records, buffers })?;
+                self.head.deliver(
+                    edge,
+                    &mut Delivery::Credit {
+                        from,
+                        records,
+                        buffers,
+                    },
+                )?;
             }
         }
         Ok(())
@@ -75,9 +104,15 @@ impl Subtask {
         self.not_before = Timestamp::MIN;
     }
 
-    /// Takes one batch or reads one slice, then gives the chain a turn.
+    /// Takes a few batches or reads one slice, then gives the chain a turn.
     pub fn step(&mut self, now: Timestamp, outbox: &mut dyn Outbox) -> Flow<Next> {
-        let mut progress = self.take_one_batch()?;
+        let mut progress = false;
+        for _ in 0..BATCHES_PER_STEP {
+            if !self.take_one_batch()? {
+                break;
+            }
+            progress = true;
+        }
         if !progress && self.reading && self.not_before <= now && self.head.room() {
             progress = true;
             match self.head.poll(self.slice)? {
@@ -103,8 +138,15 @@ impl Subtask {
             return Ok(Next::Again);
         }
         let reading = self.reading && self.head.room();
-        let until = if reading { wake_at.min(self.not_before) } else { wake_at };
-        Ok(Next::Wait { until, blocked: !reading && (self.reading || self.queued > 0) })
+        let until = if reading {
+            wake_at.min(self.not_before)
+        } else {
+            wake_at
+        };
+        Ok(Next::Wait {
+            until,
+            blocked: !reading && (self.reading || self.queued > 0),
+        })
     }
 
     fn take_one_batch(&mut self) -> Flow<bool> {
@@ -112,14 +154,28 @@ impl Subtask {
             return Ok(false);
         }
         for (edge, queue) in &mut self.queues {
-            if queue.is_empty() || self.head.accepts(*edge) != Some(true) {
+            if queue.is_empty() {
                 continue;
             }
-            let Some((from, batch)) = queue.pop_front() else { continue };
+            if self.head.accepts(*edge) != Some(true) {
+                self.pressed = true;
+                continue;
+            }
+            let Some((from, batch)) = queue.pop_front() else {
+                continue;
+            };
             self.queued -= 1;
             let mut batch = Some(batch);
-            let queued = queue.len();
-            let mut delivery = Delivery::Batch { from, batch: &mut batch, queued };
+            let queued = if std::mem::take(&mut self.pressed) {
+                queue.len()
+            } else {
+                0
+            };
+            let mut delivery = Delivery::Batch {
+                from,
+                batch: &mut batch,
+                queued,
+            };
             self.head.deliver(*edge, &mut delivery)?;
             return Ok(true);
         }

@@ -15,7 +15,11 @@ pub struct GrammarCheck<D> {
 impl<D> GrammarCheck<D> {
     /// Checks what goes to `down`.
     pub fn new(down: D) -> Self {
-        GrammarCheck { watermark: Timestamp::MIN, ended: false, down }
+        GrammarCheck {
+            watermark: Timestamp::MIN,
+            ended: false,
+            down,
+        }
     }
 }
 
@@ -50,7 +54,9 @@ impl<D: Stage> Stage for GrammarCheck<D> {
 
     fn signal(&mut self, signal: Signal) -> Flow {
         if self.ended {
-            return Err(Fault::internal(format_args!("{signal:?} behind the end of input")));
+            return Err(Fault::internal(format_args!(
+                "{signal:?} behind the end of input"
+            )));
         }
         match signal {
             Signal::Watermark(at) if at < self.watermark => {

@@ -48,7 +48,10 @@ impl<T: 'static, Op: Operator<T>> OperatorHarness<T, T, Op> {
         let buffer = SideBuffer::connected();
         let registered = buffer.clone();
         let lift = Box::new(|value| value);
-        (Self::with(operator, lift, |c| c.register_side(tag.id(), registered)), buffer)
+        (
+            Self::with(operator, lift, |c| c.register_side(tag.id(), registered)),
+            buffer,
+        )
     }
 }
 
@@ -67,13 +70,20 @@ impl<T: 'static, K: Hash + 'static, Op: Operator<Keyed<K, T>>> OperatorHarness<T
         let buffer = SideBuffer::connected();
         let registered = buffer.clone();
         let lift = Self::lift(select);
-        (Self::with(operator, lift, |c| c.register_side(tag.id(), registered)), buffer)
+        (
+            Self::with(operator, lift, |c| c.register_side(tag.id(), registered)),
+            buffer,
+        )
     }
 
     fn lift(select: impl Fn(&T) -> K + 'static) -> Box<dyn Fn(T) -> Keyed<K, T>> {
         Box::new(move |value| {
             let key = select(&value);
-            Keyed { hash: key_hash(&key), key, value }
+            Keyed {
+                hash: key_hash(&key),
+                key,
+                value,
+            }
         })
     }
 }
@@ -91,16 +101,26 @@ impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
             g.add_operator(vertex, "operator", "operator");
             g.set_factory(task, Arc::new(|_| unreachable!("a harness runs no task")));
         });
-        let job = graph.finish("harness", JobSettings::default()).expect("one operator is a graph");
+        let job = graph
+            .finish("harness", JobSettings::default())
+            .expect("one operator is a graph");
         let clock = Clock::manual(Timestamp(0));
         let stats = Arc::new(JobStats::new([("operator".to_owned(), 1)]));
         let mut context = BuildContext::new(Arc::new(job), 0, clock.clone(), stats, Waker::none());
         prepare(&mut context);
-        operator.open(&mut context.open(OperatorId(0))).expect("the operator opens");
+        operator
+            .open(&mut context.open(OperatorId(0)))
+            .expect("the operator opens");
         let collected = Collected::default();
         let down = GrammarCheck::new(collected.clone());
         let node = Node::new(operator, "operator".into(), down);
-        OperatorHarness { node, lift, collected, clock, context }
+        OperatorHarness {
+            node,
+            lift,
+            collected,
+            clock,
+            context,
+        }
     }
 
     /// Gives it a record and a turn.
@@ -177,14 +197,22 @@ pub struct Collected<T> {
 impl<T> Default for Collected<T> {
     fn default() -> Self {
         let room = Rc::new(Cell::new(true));
-        Collected { records: Rc::default(), signals: Rc::default(), room }
+        Collected {
+            records: Rc::default(),
+            signals: Rc::default(),
+            room,
+        }
     }
 }
 
 impl<T> Clone for Collected<T> {
     fn clone(&self) -> Self {
         let (records, signals) = (self.records.clone(), self.signals.clone());
-        Collected { records, signals, room: self.room.clone() }
+        Collected {
+            records,
+            signals,
+            room: self.room.clone(),
+        }
     }
 }
 

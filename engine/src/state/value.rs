@@ -1,0 +1,108 @@
+//! One value a key.
+
+use super::registry::{KeyScope, KeyedStates, Table};
+use crate::fault::Flow;
+use std::hash::Hash;
+use std::rc::Rc;
+
+/// Keeps one value of type `V` for each key. Clones are handles of the same state.
+pub struct ValueState<K, V>(Rc<Table<K, V>>);
+
+impl<K, V> Clone for ValueState<K, V> {
+    fn clone(&self) -> Self {
+        ValueState(self.0.clone())
+    }
+}
+
+impl<K: Hash + Eq + 'static> KeyedStates<K> {
+    /// Declares a state of one value a key.
+    pub fn value<V: 'static>(&mut self, name: &str) -> Flow<ValueState<K, V>> {
+        Ok(ValueState(self.declare("value", name)?))
+    }
+}
+
+impl<K: Hash + Eq, V> ValueState<K, V> {
+    /// A copy of the current key's value.
+    #[inline(always)]
+    pub fn get(&self, cx: &impl KeyScope<K>) -> Option<V>
+    where
+        V: Clone,
+    {
+        self.0.read(cx, |value| value.cloned())
+    }
+
+    /// Shows the current key's value to a function. It must not use the same state again.
+    #[inline(always)]
+    pub fn with<R>(&self, cx: &impl KeyScope<K>, look: impl FnOnce(Option<&V>) -> R) -> R {
+        self.0.read(cx, look)
+    }
+
+    /// Whether the current key has a value.
+    #[inline(always)]
+    pub fn is_set(&self, cx: &impl KeyScope<K>) -> bool {
+        self.0.read(cx, |value| value.is_some())
+    }
+
+    /// Gives the current key a value; returns the one before.
+    #[inline(always)]
+    pub fn set(&self, cx: &impl KeyScope<K>, value: V) -> Option<V>
+    where
+        K: Clone,
+    {
+        let mut new = Some(value);
+        // Without an entry the new value becomes one, and there is none before.
+        self.0
+            .change_existing(cx, |old| new.take().map(|new| std::mem::replace(old, new)))
+            .unwrap_or_else(|| {
+                if let Some(new) = new {
+                    self.0.change(cx, || new, |_| ());
+                }
+                None
+            })
+    }
+
+    /// Changes the current key's value, which begins with the default, and returns what the function
+    /// returns. The function must not use the same state again.
+    #[inline(always)]
+    pub fn update<R>(&self, cx: &impl KeyScope<K>, change: impl FnOnce(&mut V) -> R) -> R
+    where
+        K: Clone,
+        V: Default,
+    {
+        self.0.change(cx, V::default, change)
+    }
+
+    /// Like [`ValueState::update`], beginning with what `initial` returns.
+    #[inline(always)]
+    pub fn update_or<R>(
+        &self,
+        cx: &impl KeyScope<K>,
+        initial: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> R
+    where
+        K: Clone,
+    {
+        self.0.change(cx, initial, change)
+    }
+
+    /// Changes the current key's value, if it has one; says whether it has.
+    #[inline(always)]
+    pub fn change(&self, cx: &impl KeyScope<K>, change: impl FnOnce(&mut V)) -> bool {
+        let changed = |value: &mut V| {
+            change(value);
+            Some(())
+        };
+        self.0.change_existing(cx, changed).is_some()
+    }
+
+    /// Takes the current key's value out.
+    pub fn take(&self, cx: &impl KeyScope<K>) -> Option<V> {
+        self.0.take(cx)
+    }
+
+    /// Forgets the current key's value.
+    pub fn clear(&self, cx: &impl KeyScope<K>) {
+        self.0.take(cx);
+    }
+}

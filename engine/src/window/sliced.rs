@@ -1,0 +1,466 @@
+//! Tumbling and sliding windows per key: a record goes to one slice, a window is merged when it ends.
+//!
+//! As long as records stay in one slice, each costs a range check and a table access, however long
+//! the windows are and however many overlap. A window that is a single slice is emptied in place.
+
+use super::slices::{Layout, Slices};
+use super::{Aggregator, Aligned, TimeKind, TimeWindow, Windowed};
+use crate::build::OpenContext;
+use crate::clock::Clock;
+use crate::exchange::Keyed;
+use crate::fault::Flow;
+use crate::hash::key_hash;
+use crate::observe::SubtaskStats;
+use crate::operator::{Operator, Progress};
+use crate::side::{SideBuffer, SideOutput};
+use crate::stage::Collector;
+use crate::state::KeyTable;
+use crate::time::{Timestamp, millis};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How many results are emitted before the operator asks for room again.
+const BETWEEN_ASKING: u32 = 256;
+
+/// Aggregates the records of each key in each window.
+pub struct SlicedWindows<K, T, A: Aggregator<T>> {
+    aggregator: A,
+    spec: Aligned,
+    layout: Layout,
+    /// In milliseconds.
+    lateness: i64,
+    late_output: Option<SideOutput<T>>,
+    slices: Slices<K, A::Acc>,
+    /// How far time has come, by whichever clock.
+    watermark: Timestamp,
+    /// All windows before this one have fired.
+    next_window: i64,
+    /// Before this moment there is nothing to fire and nothing to drop.
+    due: Timestamp,
+    /// The window that is being emitted, and what of it waits for room.
+    window: TimeWindow,
+    unsent: Vec<(K, A::Acc)>,
+    suspended: bool,
+    /// How far time shall move on once that is out.
+    upcoming: Timestamp,
+    since_asking: u32,
+    /// Records that came while a window waited for room.
+    waiting: Vec<(Timestamp, Keyed<K, T>)>,
+    /// Where slices are merged; empty between windows.
+    total: KeyTable<K, A::Acc>,
+    clock: Clock,
+    /// Processing time of this turn; read at its first record.
+    now: Option<Timestamp>,
+    late: SideBuffer<T>,
+    stats: Arc<SubtaskStats>,
+}
+
+impl<K, T, A: Aggregator<T>> Clone for SlicedWindows<K, T, A>
+where
+    K: Hash + Eq,
+{
+    fn clone(&self) -> Self {
+        let fresh = SlicedWindows::new(self.spec, self.aggregator.clone());
+        let late_output = self.late_output.clone();
+        SlicedWindows {
+            lateness: self.lateness,
+            late_output,
+            ..fresh
+        }
+    }
+}
+
+impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
+    /// Windows as `spec` says, aggregated by `aggregator`.
+    pub fn new(spec: Aligned, aggregator: A) -> Self {
+        SlicedWindows {
+            aggregator,
+            spec,
+            layout: spec.layout(),
+            lateness: 0,
+            late_output: None,
+            slices: Slices::default(),
+            watermark: Timestamp::MIN,
+            next_window: i64::MIN,
+            due: Timestamp::MAX,
+            window: TimeWindow::new(0, 0),
+            unsent: Vec::new(),
+            suspended: false,
+            upcoming: Timestamp::MIN,
+            since_asking: 0,
+            waiting: Vec::new(),
+            total: KeyTable::default(),
+            clock: Clock::System,
+            now: None,
+            late: SideBuffer::default(),
+            stats: Arc::default(),
+        }
+    }
+
+    /// Windows are kept so long after they ended, and refined by each record that comes for them.
+    pub fn allowed_lateness(mut self, lateness: Duration) -> Self {
+        self.lateness = millis(lateness);
+        self
+    }
+
+    /// Where records go that come after all their windows are gone.
+    pub fn late_output(mut self, tag: Option<SideOutput<T>>) -> Self {
+        self.late_output = tag;
+        self
+    }
+
+    #[inline(always)]
+    fn by_clock(&self) -> bool {
+        self.spec.time() == TimeKind::Processing
+    }
+
+    /// The processing time of a record: never before a window that has fired.
+    #[inline]
+    fn stamp(&mut self) -> Timestamp {
+        match self.now {
+            Some(now) => now,
+            None => {
+                let least = Timestamp(self.watermark.0.saturating_add(1));
+                *self.now.insert(self.clock.now().max(least))
+            }
+        }
+    }
+
+    /// When a window is dropped.
+    fn expires(&self, window: i64) -> Timestamp {
+        self.layout.expires(window, self.lateness)
+    }
+
+    /// The next window that has something to fire.
+    fn next_to_fire(&self) -> Option<i64> {
+        let unfired = self.layout.slices_of(self.next_window).start;
+        let slice = self.slices.first_from(unfired)?;
+        Some(self.next_window.max(self.layout.first_window(slice)))
+    }
+
+    /// The first slice that is still needed: by a window to be fired or to be refined.
+    fn first_needed(&self) -> i64 {
+        let mut window = self.next_window;
+        if self.lateness > 0 && self.watermark != Timestamp::MAX {
+            let kept = self
+                .layout
+                .first_open(Timestamp(self.watermark.0.saturating_sub(self.lateness)));
+            window = window.min(kept);
+        }
+        self.layout.slices_of(window).start
+    }
+
+    fn schedule(&mut self) {
+        let fires = self.next_to_fire().map(|k| self.layout.completes(k));
+        let oldest = self.slices.first_from(i64::MIN);
+        let drops = oldest.map(|slice| self.expires(self.layout.last_window(slice)));
+        self.due = [fires, drops]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Timestamp::MAX);
+    }
+}
+
+impl<K, T, A> SlicedWindows<K, T, A>
+where
+    K: Hash + Eq + Clone + 'static,
+    T: 'static,
+    A: Aggregator<T>,
+{
+    /// Takes a record that isn't in the current slice.
+    #[inline(never)]
+    fn elsewhere<C>(&mut self, at: Timestamp, record: Keyed<K, T>, out: &mut C) -> Flow
+    where
+        C: Collector<Windowed<K, A::Out>>,
+    {
+        if self.suspended {
+            self.waiting.push((at, record));
+            return Ok(());
+        }
+        if at == Timestamp::MIN {
+            return Err(super::no_event_time());
+        }
+        let slice = self.layout.slice_of(at);
+        let last = self.layout.last_window(slice);
+        if self.expires(last) <= self.watermark {
+            self.put_aside(at, record.value);
+            return Ok(());
+        }
+        let new = !self.slices.holds(slice);
+        if new {
+            self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
+        }
+        let first = self.layout.first_window(slice);
+        let refines = self.lateness > 0 && first < self.next_window;
+        let key = refines.then(|| (record.hash, record.key.clone()));
+        let aggregator = &self.aggregator;
+        let table = self.slices.enter(slice);
+        let acc = table.get_or_insert_with(record.hash, record.key, || aggregator.create());
+        aggregator.add(acc, record.value);
+        if new {
+            self.schedule();
+        }
+        match key {
+            Some((hash, key)) => self.refine(first..=last, hash, &key, out),
+            None => {
+                self.slices.set_current(&self.layout, slice);
+                Ok(())
+            }
+        }
+    }
+
+    /// Emits the results of a key again for those windows that have fired and aren't gone.
+    #[cold]
+    fn refine<C>(
+        &mut self,
+        windows: std::ops::RangeInclusive<i64>,
+        hash: u64,
+        key: &K,
+        out: &mut C,
+    ) -> Flow
+    where
+        C: Collector<Windowed<K, A::Out>>,
+    {
+        for k in windows {
+            if k >= self.next_window || self.expires(k) <= self.watermark {
+                continue;
+            }
+            let mut total = self.aggregator.create();
+            for table in self.slices.tables(self.layout.slices_of(k)) {
+                if let Some(acc) = table.get(hash, key) {
+                    self.aggregator.merge(&mut total, acc);
+                }
+            }
+            let (window, value) = (self.layout.window(k), self.aggregator.result(&total));
+            out.collect(
+                window.max_timestamp(),
+                Windowed {
+                    key: key.clone(),
+                    window,
+                    value,
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn put_aside(&mut self, at: Timestamp, value: T) {
+        self.stats.late.fetch_add(1, Relaxed);
+        self.late.collect(at, value);
+    }
+
+    /// Moves time on and fires what is due. True once all of it is out.
+    fn advance<C>(&mut self, to: Timestamp, out: &mut C) -> Flow<bool>
+    where
+        C: Collector<Windowed<K, A::Out>>,
+    {
+        self.watermark = self.watermark.max(to);
+        if self.watermark < self.due {
+            return Ok(true);
+        }
+        self.slices.forget_current();
+        self.fire_due(out)
+    }
+
+    fn fire_due<C>(&mut self, out: &mut C) -> Flow<bool>
+    where
+        C: Collector<Windowed<K, A::Out>>,
+    {
+        while let Some(k) = self.next_to_fire() {
+            if self.layout.completes(k) > self.watermark {
+                break;
+            }
+            self.next_window = k.saturating_add(1);
+            self.window = self.layout.window(k);
+            let (table, merged) = self.table_of(k);
+            if !self.emit(table, merged, out)? {
+                self.suspended = true;
+                return Ok(false);
+            }
+        }
+        self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
+        self.slices.drop_before(self.first_needed());
+        self.schedule();
+        Ok(true)
+    }
+
+    /// All keys of a window, and whether they were merged; drops the slices that have served.
+    fn table_of(&mut self, k: i64) -> (KeyTable<K, A::Acc>, bool) {
+        let (slices, needed) = (self.layout.slices_of(k), self.first_needed());
+        if let Some(table) = self.slices.take_sole(slices.clone(), needed) {
+            return (table, false);
+        }
+        let (aggregator, mut total) = (&self.aggregator, std::mem::take(&mut self.total));
+        for table in self.slices.tables(slices) {
+            // The keys of a slice are often those of the one before.
+            total.reserve(table.len().saturating_sub(total.len()));
+            for (key, acc) in table.iter() {
+                let add = |into: &mut A::Acc| aggregator.merge(into, acc);
+                total.upsert(key_hash(key), key, add, || acc.clone());
+            }
+        }
+        self.slices.drop_before(needed);
+        (total, true)
+    }
+
+    /// Emits a window's results. False if the rest has to wait for room.
+    fn emit<C>(&mut self, mut table: KeyTable<K, A::Acc>, merged: bool, out: &mut C) -> Flow<bool>
+    where
+        C: Collector<Windowed<K, A::Out>>,
+    {
+        let (window, at, keys) = (self.window, self.window.max_timestamp(), table.len());
+        let mut results = table.drain();
+        let mut done = true;
+        loop {
+            if self.since_asking >= BETWEEN_ASKING {
+                if !out.has_room() {
+                    self.unsent.extend(results.by_ref());
+                    done = false;
+                    break;
+                }
+                self.since_asking = 0;
+            }
+            let Some((key, acc)) = results.next() else {
+                break;
+            };
+            self.since_asking += 1;
+            out.collect(
+                at,
+                Windowed {
+                    key,
+                    window,
+                    value: self.aggregator.result(&acc),
+                },
+            )?;
+        }
+        drop(results);
+        if merged {
+            self.total = table;
+        } else {
+            self.slices.recycle(table, keys);
+        }
+        Ok(done)
+    }
+
+    /// Goes on with what waited for room. True once all that is due is out.
+    fn go_on<C>(&mut self, out: &mut C) -> Flow<bool>
+    where
+        C: Collector<Windowed<K, A::Out>>,
+    {
+        let (window, at) = (self.window, self.window.max_timestamp());
+        self.since_asking = 0;
+        while let Some((key, acc)) = self.unsent.pop() {
+            out.collect(
+                at,
+                Windowed {
+                    key,
+                    window,
+                    value: self.aggregator.result(&acc),
+                },
+            )?;
+            self.since_asking += 1;
+            if self.since_asking >= BETWEEN_ASKING {
+                if !out.has_room() {
+                    return Ok(false);
+                }
+                self.since_asking = 0;
+            }
+        }
+        if !self.fire_due(out)? {
+            return Ok(false);
+        }
+        self.suspended = false;
+        for (at, record) in std::mem::take(&mut self.waiting) {
+            self.elsewhere(at, record, out)?;
+        }
+        self.advance(self.upcoming, out)
+    }
+}
+
+fn progress(done: bool) -> Progress {
+    if done {
+        Progress::Forward
+    } else {
+        Progress::Suspended
+    }
+}
+
+impl<K, T, A> Operator<Keyed<K, T>> for SlicedWindows<K, T, A>
+where
+    K: Hash + Eq + Clone + 'static,
+    T: 'static,
+    A: Aggregator<T>,
+{
+    type Out = Windowed<K, A::Out>;
+
+    fn open(&mut self, context: &mut OpenContext<'_>) -> Flow {
+        self.clock = context.clock();
+        self.stats = context.stats();
+        if let Some(tag) = &self.late_output {
+            self.late = context.side_output(tag);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn process<C: Collector<Self::Out>>(
+        &mut self,
+        at: Timestamp,
+        record: Keyed<K, T>,
+        out: &mut C,
+    ) -> Flow {
+        let at = if self.by_clock() { self.stamp() } else { at };
+        if let Some(table) = self.slices.current(at) {
+            let (aggregator, Keyed { hash, key, value }) = (&self.aggregator, record);
+            let acc = table.get_or_insert_with(hash, key, || aggregator.create());
+            aggregator.add(acc, value);
+            return Ok(());
+        }
+        self.elsewhere(at, record, out)
+    }
+
+    fn watermark<C: Collector<Self::Out>>(&mut self, at: Timestamp, out: &mut C) -> Flow<Progress> {
+        // The end of the input ends all windows, by whichever clock.
+        if self.by_clock() && at != Timestamp::MAX {
+            return Ok(Progress::Forward);
+        }
+        if self.suspended && !self.go_on(out)? {
+            self.upcoming = at;
+            return Ok(Progress::Suspended);
+        }
+        Ok(progress(self.advance(at, out)?))
+    }
+
+    fn resume<C: Collector<Self::Out>>(&mut self, out: &mut C) -> Flow<Progress> {
+        Ok(progress(!self.suspended || self.go_on(out)?))
+    }
+
+    fn turn(&mut self, _now: Timestamp) -> Option<crate::stage::Signal> {
+        self.now = None;
+        None
+    }
+
+    fn next_timer(&self) -> Option<Timestamp> {
+        if !self.by_clock() {
+            return None;
+        }
+        if self.suspended {
+            return Some(Timestamp::MIN);
+        }
+        let due = self.due;
+        (due != Timestamp::MAX).then(|| Timestamp(due.0 + 1))
+    }
+
+    fn timer<C: Collector<Self::Out>>(&mut self, now: Timestamp, out: &mut C) -> Flow {
+        if self.suspended && !self.go_on(out)? {
+            return Ok(());
+        }
+        self.now = None;
+        self.advance(now.minus(Duration::from_millis(1)), out)?;
+        Ok(())
+    }
+}

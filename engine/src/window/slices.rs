@@ -1,0 +1,323 @@
+//! Time in slices: which slice and which windows a moment belongs to, and what is kept per slice.
+//!
+//! Slices are numbered, and so are windows: window `k` consists of `per_window` slices from
+//! `k * per_slide` on. A slice is as long as the greatest common divisor of size and slide, so no
+//! window cuts one in two.
+
+use super::TimeWindow;
+use crate::state::KeyTable;
+use crate::time::Timestamp;
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::ops::Range;
+
+/// Aligned windows and their slices in numbers. Moments beyond what fits are taken as the last ones
+/// that do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    size: i64,
+    slide: i64,
+    /// In `0..slide`.
+    offset: i64,
+    /// The length of a slice.
+    step: i64,
+    per_window: i64,
+    per_slide: i64,
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn clamped(millis: i128) -> i64 {
+    millis.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+}
+
+impl Layout {
+    /// Windows of `size` ms every `slide` ms, both above 0, one of which begins at `offset`.
+    pub(super) fn new(size: i64, slide: i64, offset: i64) -> Self {
+        let (step, offset) = (gcd(size, slide), offset.rem_euclid(slide));
+        Layout {
+            size,
+            slide,
+            offset,
+            step,
+            per_window: size / step,
+            per_slide: slide / step,
+        }
+    }
+
+    /// The slice of a moment.
+    pub fn slice_of(&self, at: Timestamp) -> i64 {
+        // The last number stays free, so that there is always a next one.
+        at.0.saturating_sub(self.offset)
+            .div_euclid(self.step)
+            .min(i64::MAX - 1)
+    }
+
+    /// The first and the last moment of a slice.
+    pub fn span(&self, slice: i64) -> (Timestamp, Timestamp) {
+        let first = i128::from(slice) * i128::from(self.step) + i128::from(self.offset);
+        (
+            Timestamp(clamped(first)),
+            Timestamp(clamped(first + i128::from(self.step) - 1)),
+        )
+    }
+
+    /// The first window that a slice belongs to.
+    pub fn first_window(&self, slice: i64) -> i64 {
+        slice
+            .saturating_sub(self.per_window)
+            .div_euclid(self.per_slide)
+            + 1
+    }
+
+    /// The last window that a slice belongs to.
+    pub fn last_window(&self, slice: i64) -> i64 {
+        slice.div_euclid(self.per_slide)
+    }
+
+    /// The slices of a window.
+    pub fn slices_of(&self, window: i64) -> Range<i64> {
+        let first = window.saturating_mul(self.per_slide);
+        first..first.saturating_add(self.per_window)
+    }
+
+    /// A window as a stretch of time.
+    pub fn window(&self, window: i64) -> TimeWindow {
+        let start = i128::from(window) * i128::from(self.slide) + i128::from(self.offset);
+        let end = start + i128::from(self.size);
+        TimeWindow::new(clamped(start), clamped(end))
+    }
+
+    /// The moment at which a window is complete.
+    pub fn completes(&self, window: i64) -> Timestamp {
+        self.window(window).max_timestamp()
+    }
+
+    /// The moment at which a window is given up that is kept for `lateness` ms after its end.
+    pub fn expires(&self, window: i64, lateness: i64) -> Timestamp {
+        Timestamp(self.completes(window).0.saturating_add(lateness))
+    }
+
+    /// The first window that is not complete at `watermark`.
+    pub fn first_open(&self, watermark: Timestamp) -> i64 {
+        if watermark == Timestamp::MAX {
+            return i64::MAX;
+        }
+        let beyond = i128::from(watermark.0) + 1 - i128::from(self.size) - i128::from(self.offset);
+        clamped(beyond.div_euclid(i128::from(self.slide)) + 1)
+    }
+
+    /// The windows that a moment belongs to, in order.
+    pub fn windows_of(self, at: Timestamp) -> impl Iterator<Item = TimeWindow> {
+        let slice = self.slice_of(at);
+        (self.first_window(slice)..=self.last_window(slice)).map(move |k| self.window(k))
+    }
+}
+
+struct Slice<K, V> {
+    number: i64,
+    table: KeyTable<K, V>,
+}
+
+/// How many emptied tables are kept for later slices.
+const SPARE: usize = 4;
+
+/// The slices that hold something, the oldest first.
+pub(super) struct Slices<K, V> {
+    ring: VecDeque<Slice<K, V>>,
+    /// The slice of the last record: its place in the ring, its first moment, and its length, 0
+    /// where there is none.
+    current: usize,
+    first: i64,
+    length: u64,
+    spare: Vec<KeyTable<K, V>>,
+    /// How many keys the slice held that was emptied last.
+    usual: usize,
+}
+
+impl<K, V> Default for Slices<K, V> {
+    fn default() -> Self {
+        Slices {
+            ring: VecDeque::new(),
+            current: 0,
+            first: 0,
+            length: 0,
+            spare: Vec::new(),
+            usual: 0,
+        }
+    }
+}
+
+impl<K: Hash + Eq, V> Slices<K, V> {
+    /// The current slice, if a moment lies in it.
+    #[inline(always)]
+    pub fn current(&mut self, at: Timestamp) -> Option<&mut KeyTable<K, V>> {
+        let within = (at.0.wrapping_sub(self.first) as u64) < self.length;
+        if within {
+            self.ring
+                .get_mut(self.current)
+                .map(|slice| &mut slice.table)
+        } else {
+            None
+        }
+    }
+
+    /// Makes a slice the current one.
+    pub fn set_current(&mut self, layout: &Layout, number: i64) {
+        if let Ok(place) = self.place(number) {
+            let (first, last) = layout.span(number);
+            self.current = place;
+            self.first = first.0;
+            self.length = (last.0.wrapping_sub(first.0) as u64).saturating_add(1);
+        }
+    }
+
+    /// From here on no slice is the current one.
+    pub fn forget_current(&mut self) {
+        self.length = 0;
+    }
+
+    fn place(&self, number: i64) -> Result<usize, usize> {
+        match self.ring.back() {
+            None => Err(0),
+            Some(last) if last.number < number => Err(self.ring.len()),
+            Some(_) => self
+                .ring
+                .binary_search_by_key(&number, |slice| slice.number),
+        }
+    }
+
+    /// The number of the first slice from `from` on that holds something.
+    pub fn first_from(&self, from: i64) -> Option<i64> {
+        let place = self.place(from).unwrap_or_else(|place| place);
+        self.ring.get(place).map(|slice| slice.number)
+    }
+
+    /// Whether a slice holds something.
+    pub fn holds(&self, number: i64) -> bool {
+        self.place(number).is_ok()
+    }
+
+    /// A slice, made where there is none.
+    pub fn enter(&mut self, number: i64) -> &mut KeyTable<K, V> {
+        let place = match self.place(number) {
+            Ok(place) => place,
+            Err(place) => {
+                self.forget_current();
+                let table = self.spare.pop();
+                let table = table.unwrap_or_else(|| KeyTable::with_capacity(self.usual));
+                self.ring.insert(place, Slice { number, table });
+                place
+            }
+        };
+        &mut self.ring[place].table
+    }
+
+    /// The tables of those slices of a range that hold something, the oldest first.
+    pub fn tables(&self, range: Range<i64>) -> impl Iterator<Item = &KeyTable<K, V>> {
+        let from = self.place(range.start).unwrap_or_else(|place| place);
+        let slices = self.ring.range(from..);
+        slices
+            .take_while(move |slice| slice.number < range.end)
+            .map(|slice| &slice.table)
+    }
+
+    /// Takes out the oldest slice if it is the only one of `range` and lies before `until`.
+    pub fn take_sole(&mut self, range: Range<i64>, until: i64) -> Option<KeyTable<K, V>> {
+        let sole = self.ring.get(1).is_none_or(|next| next.number >= range.end);
+        let oldest = self.ring.front()?.number;
+        if !sole || !range.contains(&oldest) || oldest >= until {
+            return None;
+        }
+        self.forget_current();
+        self.ring.pop_front().map(|slice| slice.table)
+    }
+
+    /// Drops the slices before `until`.
+    pub fn drop_before(&mut self, until: i64) {
+        while self
+            .ring
+            .front()
+            .is_some_and(|oldest| oldest.number < until)
+        {
+            self.forget_current();
+            if let Some(slice) = self.ring.pop_front() {
+                let keys = slice.table.len();
+                self.recycle(slice.table, keys);
+            }
+        }
+    }
+
+    /// Takes back a table that held so many keys, to be used again with the memory it has.
+    pub fn recycle(&mut self, mut table: KeyTable<K, V>, keys: usize) {
+        self.usual = keys;
+        // A table that is mostly empty is slow to walk through.
+        if self.spare.len() < SPARE && table.capacity() <= 8 * keys.max(64) {
+            table.clear();
+            self.spare.push(table);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_size_that_is_no_multiple_of_the_slide_is_cut_at_the_common_divisor() {
+        let layout = Layout::new(10, 4, 0);
+        assert_eq!(layout.span(3), (Timestamp(6), Timestamp(7)));
+        let windows: Vec<_> = layout.windows_of(Timestamp(9)).collect();
+        assert_eq!(
+            windows,
+            [
+                TimeWindow::new(0, 10),
+                TimeWindow::new(4, 14),
+                TimeWindow::new(8, 18)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_ends_of_time_have_slices_and_windows() {
+        for (size, slide, offset) in [
+            (1, 1, 0),
+            (10, 3, -7),
+            (i64::MAX, 1, 5),
+            (i64::MAX, i64::MAX, 9),
+        ] {
+            let layout = Layout::new(size, slide, offset);
+            for at in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX].map(Timestamp) {
+                let slice = layout.slice_of(at);
+                assert!(layout.first_window(slice) <= layout.last_window(slice));
+                assert!(layout.completes(layout.last_window(slice)).0 >= at.0.saturating_sub(size));
+                assert!(layout.first_open(at) <= layout.first_open(Timestamp::MAX));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn windows_are_those_that_contain_the_moment(
+            size in 1i64..50, slide in 1i64..50, offset in -99i64..99, at in -200i64..200,
+        ) {
+            prop_assume!(slide <= size);
+            let layout = Layout::new(size, slide, offset);
+            let got: Vec<_> = layout.windows_of(Timestamp(at)).collect();
+            let starts = (at - size + 1..=at).filter(|start| (start - offset).rem_euclid(slide) == 0);
+            let want: Vec<_> = starts.map(|start| TimeWindow::new(start, start + size)).collect();
+            prop_assert_eq!(&got, &want);
+            let slice = layout.slice_of(Timestamp(at));
+            let (first, last) = layout.span(slice);
+            prop_assert!(first.0 <= at && at <= last.0);
+            for k in layout.first_window(slice)..=layout.last_window(slice) {
+                prop_assert!(layout.slices_of(k).contains(&slice));
+            }
+            let open = layout.first_open(Timestamp(at));
+            prop_assert!(layout.completes(open).0 > at && layout.completes(open - 1).0 <= at);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! NEXMark's queries as jobs on the engine, with the answers that `baseline/mod.rs` defines.
+
+mod auctions;
+mod joins;
+mod ranking;
+mod sink;
+mod source;
+mod stateless;
+mod totals;
+mod windows;
+
+use crate::csv_out::RowFile;
+use crate::digest::Outcome;
+use crate::events::Event;
+use crate::options::{Options, Query};
+use anyhow::Result;
+use sink::RowsOut;
+use source::Events;
+use tidegate::engine::api::FromSource;
+use tidegate::prelude::*;
+
+/// The beginning of a job: its environment, its events, and where its rows go.
+pub struct Job<E> {
+    env: StreamEnv,
+    events: Events<E>,
+    rows: RowsOut,
+}
+
+/// The stream of events as the source yields it.
+pub type EventStream<E> = DataStream<E, FromSource<Events<E>>>;
+
+impl<E: Event> Job<E> {
+    /// The stream of events. Its timestamps never go back within a subtask, and watermarks come with
+    /// it.
+    fn events(&self) -> EventStream<E> {
+        self.env.source("events", self.events.clone())
+    }
+}
+
+/// Runs a query on the engine.
+pub fn run<E: Event>(query: Query, options: &Options, file: Option<RowFile>) -> Result<Outcome> {
+    let job = Job::<E> {
+        env: StreamEnv::with_parallelism(options.parallelism as u32),
+        events: Events::new(options),
+        rows: RowsOut::new(file),
+    };
+    match query {
+        Query::Q0 => stateless::q0(&job),
+        Query::Q1 => stateless::q1(&job),
+        Query::Q2 => stateless::q2(&job),
+        Query::Q14 => stateless::q14(&job),
+        Query::Q21 => stateless::q21(&job),
+        Query::Q22 => stateless::q22(&job),
+        Query::Count => totals::count(&job),
+        Query::Q3 => joins::q3(&job),
+        Query::Q20 => joins::q20(&job),
+        Query::Q4 => auctions::q4(&job),
+        Query::Q6 => auctions::q6(&job),
+        Query::Q9 => auctions::q9(&job),
+        Query::Q5 => windows::q5(&job),
+        Query::Q7 => windows::q7(&job),
+        Query::Q8 => windows::q8(&job),
+        Query::Q11 => windows::q11(&job),
+        Query::Q12 => windows::q12(&job),
+        Query::Q15 => totals::q15(&job),
+        Query::Q16 => totals::q16(&job),
+        Query::Q17 => totals::q17(&job),
+        Query::Q18 => ranking::q18(&job),
+        Query::Q19 => ranking::q19(&job),
+    }
+    job.env.execute(query.name())?;
+    Ok(job.rows.outcome())
+}

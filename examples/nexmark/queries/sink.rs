@@ -1,0 +1,59 @@
+//! Where the rows of a job go: each subtask folds its own, and they are joined when it closes.
+
+use crate::csv_out::RowFile;
+use crate::digest::{Outcome, Row, RowSink};
+use std::sync::{Arc, Mutex, PoisonError};
+use tidegate::prelude::*;
+
+/// The rows of a job; clones share the outcome.
+#[derive(Clone, Default)]
+pub struct RowsOut {
+    unused: RowSink,
+    total: Arc<Mutex<Outcome>>,
+}
+
+impl RowsOut {
+    /// Rows that are also written to `file`, if there is one.
+    pub fn new(file: Option<RowFile>) -> Self {
+        RowsOut {
+            unused: RowSink::new(file),
+            total: Arc::default(),
+        }
+    }
+
+    /// What came in, once the job has ended.
+    pub fn outcome(&self) -> Outcome {
+        *self.total.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: Row + 'static> Sink<R> for RowsOut {
+    type Writer = RowWriter;
+
+    fn open(&self, _context: &mut OpenContext<'_>) -> Flow<RowWriter> {
+        Ok(RowWriter {
+            sink: self.unused.clone(),
+            total: self.total.clone(),
+        })
+    }
+}
+
+/// The rows of one subtask.
+pub struct RowWriter {
+    sink: RowSink,
+    total: Arc<Mutex<Outcome>>,
+}
+
+impl<R: Row + 'static> SinkWriter<R> for RowWriter {
+    #[inline(always)]
+    fn write(&mut self, _at: Timestamp, row: R) -> Flow {
+        self.sink.emit(&row);
+        Ok(())
+    }
+
+    fn close(&mut self) -> Flow {
+        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        *total = total.plus(self.sink.outcome());
+        Ok(())
+    }
+}
