@@ -2,6 +2,7 @@
 //! back.
 
 use crate::emitted::{Emitted, Emitter};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -183,6 +184,7 @@ where
             parallelism,
         };
         let (stop, stopped) = oneshot::channel();
+        let (ending, ended) = bounded::<()>(0);
         let (function, told) = (self.function.clone(), shared.clone());
         let spawned = thread::Builder::new()
             .name("tidegate-async".into())
@@ -192,6 +194,7 @@ where
                     state.ended = Some(result);
                     state.hungry = true;
                 });
+                drop(ending);
             });
         let thread = spawned.map_err(|error| {
             Fault::external(format_args!(
@@ -203,6 +206,7 @@ where
             shared,
             stop,
             thread,
+            ended,
             emitter: Emitter::default(),
             emitted: 0,
             subtask,
@@ -243,6 +247,7 @@ pub struct AsyncReader<T> {
     shared: Arc<Shared<T>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    ended: Receiver<()>,
     emitter: Emitter<T>,
     emitted: u64,
     subtask: u32,
@@ -281,11 +286,8 @@ impl<T> Drop for AsyncReader<T> {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        let until = std::time::Instant::now() + PATIENCE;
-        while !thread.is_finished() && std::time::Instant::now() < until {
-            thread::park_timeout(Duration::from_millis(1));
-        }
-        if thread.is_finished() {
+        // Nothing is ever sent: it is closed when the future is gone.
+        if self.ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
             let _ = thread.join();
         } else {
             tracing::warn!("an async source blocks its thread, which is left behind");

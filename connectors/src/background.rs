@@ -28,6 +28,7 @@ pub(crate) trait Write: Send + 'static {
 #[derive(Debug)]
 enum Order {
     Write(Vec<u8>),
+    #[cfg_attr(not(feature = "files"), allow(dead_code, reason = "only files roll"))]
     Roll,
     End,
 }
@@ -102,6 +103,7 @@ impl Background {
     }
 
     /// What follows goes to a new file.
+    #[cfg_attr(not(feature = "files"), allow(dead_code, reason = "only files roll"))]
     pub(crate) fn roll(&mut self) -> Flow {
         self.order(Order::Roll)
     }

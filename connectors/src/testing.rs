@@ -38,7 +38,11 @@ impl Surroundings {
             parallelism,
             ..JobSettings::default()
         };
-        let job = Arc::new(graph.finish("test", settings).unwrap());
+        let job = Arc::new(
+            graph
+                .finish("test", settings)
+                .expect("one operator is a graph"),
+        );
         let (wake, woken) = channel();
         let waker = Waker::new(move || {
             let _ = wake.send(());
