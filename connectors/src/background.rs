@@ -161,6 +161,10 @@ impl Background {
     }
 
     /// Waits until everything is written; for places that may block.
+    #[cfg_attr(
+        not(any(feature = "files", feature = "socket")),
+        allow(dead_code, reason = "only dead letters are finished so")
+    )]
     pub(crate) fn finish(&mut self) -> Flow {
         if let Some(orders) = self.orders.take() {
             let all = self.waiting.drain(..).chain([Order::End]);
