@@ -5,6 +5,7 @@
 //! dynamic call per batch.
 
 mod by_hand;
+mod broadcast;
 mod connect;
 mod keyed;
 mod partition;
@@ -17,6 +18,7 @@ mod windowed;
 mod windowed_general;
 
 pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
+pub use broadcast::{BroadcastConnectedStreams, KeyedBroadcastConnectedStreams};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};
