@@ -34,7 +34,8 @@ pub mod window;
 /// What a job's definition needs, in one import.
 pub mod prelude {
     pub use crate::api::{
-        ActorGraph, ConnectedStreams, DataStream, KeyedConnectedStreams, KeyedStream, Upstream,
+        ActorGraph, ConnectedStreams, DataStream, KeyedConnectedStreams, KeyedStream, Offset,
+        Upstream,
     };
     pub use crate::build::OpenContext;
     pub use crate::exchange::{
@@ -42,6 +43,7 @@ pub mod prelude {
     };
     pub use crate::fault::{Fault, Flow};
     pub use crate::operator::{Operator, Progress};
+    pub use crate::operators::Pair;
     pub use crate::process::{
         CoProcessFunction, KeyedProcessFunction, ProcessContext, TimeDomain, TimerContext,
     };

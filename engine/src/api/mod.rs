@@ -6,6 +6,7 @@
 
 mod by_hand;
 mod connect;
+mod joins;
 mod keyed;
 mod partition;
 mod process;
@@ -17,6 +18,10 @@ mod windowed;
 
 pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
+pub use joins::{
+    CoGroup, InnerJoin, IntervalJoined, Meeting, NearMet, Nearness, Offset, WindowedMeeting,
+    WindowsMet,
+};
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};
 pub use split::{BoxedUpstream, Junction};

@@ -6,7 +6,9 @@
 
 mod aggregator;
 mod all;
+mod co_group;
 mod due;
+mod group_function;
 mod session;
 mod session_list;
 mod session_spec;
@@ -15,14 +17,16 @@ mod slices;
 
 pub use aggregator::{Aggregator, Count, Folded, Reduced, aggregate_with, avg, max, min, sum};
 pub use all::{AllWindows, LocalSlices, Merging, Part};
+pub use co_group::CoGroupWindows;
+pub use group_function::{Group, GroupFunction, Groups, Pace, Pairs};
+pub use session::SessionWindows;
+pub use session_spec::{DynamicGap, FixedGap, Session, SessionGap};
 pub use sliced::SlicedWindows;
 pub use slices::Layout;
 
 use crate::fault::Fault;
 use crate::time::{Timestamp, millis};
 use serde::{Deserialize, Serialize};
-pub use session::SessionWindows;
-pub use session_spec::{DynamicGap, FixedGap, Session, SessionGap};
 use std::cmp::Ordering;
 use std::fmt;
 use std::time::Duration;
