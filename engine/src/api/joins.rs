@@ -39,6 +39,12 @@ pub enum InnerJoin {}
 #[derive(Clone, Copy, Debug)]
 pub enum CoGroup {}
 
+/// Ways to meet that go by windows.
+pub trait ByWindow {}
+
+impl ByWindow for InnerJoin {}
+impl ByWindow for CoGroup {}
+
 /// Two streams meet pair by pair: one record of each, of the same key, whose times are near.
 #[derive(Clone, Copy, Debug)]
 pub enum Nearness {}
@@ -135,34 +141,27 @@ pub struct WindowedMeeting<M, A, B, S> {
     mode: PhantomData<M>,
 }
 
-macro_rules! windowed {
-    ($mode:ty) => {
-        impl<K, A: 'static, B: 'static, U, V, F, G>
-            Meeting<$mode, KeyedConnectedStreams<K, A, B, U, V, F, G>>
-        where
-            U: Upstream<Out = A>,
-            V: Upstream<Out = B>,
-        {
-            /// Cuts both streams into the same windows, such as `Tumbling::event_time(...)`.
-            #[allow(clippy::type_complexity)]
-            pub fn window(
-                self,
-                spec: Aligned,
-            ) -> WindowedMeeting<$mode, A, B, KeyedConnectedStreams<K, A, B, U, V, F, G>> {
-                WindowedMeeting {
-                    streams: self.streams,
-                    spec,
-                    lateness: Duration::ZERO,
-                    late_output: None,
-                    mode: PhantomData,
-                }
-            }
+impl<M, K, A: 'static, B: 'static, U, V, F, G>
+    Meeting<M, KeyedConnectedStreams<K, A, B, U, V, F, G>>
+where
+    M: ByWindow,
+    U: Upstream<Out = A>,
+    V: Upstream<Out = B>,
+{
+    /// Cuts both streams into the same windows, such as `Tumbling::event_time(...)`.
+    pub fn window(
+        self,
+        spec: Aligned,
+    ) -> WindowedMeeting<M, A, B, KeyedConnectedStreams<K, A, B, U, V, F, G>> {
+        WindowedMeeting {
+            streams: self.streams,
+            spec,
+            lateness: Duration::ZERO,
+            late_output: None,
+            mode: PhantomData,
         }
-    };
+    }
 }
-
-windowed!(InnerJoin);
-windowed!(CoGroup);
 
 impl<M, A, B, S> WindowedMeeting<M, A, B, S> {
     /// Keeps windows so long after their end. Each record that still comes for one has the results

@@ -19,8 +19,8 @@ mod windowed;
 pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use joins::{
-    CoGroup, InnerJoin, IntervalJoined, Meeting, NearMet, Nearness, Offset, WindowedMeeting,
-    WindowsMet,
+    ByWindow, CoGroup, InnerJoin, IntervalJoined, Meeting, NearMet, Nearness, Offset,
+    WindowedMeeting, WindowsMet,
 };
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};

@@ -204,11 +204,13 @@ pub struct IntervalJoin<K, A, B, F> {
     sides: KeyTable<K, Sides<A, B>>,
     /// Each key once, by the step in which it is to be swept.
     sweeps: BTreeMap<i64, Vec<(u64, K)>>,
+    /// What is older comes too late.
     watermark: Timestamp,
-    /// What waits for room: the record at hand, the records behind it, and a watermark.
+    /// The watermark as far as it has gone on: what can't find a partner behind it is forgotten.
+    passed: Timestamp,
+    /// What waits for room: the record at hand and those behind it.
     matching: Option<Matching<K>>,
     waiting: VecDeque<(Timestamp, Keyed<K, Either<A, B>>)>,
-    upcoming: Timestamp,
     since_asking: u32,
     late: SideBuffer<Either<A, B>>,
     stats: Arc<SubtaskStats>,
@@ -235,9 +237,9 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
             sides: KeyTable::default(),
             sweeps: BTreeMap::new(),
             watermark: Timestamp::MIN,
+            passed: Timestamp::MIN,
             matching: None,
             waiting: VecDeque::new(),
-            upcoming: Timestamp::MIN,
             since_asking: 0,
             late: SideBuffer::default(),
             stats: Arc::default(),
@@ -281,14 +283,14 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
     fn sweep(&mut self) {
         let step = self.interval.step();
         while let Some(entry) = self.sweeps.first_entry() {
-            if entry.key().saturating_mul(step) > self.watermark.0 {
+            if entry.key().saturating_mul(step) > self.passed.0 {
                 return;
             }
             for (hash, key) in entry.remove() {
                 let Some(sides) = self.sides.get_mut(hash, &key) else {
                     continue;
                 };
-                sides.prune(&self.interval, self.watermark);
+                sides.prune(&self.interval, self.passed);
                 match sides.expires(&self.interval) {
                     Some(at) => {
                         let step = self.step_of(at);
@@ -315,10 +317,7 @@ where
         C: Collector<I::Item>,
     {
         let Keyed { hash, key, value } = record;
-        if at <= self.watermark {
-            return self.put_aside(at, value).map(|()| true);
-        }
-        let (interval, watermark) = (self.interval, self.watermark);
+        let (interval, passed) = (self.interval, self.passed);
         let Interval { lower, upper } = interval;
         let sides = match self.sides.get_mut(hash, &key) {
             Some(sides) => sides,
@@ -329,7 +328,7 @@ where
                 self.sides.get_or_insert_with(hash, key.clone(), Sides::new)
             }
         };
-        sides.prune(&interval, watermark);
+        sides.prune(&interval, passed);
         let (of, (next, end)) = match value {
             Either::First(value) => {
                 let near = (at.0.saturating_add(lower), at.0.saturating_add(upper));
@@ -405,6 +404,9 @@ where
         record: Keyed<K, Either<A, B>>,
         out: &mut C,
     ) -> Flow {
+        if at <= self.watermark {
+            return self.put_aside(at, record.value);
+        }
         if self.matching.is_some() {
             self.waiting.push_back((at, record));
             return Ok(());
@@ -413,16 +415,16 @@ where
     }
 
     fn watermark<C: Collector<Self::Out>>(&mut self, at: Timestamp, out: &mut C) -> Flow<Progress> {
-        self.upcoming = at;
+        self.watermark = self.watermark.max(at);
         self.resume(out)
     }
 
     fn resume<C: Collector<Self::Out>>(&mut self, out: &mut C) -> Flow<Progress> {
-        // The records before the watermark are joined before it makes others late.
+        // Records that wait still need those that the watermark makes useless to all others.
         if self.matching.is_some() && !self.go_on(out)? {
             return Ok(Progress::Suspended);
         }
-        self.watermark = self.watermark.max(self.upcoming);
+        self.passed = self.watermark;
         self.sweep();
         Ok(Progress::Forward)
     }
@@ -438,3 +440,6 @@ where
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -406,3 +406,6 @@ where
         self.emit(out).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;
