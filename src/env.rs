@@ -1,7 +1,9 @@
 //! Where a job begins: settings from the command line, sources, and execution.
 
-use clap::{Args, Parser};
-use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings};
+use clap::{Args, Parser, ValueEnum};
+use tidegate_actors::metrics_server::MetricsSettings;
+use tidegate_actors::progress::ProgressMode;
+use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings, RunningJob};
 use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
@@ -35,9 +37,38 @@ pub struct EnvArgs {
     /// Threads at most [default: the machine's cores]
     #[arg(long, value_name = "N")]
     pub cores: Option<usize>,
+    /// Serve metrics over HTTP at /metrics, /observe and /health while the job runs; an address
+    /// other than loopback needs a token in TIDEGATE_TOKEN
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<String>,
+    /// Show progress on stderr: auto for jobs whose input ends, on for every job, or off [default:
+    /// auto on the command line]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub progress: Option<ShowProgress>,
     /// Print the job's plan, as a picture and as JSON, and do not run it
     #[arg(long)]
     pub plan: bool,
+}
+
+/// When progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ShowProgress {
+    /// For jobs whose input ends.
+    Auto,
+    /// For every job.
+    On,
+    /// Never.
+    Off,
+}
+
+impl From<ShowProgress> for ProgressMode {
+    fn from(show: ShowProgress) -> Self {
+        match show {
+            ShowProgress::Auto => ProgressMode::Auto,
+            ShowProgress::On => ProgressMode::On,
+            ShowProgress::Off => ProgressMode::Off,
+        }
+    }
 }
 
 #[derive(Parser)]
@@ -58,7 +89,9 @@ impl StreamEnv {
     /// From the program's arguments, where these are all it has. Wrong ones end the program with
     /// exit code 2 and a message that says what is known.
     pub fn from_args() -> Result<Self> {
-        Ok(StreamEnv::new(OnlyEnv::parse().env))
+        let mut args = OnlyEnv::parse().env;
+        args.progress.get_or_insert(ShowProgress::Auto);
+        Ok(StreamEnv::new(args))
     }
 
     /// From options that were parsed as part of the program's own.
@@ -71,6 +104,8 @@ impl StreamEnv {
         }
         let mut run = RunSettings::default();
         run.cores = args.cores.unwrap_or(run.cores).max(1);
+        run.metrics = args.metrics.as_deref().map(MetricsSettings::from_env);
+        run.progress = args.progress.map(ProgressMode::from).unwrap_or_default();
         StreamEnv {
             graph: GraphRef::default(),
             args,
@@ -110,6 +145,11 @@ impl StreamEnv {
     /// The validated graph as it is now.
     pub fn graph(&self, name: &str) -> Result<JobGraph> {
         Ok(self.graph.finish(name, self.settings.clone())?)
+    }
+
+    /// Starts the job and returns at once: to watch it, to cancel it, to wait for it.
+    pub fn start(&self, name: &str) -> Result<RunningJob> {
+        Ok(LocalRunner::new(self.run.clone()).start(self.graph(name)?)?)
     }
 
     /// Runs the job to its end; with `--plan`, prints its plan instead.

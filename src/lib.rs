@@ -4,7 +4,7 @@
 
 pub mod env;
 
-pub use env::{EnvArgs, Error, Result, StreamEnv};
+pub use env::{EnvArgs, Error, Result, ShowProgress, StreamEnv};
 pub use tidegate_actors as actors;
 pub use tidegate_connectors as connectors;
 pub use tidegate_engine as engine;
@@ -12,7 +12,7 @@ pub use tidegate_engine as engine;
 /// Everything that defining and running a job takes.
 pub mod prelude {
     pub use crate::env::{EnvArgs, Error, Result, StreamEnv};
-    pub use tidegate_actors::runner::JobResult;
+    pub use tidegate_actors::runner::{JobResult, RunningJob};
     pub use tidegate_connectors::*;
     pub use tidegate_engine::prelude::*;
 }

@@ -7,7 +7,7 @@
 use actix::prelude::*;
 use tidegate_engine::exchange::{EdgeId, Message as EdgeMessage};
 use tidegate_engine::fault::Fault;
-use tidegate_engine::flow::PressureLevel;
+use tidegate_engine::flow::{PressureLevel, PressureSample};
 use tidegate_engine::observe::SubtaskSnapshot;
 
 /// Runner to subtask: every actor of the job exists, begin.
@@ -83,13 +83,24 @@ pub struct Exited {
     pub status: ExitStatus,
 }
 
+/// Anyone to controller: the newest pressure of each vertex, please.
+#[derive(Message)]
+#[rtype(result = "Vec<PressureReport>")]
+pub struct ObservePressure;
+
 /// Controller to its readers: the pressure of a vertex.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct PressureReport {
     /// The vertex's name.
     pub vertex: String,
-    /// 0 to 1.
+    /// Its number.
+    pub vertex_id: u32,
+    /// 0 to 1, smoothed over some intervals.
     pub pressure: f64,
-    /// The name of its range.
+    /// The name of the range in which it has settled.
     pub level: PressureLevel,
+    /// What the last interval showed.
+    pub sample: PressureSample,
+    /// It is a source that is being held back.
+    pub held: bool,
 }

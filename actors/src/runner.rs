@@ -1,8 +1,15 @@
 //! Runs a job on this machine: arbiters, actors, and everything taken down again.
 
+use crate::memory_use::MemoryUse;
+use crate::metrics_server::{self, MetricsSettings, MetricsSocket};
+use crate::pressure::{BackPressureController, PressureBoard, PressureSettings};
+use crate::progress::{ProgressMode, ProgressThread};
+use crate::protocol::PressureReport;
 use crate::subtask::{Directory, Shared, SubtaskActor};
 use crate::supervisor::{Outcome, Patience, Supervisor};
+use crate::telemetry::Telemetry;
 use actix::prelude::*;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -10,6 +17,7 @@ use std::time::{Duration, Instant};
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Fault;
 use tidegate_engine::graph::{JobGraph, TaskId};
+use tidegate_engine::metrics::MetricRegistry;
 use tidegate_engine::observe::{JobStats, SubtaskSnapshot};
 
 /// Why a job did not come to a good end.
@@ -26,8 +34,16 @@ pub enum Error {
         stuck: Vec<String>,
     },
     /// It was ended early.
-    #[error("job '{0}' was cancelled")]
-    Cancelled(String),
+    #[error("job '{job}' was cancelled{}", list(.stuck))]
+    Cancelled {
+        /// The job's name.
+        job: String,
+        /// Subtasks that did not stop and still hold their thread.
+        stuck: Vec<String>,
+    },
+    /// Its metrics can't be served.
+    #[error(transparent)]
+    Metrics(#[from] metrics_server::Error),
     /// The machine refused a thread.
     #[error("job '{job}' could not start: {cause}")]
     Start {
@@ -107,6 +123,14 @@ pub struct RunSettings {
     pub clock: Clock,
     /// Limits of supervision.
     pub patience: Patience,
+    /// The memory that the job may use, as its pressure is measured against it.
+    pub memory: MemoryUse,
+    /// How its pressure is measured and answered.
+    pub pressure: PressureSettings,
+    /// Where its numbers are served over HTTP, if anywhere.
+    pub metrics: Option<MetricsSettings>,
+    /// Whether its progress is shown on stderr.
+    pub progress: ProgressMode,
 }
 
 impl Default for RunSettings {
@@ -116,29 +140,48 @@ impl Default for RunSettings {
             cores,
             clock: Clock::System,
             patience: Patience::default(),
+            memory: MemoryUse::default(),
+            pressure: PressureSettings::default(),
+            metrics: None,
+            progress: ProgressMode::default(),
         }
     }
 }
 
 /// A job that runs.
 pub struct RunningJob {
-    job: Arc<JobGraph>,
-    stats: Arc<JobStats>,
-    began: Instant,
+    telemetry: Telemetry,
     supervisor: Addr<Supervisor>,
     thread: Option<JoinHandle<Outcome>>,
     ended: Arc<AtomicBool>,
+    metrics_address: Option<SocketAddr>,
+    progress: Option<ProgressThread>,
 }
 
 impl RunningJob {
     /// The job's live numbers.
     pub fn stats(&self) -> Arc<JobStats> {
-        self.stats.clone()
+        self.telemetry.stats.clone()
     }
 
     /// The job.
     pub fn job(&self) -> &Arc<JobGraph> {
-        &self.job
+        &self.telemetry.job
+    }
+
+    /// Everything that can be known of it while it runs.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// The newest pressure of each vertex.
+    pub fn pressure(&self) -> Vec<PressureReport> {
+        self.telemetry.pressure.latest()
+    }
+
+    /// Where its metrics are served, with the port that the system chose.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Whether it has come to its end.
@@ -153,15 +196,16 @@ impl RunningJob {
 
     /// Waits for its end.
     pub fn wait(mut self) -> Result<JobResult, Error> {
-        let job = self.job.name.clone();
+        let job = self.telemetry.job.name.clone();
         let outcome = self.thread.take().map(JoinHandle::join);
+        drop(self.progress.take());
         match outcome {
             Some(Ok(Outcome::Finished)) => Ok(JobResult {
                 job,
-                elapsed: self.began.elapsed(),
-                subtasks: self.stats.snapshot(),
+                elapsed: self.telemetry.began.elapsed(),
+                subtasks: self.telemetry.stats.snapshot(),
             }),
-            Some(Ok(Outcome::Cancelled)) => Err(Error::Cancelled(job)),
+            Some(Ok(Outcome::Cancelled { stuck })) => Err(Error::Cancelled { job, stuck }),
             Some(Ok(Outcome::Failed { fault, stuck, .. })) => {
                 Err(Error::Failed { job, fault, stuck })
             }
@@ -203,18 +247,31 @@ impl LocalRunner {
             stuck: Vec::new(),
         };
         tidegate_engine::fault::catch(|| job.check()).map_err(failed)?;
+        let socket = self
+            .settings
+            .metrics
+            .as_ref()
+            .map(MetricsSocket::bind)
+            .transpose()?;
+        let metrics_address = socket.as_ref().map(MetricsSocket::address);
         let job = Arc::new(job);
         let vertices = (0..job.vertices.len() as u32).map(tidegate_engine::graph::VertexId);
         let vertices = vertices.map(|v| (job.vertex_name(v), job.parallelism(v)));
-        let stats = Arc::new(JobStats::new(vertices));
-        let began = Instant::now();
+        let telemetry = Telemetry {
+            stats: Arc::new(JobStats::new(vertices)),
+            job,
+            metrics: MetricRegistry::new(),
+            pressure: PressureBoard::default(),
+            clock: self.settings.clock.clone(),
+            began: Instant::now(),
+        };
         let ended = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = std::sync::mpsc::channel();
+        let (watched, settings) = (telemetry.clone(), self.settings.clone());
         let host = Host {
-            job: job.clone(),
-            stats: stats.clone(),
-            settings: self.settings.clone(),
-            began,
+            telemetry: watched,
+            settings,
+            socket,
         };
         let flag = ended.clone();
         let spawned = thread::Builder::new()
@@ -230,29 +287,32 @@ impl LocalRunner {
         };
         let thread = spawned.map_err(|e| start(e.to_string()))?;
         let supervisor = receiver.recv().map_err(|e| start(e.to_string()))?;
+        let shown = self.settings.progress.applies_to(&telemetry.job);
+        let progress = shown.then(|| ProgressThread::start(telemetry.clone()));
+        let thread = Some(thread);
         Ok(RunningJob {
-            job,
-            stats,
-            began,
+            telemetry,
             supervisor,
-            thread: Some(thread),
+            thread,
             ended,
+            metrics_address,
+            progress,
         })
     }
 }
 
 /// The thread that owns a job's actix system.
 struct Host {
-    job: Arc<JobGraph>,
-    stats: Arc<JobStats>,
+    telemetry: Telemetry,
     settings: RunSettings,
-    began: Instant,
+    socket: Option<MetricsSocket>,
 }
 
 impl Host {
-    fn run(self, started: impl FnOnce(Addr<Supervisor>)) -> Outcome {
+    fn run(mut self, started: impl FnOnce(Addr<Supervisor>)) -> Outcome {
         let system = System::new();
-        let tasks = self.job.tasks.iter();
+        let socket = self.socket.take();
+        let tasks = self.telemetry.job.tasks.iter();
         let widest = tasks.map(|t| t.parallelism as usize).max().unwrap_or(1);
         let cores = self.settings.cores.clamp(1, widest);
         let arbiters: Vec<Arbiter> = (0..cores).map(|_| Arbiter::new()).collect();
@@ -260,19 +320,28 @@ impl Host {
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let directory: Directory = Arc::new(OnceLock::new());
             let supervisor = Supervisor::new(
-                self.job.clone(),
-                self.stats.clone(),
+                self.telemetry.job.clone(),
+                self.telemetry.stats.clone(),
                 directory.clone(),
                 self.settings.patience,
-                self.began,
+                self.telemetry.began,
                 move |outcome| drop(sender.send(outcome)),
             )
             .start();
             started(supervisor.clone());
             self.start_subtasks(&arbiters, supervisor, &directory);
-            receiver.await
+            self.start_controller(&directory);
+            let server = socket.and_then(|socket| self.serve(socket));
+            let outcome = receiver.await;
+            if let Some(server) = server {
+                server.stop(false).await;
+            }
+            outcome
         });
-        let stuck = matches!(&outcome, Ok(Outcome::Failed { stuck, .. }) if !stuck.is_empty());
+        let stuck = match &outcome {
+            Ok(Outcome::Failed { stuck, .. } | Outcome::Cancelled { stuck }) => !stuck.is_empty(),
+            _ => false,
+        };
         for arbiter in &arbiters {
             arbiter.stop();
         }
@@ -289,22 +358,69 @@ impl Host {
         })
     }
 
+    fn start_controller(&self, directory: &Directory) {
+        let Telemetry {
+            job,
+            stats,
+            pressure,
+            began,
+            ..
+        } = &self.telemetry;
+        BackPressureController::new(
+            job.clone(),
+            stats.clone(),
+            directory.clone(),
+            self.settings.memory.clone(),
+            self.settings.pressure,
+            pressure.clone(),
+            *began,
+        )
+        .start();
+    }
+
+    /// Serves the metrics; the handle stops that. The socket is bound, so nothing but the machine's
+    /// limits can refuse here, and a job does not fail because nobody can watch it.
+    fn serve(&self, socket: MetricsSocket) -> Option<actix_web::dev::ServerHandle> {
+        let address = socket.address();
+        match socket.serve(self.telemetry.clone()) {
+            Ok(server) => {
+                let handle = server.handle();
+                actix_rt::spawn(server);
+                eprintln!("metrics: http://{address}/metrics");
+                Some(handle)
+            }
+            Err(cause) => {
+                tracing::error!(%address, "metrics are not served: {cause}");
+                None
+            }
+        }
+    }
+
     fn start_subtasks(
         &self,
         arbiters: &[Arbiter],
         supervisor: Addr<Supervisor>,
         directory: &Directory,
     ) {
+        let Telemetry {
+            job,
+            stats,
+            metrics,
+            began,
+            ..
+        } = &self.telemetry;
         let shared = Shared {
-            job: self.job.clone(),
-            stats: self.stats.clone(),
+            job: job.clone(),
+            stats: stats.clone(),
             clock: self.settings.clock.clone(),
             directory: directory.clone(),
             supervisor,
-            began: self.began,
+            metrics: metrics.clone(),
+            memory: self.settings.memory.budget.clone(),
+            began: *began,
         };
         let mut all = Vec::new();
-        for (task, spec) in self.job.tasks.iter().enumerate() {
+        for (task, spec) in job.tasks.iter().enumerate() {
             let mut addresses = Vec::new();
             for number in 0..spec.parallelism {
                 let shared = shared.clone();

@@ -1,5 +1,6 @@
 //! The actor of one subtask: brings it messages, turns and time, and reports its end.
 
+use crate::pace::Pace;
 use crate::protocol::{Deliver, ExitStatus, Exited, Kill, Opened, Start, Throttle, Wake};
 use crate::supervisor::Supervisor;
 use actix::fut::wrap_future;
@@ -15,6 +16,8 @@ use tidegate_engine::clock::Clock;
 use tidegate_engine::exchange::{EdgeId, Message as EdgeMessage, Outbox};
 use tidegate_engine::fault::{Fault, Flow, catch};
 use tidegate_engine::graph::{JobGraph, TaskId};
+use tidegate_engine::memory::MemoryManager;
+use tidegate_engine::metrics::MetricRegistry;
 use tidegate_engine::observe::{JobStats, SubtaskStats};
 use tidegate_engine::source::Waker;
 use tidegate_engine::task::{Next, Subtask};
@@ -36,6 +39,10 @@ pub struct Shared {
     pub directory: Directory,
     /// Who watches.
     pub supervisor: Addr<Supervisor>,
+    /// What user code counts.
+    pub metrics: MetricRegistry,
+    /// The budget of pooled memory.
+    pub memory: MemoryManager,
     /// The job's beginning, for durations.
     pub began: Instant,
 }
@@ -50,7 +57,8 @@ pub struct SubtaskActor {
     scheduled: bool,
     timer: Option<(Timestamp, SpawnHandle)>,
     resting: Option<(Instant, bool)>,
-    pace: Pace,
+    /// While a source is held back.
+    pace: Option<Pace>,
 }
 
 /// Sends what a chain hands out to the actors at the other ends.
@@ -97,21 +105,6 @@ impl Drop for ExitGuard {
     }
 }
 
-/// Slows a source down to a rate: a step is allowed while what was read is below rate times time.
-#[derive(Default)]
-struct Pace {
-    limit: Option<(f64, Instant, u64)>,
-}
-
-impl Pace {
-    fn pause(&self, read: u64) -> Option<Duration> {
-        let (rate, since, at) = self.limit?;
-        let earned = since.elapsed().as_secs_f64() * rate;
-        let ahead = (read - at) as f64 - earned;
-        (ahead > 0.0).then(|| Duration::from_secs_f64((ahead / rate).clamp(0.001, 1.0)))
-    }
-}
-
 impl SubtaskActor {
     /// The actor of subtask `number` of `task`.
     pub fn new(shared: Shared, task: TaskId, number: u32) -> Self {
@@ -142,7 +135,7 @@ impl SubtaskActor {
             scheduled: false,
             timer: None,
             resting: None,
-            pace: Pace::default(),
+            pace: None,
             shared,
         }
     }
@@ -155,6 +148,8 @@ impl SubtaskActor {
         } = &self.shared;
         let (clock, stats) = (clock.clone(), stats.clone());
         let mut build = BuildContext::new(job.clone(), self.exit.subtask, clock, stats, waker);
+        build.metrics = self.shared.metrics.clone();
+        build.memory = self.shared.memory.clone();
         let task = &job.tasks[self.exit.task as usize];
         let mut subtask = Subtask::new((task.factory)(&mut build)?, job.settings.slice);
         subtask.open()?;
@@ -164,12 +159,20 @@ impl SubtaskActor {
 
     fn end(&mut self, status: ExitStatus, ctx: &mut Context<Self>) {
         self.exit.status.get_or_insert(status);
+        self.account_rest(Instant::now());
         // Files and threads that the chain holds are released before the exit is reported.
         let subtask = self.subtask.take();
-        let _ = catch(move || {
+        self.begin_turn(Instant::now());
+        let dropped = catch(move || {
             drop(subtask);
             Ok(())
         });
+        self.end_turn();
+        // What a panic in `drop` leaves undone nobody knows: a job does not end well with it.
+        if let (Err(fault), Some(ExitStatus::Finished)) = (dropped, &self.exit.status) {
+            let task = self.shared.job.task_name(TaskId(self.exit.task));
+            self.exit.status = Some(ExitStatus::Failed(fault.at(&task)));
+        }
         ctx.stop();
     }
 
@@ -199,37 +202,54 @@ impl SubtaskActor {
     }
 
     fn step(&mut self, ctx: &mut Context<Self>) {
+        if self.subtask.is_none() {
+            return;
+        }
         let began = Instant::now();
         self.account_rest(began);
-        for stats in &self.stats {
-            let at = began.duration_since(self.shared.began).as_nanos().max(1) as u64;
-            stats.turn_began.store(at, Relaxed);
-        }
+        self.begin_turn(began);
         let now = self.shared.clock.now();
+        let read = self.read();
+        let allowance = self.pace.as_mut().map(|pace| pace.allowance(began, read));
         let Some(subtask) = &mut self.subtask else {
             return;
         };
+        subtask.allow(allowance);
         let next = catch(|| subtask.step(now, &mut self.post));
         let queued = subtask.queued() as u64;
         let busy = began.elapsed().as_nanos() as u64;
+        self.end_turn();
         for stats in &self.stats {
-            stats.turn_began.store(0, Relaxed);
             stats.busy_ns.fetch_add(busy, Relaxed);
             stats.queued.store(queued, Relaxed);
         }
         match next {
             Err(fault) => self.fail(fault, ctx),
             Ok(Next::Done) => self.end(ExitStatus::Finished, ctx),
-            Ok(Next::Again) => match self.pace.pause(self.read()) {
-                Some(pause) => self.rest_until(now.plus(pause), now, ctx),
-                None => self.schedule(ctx),
-            },
+            Ok(Next::Again) => self.schedule(ctx),
             Ok(Next::Wait { until, blocked }) => {
-                self.resting = Some((Instant::now(), blocked));
+                let held = allowance == Some(0);
+                let pause = self.pace.as_ref().filter(|_| held).map(Pace::pause);
+                let until = pause.map_or(until, |pause| until.min(now.plus(pause)));
+                self.begin_rest(blocked || held);
                 if until != Timestamp::MAX {
                     self.rest_until(until, now, ctx);
                 }
             }
+        }
+    }
+
+    /// Tells the supervisor's watch that user code may run from now on.
+    fn begin_turn(&self, now: Instant) {
+        let at = now.duration_since(self.shared.began).as_nanos().max(1) as u64;
+        for stats in &self.stats {
+            stats.turn_began.store(at, Relaxed);
+        }
+    }
+
+    fn end_turn(&self) {
+        for stats in &self.stats {
+            stats.turn_began.store(0, Relaxed);
         }
     }
 
@@ -252,6 +272,16 @@ impl SubtaskActor {
         self.timer = Some((until, handle));
     }
 
+    fn begin_rest(&mut self, blocked: bool) {
+        let now = Instant::now();
+        self.resting = Some((now, blocked));
+        let at = now.duration_since(self.shared.began).as_nanos().max(1) as u64;
+        for stats in &self.stats {
+            stats.rest_blocked.store(blocked, Relaxed);
+            stats.rest_began.store(at, Relaxed);
+        }
+    }
+
     fn account_rest(&mut self, now: Instant) {
         let Some((since, blocked)) = self.resting.take() else {
             return;
@@ -263,6 +293,7 @@ impl SubtaskActor {
             } else {
                 &stats.idle_ns
             };
+            stats.rest_began.store(0, Relaxed);
             counter.fetch_add(rest, Relaxed);
         }
     }
@@ -272,7 +303,10 @@ impl Actor for SubtaskActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        match catch(|| self.build(ctx)) {
+        self.begin_turn(Instant::now());
+        let built = catch(|| self.build(ctx));
+        self.end_turn();
+        match built {
             Ok(()) => self.shared.supervisor.do_send(Opened),
             Err(fault) => self.end(ExitStatus::Failed(fault), ctx),
         }
@@ -315,9 +349,10 @@ impl Handler<Wake> for SubtaskActor {
 impl Handler<Throttle> for SubtaskActor {
     type Result = ();
 
-    fn handle(&mut self, Throttle { records_per_second }: Throttle, _: &mut Self::Context) {
+    fn handle(&mut self, Throttle { records_per_second }: Throttle, ctx: &mut Self::Context) {
         let read = self.read();
-        self.pace.limit = records_per_second.map(|rate| (rate.max(1.0), Instant::now(), read));
+        self.pace = records_per_second.map(|rate| Pace::new(rate, Instant::now(), read));
+        self.schedule(ctx);
     }
 }
 

@@ -6,8 +6,9 @@ use actix::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tidegate_engine::constants::{DEFAULT_STOP_PATIENCE, DEFAULT_TURN_PATIENCE};
 use tidegate_engine::fault::Fault;
-use tidegate_engine::graph::JobGraph;
+use tidegate_engine::graph::{JobGraph, TaskId};
 use tidegate_engine::observe::{JobStats, SubtaskSnapshot};
 
 /// How a job came to its end.
@@ -16,7 +17,10 @@ pub enum Outcome {
     /// Every subtask processed all of its input.
     Finished,
     /// Somebody ended it.
-    Cancelled,
+    Cancelled {
+        /// Subtasks that did not end in time and still hold their thread.
+        stuck: Vec<String>,
+    },
     /// The first failure: what died because of it does not overwrite it.
     Failed {
         /// The root cause.
@@ -40,8 +44,8 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Patience {
-            turn: Duration::from_secs(60),
-            stop: Duration::from_secs(5),
+            turn: DEFAULT_TURN_PATIENCE,
+            stop: DEFAULT_STOP_PATIENCE,
         }
     }
 }
@@ -127,7 +131,7 @@ impl Supervisor {
                 subtask,
                 stuck,
             },
-            None if self.cancelled => Outcome::Cancelled,
+            None if self.cancelled => Outcome::Cancelled { stuck },
             None => Outcome::Finished,
         };
         if let Some(done) = self.done.take() {
@@ -143,31 +147,36 @@ impl Supervisor {
             return self.finish(stuck, ctx);
         }
         if self.cause.is_none()
-            && let Some((vertex, subtask, seconds)) = self.overdue_turn()
+            && !self.cancelled
+            && let Some((task, subtask, since)) = self.overdue_turn()
         {
             let fault = Fault::user(format_args!(
-                "user code has not returned for {seconds} s; look for an endless loop or a \
-                 blocking call"
+                "user code has not returned for {:.1} s; look for an endless loop or a \
+                 blocking call",
+                since.as_secs_f64()
             ));
-            self.cause = Some((fault.at(&vertex), format!("{vertex} [{subtask}]")));
+            let fault = fault.at(&self.job.task_name(task));
+            tracing::error!(job = self.job.name, "{fault}");
+            self.cause = Some((fault, self.name(task.0 as usize, subtask as usize)));
             self.stop_all();
         }
     }
 
-    fn overdue_turn(&self) -> Option<(String, u32, u64)> {
+    /// The task, subtask and age of a turn that takes too long. Which of a task's operators it is in
+    /// is not known: to note that would cost a store for each record.
+    fn overdue_turn(&self) -> Option<(TaskId, u32, Duration)> {
         let now = self.began.elapsed().as_nanos() as u64;
         let limit = self.patience.turn.as_nanos() as u64;
-        for vertex in 0..self.job.vertices.len() as u32 {
-            let id = tidegate_engine::graph::VertexId(vertex);
-            for subtask in 0..self.job.parallelism(id) {
-                let at = self.stats.subtask(vertex, subtask).turn_began.load(Relaxed);
-                if at != 0 && now.saturating_sub(at) > limit {
-                    let seconds = (now - at) / 1_000_000_000;
-                    return Some((self.job.vertex_name(id), subtask, seconds));
-                }
+        let mut found = None;
+        self.stats.each(|vertex, subtask, stats| {
+            let at = stats.turn_began.load(Relaxed);
+            let age = now.saturating_sub(at);
+            if at != 0 && age > limit && found.is_none() {
+                let task = self.job.vertices[vertex].task;
+                found = Some((task, subtask as u32, Duration::from_nanos(age)));
             }
-        }
-        None
+        });
+        found
     }
 }
 
@@ -230,6 +239,8 @@ impl Handler<Observe> for Supervisor {
     type Result = MessageResult<Observe>;
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
-        MessageResult::<Observe>(self.stats.snapshot() as Vec<SubtaskSnapshot>)
+        MessageResult::<Observe>(
+            self.stats.snapshot_at(self.began.elapsed()) as Vec<SubtaskSnapshot>
+        )
     }
 }

@@ -3,6 +3,8 @@
 use crate::clock::Clock;
 use crate::exchange::{EdgeId, Placement};
 use crate::graph::{JobGraph, OperatorId, VertexId};
+use crate::memory::MemoryManager;
+use crate::metrics::{MetricGroup, MetricRegistry};
 use crate::observe::{EdgeMeter, JobStats, SubtaskStats, VertexMeter};
 use crate::side::{SideBuffer, SideOutput};
 use crate::source::Waker;
@@ -23,11 +25,16 @@ pub struct BuildContext {
     pub stats: Arc<JobStats>,
     /// Asks this subtask's actor for a turn.
     pub waker: Waker,
+    /// Where the metrics of user code are counted.
+    pub metrics: MetricRegistry,
+    /// The job's budget of pooled memory.
+    pub memory: MemoryManager,
     sides: HashMap<u64, Rc<dyn Any>>,
 }
 
 impl BuildContext {
-    /// The surroundings of subtask `me`.
+    /// The surroundings of subtask `me`, with metrics and memory of their own until the fields are
+    /// set.
     pub fn new(
         job: Arc<JobGraph>,
         me: u32,
@@ -35,12 +42,15 @@ impl BuildContext {
         stats: Arc<JobStats>,
         waker: Waker,
     ) -> Self {
+        let (metrics, memory) = (MetricRegistry::new(), MemoryManager::default());
         BuildContext {
             job,
             me,
             clock,
             stats,
             waker,
+            metrics,
+            memory,
             sides: HashMap::new(),
         }
     }
@@ -145,6 +155,25 @@ impl OpenContext<'_> {
     /// The subtask's live numbers.
     pub fn stats(&self) -> Arc<SubtaskStats> {
         self.build.stats_of(self.operator)
+    }
+
+    /// Where to name metrics of one's own, labelled with the job, the vertex, the subtask and the
+    /// operator: `context.metrics().add_group("kafka").counter("records.consumed")`. Ask once in
+    /// `open` and keep the handle.
+    pub fn metrics(&self) -> MetricGroup {
+        let job = &self.build.job;
+        let vertex = job.vertex_of(self.operator);
+        let group = self.build.metrics.root().add_label("job", &job.name);
+        let group = group.add_label("vertex", job.vertex_name(vertex));
+        let group = group.add_label("vertex_id", vertex.0);
+        group
+            .add_label("subtask", self.build.me)
+            .add_label("operator", self.name())
+    }
+
+    /// The job's budget of pooled memory, for buffers that are counted and bounded.
+    pub fn memory(&self) -> MemoryManager {
+        self.build.memory.clone()
     }
 
     /// Where records for a side output go. Without a taker downstream they are dropped.

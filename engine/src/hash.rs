@@ -13,8 +13,7 @@ use std::hash::{Hash, Hasher};
 /// The version of the function below; part of every snapshot.
 pub const KEY_HASH_VERSION: u32 = 1;
 
-/// The default number of key groups, the upper bound of a job's parallelism.
-pub const DEFAULT_MAX_PARALLELISM: u32 = 128;
+pub use crate::constants::DEFAULT_MAX_PARALLELISM;
 
 const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
 const MULTIPLIER: u64 = 0xA076_1D64_78BD_642F;

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod build;
 pub mod clock;
+pub mod constants;
 pub mod exchange;
 pub mod fault;
 pub mod flow;
@@ -54,6 +55,13 @@ pub mod prelude {
     pub use crate::state::{KeyScope, KeyedStates, ValueState};
     pub use crate::time::Timestamp;
     pub use crate::watermarks::WatermarkStrategy;
-    pub use crate::window::{Aggregator, Count, Sliding, TimeWindow, Tumbling, Windowed};
+    pub use crate::window::{
+        Aggregator, ContinuousEventTimeTrigger, ContinuousProcessingTimeTrigger, Count,
+        CountEvictor, CountTrigger, CountWindow, DeltaEvictor, DeltaTrigger, Elements,
+        EventTimeTrigger, Evictor, GlobalWindows, NeverTrigger, ProcessWindowFunction,
+        ProcessingTimeTrigger, PurgingTrigger, Session, Sliding, TimeEvictor, TimeWindow, Trigger,
+        TriggerContext, TriggerResult, Tumbling, WindowAssigner, WindowContext, WindowOutput,
+        Windowed,
+    };
     pub use std::time::Duration;
 }

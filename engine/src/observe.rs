@@ -6,7 +6,8 @@
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// The live numbers of one subtask of one vertex.
 #[derive(Debug, Default)]
@@ -41,6 +42,11 @@ pub struct SubtaskStats {
     pub turn_began: AtomicU64,
     /// Timers that are set.
     pub timers: AtomicU64,
+    /// Nanoseconds since the job's start at which the rest in progress began; 0 while it works.
+    /// Its length is in neither `idle_ns` nor `backpressured_ns` before it ends.
+    pub rest_began: AtomicU64,
+    /// Whether it rests for lack of room downstream, and not for lack of input.
+    pub rest_blocked: AtomicBool,
 }
 
 /// A timestamp that is written by one thread and read by others.
@@ -89,6 +95,21 @@ pub struct SubtaskSnapshot {
 }
 
 impl SubtaskStats {
+    /// Nanoseconds of idleness and of back pressure up to now, with the rest in progress.
+    pub fn rest(&self, since_start: Duration) -> (u64, u64) {
+        let began = self.rest_began.load(Relaxed);
+        let rest = match began {
+            0 => 0,
+            began => (since_start.as_nanos() as u64).saturating_sub(began),
+        };
+        let blocked = self.rest_blocked.load(Relaxed);
+        let (idle, pressed) = if blocked { (0, rest) } else { (rest, 0) };
+        (
+            self.idle_ns.load(Relaxed) + idle,
+            self.backpressured_ns.load(Relaxed) + pressed,
+        )
+    }
+
     /// Copies the numbers.
     pub fn snapshot(&self, vertex: &str, vertex_id: u32, subtask: u32) -> SubtaskSnapshot {
         let watermark = self.watermark.get();
@@ -198,6 +219,27 @@ impl JobStats {
             .get(vertex as usize)
             .and_then(|(_, s)| s.get(subtask as usize));
         found.cloned().unwrap_or_default()
+    }
+
+    /// Shows the numbers of each subtask, by vertex and subtask.
+    pub fn each(&self, mut visit: impl FnMut(usize, usize, &SubtaskStats)) {
+        for (vertex, (_, subtasks)) in self.vertices.iter().enumerate() {
+            for (subtask, stats) in subtasks.iter().enumerate() {
+                visit(vertex, subtask, stats);
+            }
+        }
+    }
+
+    /// Like [`JobStats::snapshot`], so long after the job's start: rests in progress count.
+    pub fn snapshot_at(&self, since_start: Duration) -> Vec<SubtaskSnapshot> {
+        let mut all = self.snapshot();
+        for (snapshot, stats) in all
+            .iter_mut()
+            .zip(self.vertices.iter().flat_map(|(_, s)| s))
+        {
+            (snapshot.idle_ns, snapshot.backpressured_ns) = stats.rest(since_start);
+        }
+        all
     }
 
     /// All numbers at this moment, by vertex and subtask.

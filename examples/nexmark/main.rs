@@ -28,7 +28,7 @@ mod report;
 mod rules;
 
 use crate::csv_out::RowFile;
-use crate::digest::{Outcome, RowSink};
+use crate::digest::RowSink;
 use crate::events::{Event, FullEvent, LeanEvent};
 use crate::options::{Arguments, Mode, Options, Query};
 use crate::report::{Report, Stopwatch};

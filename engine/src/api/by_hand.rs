@@ -105,6 +105,9 @@ impl ActorGraph {
         S::Item: Clone,
     {
         let place = self.enter(name, "source");
+        if !source.bounded() {
+            self.graph.edit(|g| g.set_endless());
+        }
         let handle = self.handle::<Nothing, S::Item>(place);
         let branches = handle.branches.clone();
         let up = FromSource {

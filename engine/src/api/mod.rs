@@ -15,6 +15,7 @@ mod stream;
 mod union;
 mod upstream;
 mod windowed;
+mod windowed_general;
 
 pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
@@ -29,3 +30,6 @@ pub use stream::{DataStream, Place};
 pub use union::Merged;
 pub use upstream::{Chained, FromSource, Upstream};
 pub use windowed::{AllSlicedStream, AllWindowedStream, SlicedStream, WindowedStream};
+pub use windowed_general::{
+    BufferedStream, CountedStream, EvictingStream, GeneralStream, SessionStream, TriggeredStream,
+};

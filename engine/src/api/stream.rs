@@ -38,7 +38,11 @@ pub struct DataStream<T: 'static, U: Upstream<Out = T> = BoxedUpstream<T>> {
 impl<S: Source> DataStream<S::Item, FromSource<S>> {
     /// The stream of a source: the beginning of every job.
     pub fn from_source(graph: &GraphRef, name: &str, source: S) -> Self {
+        let bounded = source.bounded();
         let place = graph.edit(|g| {
+            if !bounded {
+                g.set_endless();
+            }
             let task = g.add_task();
             let vertex = g.add_vertex(task);
             let operator = g.add_operator(vertex, name, "source");

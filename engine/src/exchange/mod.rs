@@ -30,6 +30,7 @@ pub use gate_head::GateHead;
 pub use kind::EdgeKind;
 pub use outputs::Outputs;
 
+use crate::constants;
 use serde::{Deserialize, Serialize};
 
 /// The number of an edge in its job.
@@ -78,10 +79,10 @@ pub struct ChannelSettings {
 impl Default for ChannelSettings {
     fn default() -> Self {
         ChannelSettings {
-            initial_credits: crate::flow::FlowSettings::default().max_credits_per_channel(),
-            max_credits: 16 * 1024,
-            batch_records: 1024,
-            flush_interval_ms: 10,
+            initial_credits: constants::DEFAULT_CHANNEL_CREDITS,
+            max_credits: constants::DEFAULT_MAX_CHANNEL_CREDITS,
+            batch_records: constants::DEFAULT_BATCH_RECORDS,
+            flush_interval_ms: constants::DEFAULT_FLUSH_INTERVAL_MS,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The limits of credit-based flow control, checked before anything runs with them.
 
 use super::FlowError;
+use crate::constants;
 
 /// Limits of one channel, in credits; a credit stands for one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +15,10 @@ pub struct FlowSettings {
 impl Default for FlowSettings {
     fn default() -> Self {
         Self {
-            max_credits_per_channel: 1000,
-            low_water_mark: 200,
-            high_water_mark: 800,
-            target_drain_ms: 1000,
+            max_credits_per_channel: constants::DEFAULT_CHANNEL_CREDITS,
+            low_water_mark: constants::DEFAULT_LOW_WATER_MARK,
+            high_water_mark: constants::DEFAULT_HIGH_WATER_MARK,
+            target_drain_ms: constants::DEFAULT_TARGET_DRAIN_MS,
         }
     }
 }

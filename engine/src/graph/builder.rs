@@ -18,6 +18,7 @@ pub struct GraphBuilder {
     factories: Vec<Option<Factory>>,
     checks: Vec<(OperatorId, Check)>,
     problems: Vec<String>,
+    endless: bool,
 }
 
 /// A shared handle to a graph in the making.
@@ -99,6 +100,11 @@ impl GraphBuilder {
         self.checks.push((operator, check));
     }
 
+    /// Notes that a source has no end.
+    pub fn set_endless(&mut self) {
+        self.endless = true;
+    }
+
     /// Notes a problem that validation reports.
     pub fn problem(&mut self, problem: String) {
         self.problems.push(problem);
@@ -133,6 +139,7 @@ impl GraphBuilder {
             tasks: Vec::new(),
             settings,
             checks: self.checks.clone(),
+            bounded: !self.endless,
         };
         for vertex in &mut graph.vertices {
             vertex.parallelism.get_or_insert(graph.settings.parallelism);

@@ -101,10 +101,10 @@ pub struct JobSettings {
 impl Default for JobSettings {
     fn default() -> Self {
         JobSettings {
-            parallelism: 1,
-            max_parallelism: crate::hash::DEFAULT_MAX_PARALLELISM,
+            parallelism: crate::constants::DEFAULT_PARALLELISM,
+            max_parallelism: crate::constants::DEFAULT_MAX_PARALLELISM,
             channels: ChannelSettings::default(),
-            slice: 4096,
+            slice: crate::constants::DEFAULT_SLICE_RECORDS,
         }
     }
 }
@@ -126,6 +126,8 @@ pub struct JobGraph {
     pub settings: JobSettings,
     /// Checks of sources and sinks, by operator.
     pub checks: Vec<(OperatorId, Check)>,
+    /// Whether every source comes to an end.
+    pub bounded: bool,
 }
 
 impl JobGraph {
@@ -181,6 +183,16 @@ impl JobGraph {
         let names = self.vertices[vertex.0 as usize].operators.iter();
         names
             .map(|o| self.operators[o.0 as usize].name.as_str())
+            .collect::<Vec<_>>()
+            .join(" -> ")
+    }
+
+    /// The name of a task: those of all operators that share its actor.
+    pub fn task_name(&self, task: TaskId) -> String {
+        let of_task = (0..self.vertices.len() as u32).map(VertexId);
+        let of_task = of_task.filter(|v| self.vertices[v.0 as usize].task == task);
+        of_task
+            .map(|v| self.vertex_name(v))
             .collect::<Vec<_>>()
             .join(" -> ")
     }

@@ -12,8 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The default budget: 1 GiB, in bytes.
-pub const DEFAULT_MAX_MEMORY: usize = 1024 * 1024 * 1024;
+pub use crate::constants::DEFAULT_MAX_MEMORY;
 
 /// Up to here classes are powers of two; above, multiples of this. In bytes.
 const LARGE: usize = 1024 * 1024;

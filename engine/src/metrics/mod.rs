@@ -19,12 +19,14 @@
 
 mod group;
 mod histogram;
+mod job;
 mod meter;
 mod prometheus;
 mod value;
 
 pub use group::{MetricGroup, MetricRegistry};
 pub use histogram::{Histogram, HistogramSnapshot};
+pub use job::subtask_samples;
 pub use meter::Meter;
 pub use prometheus::render_prometheus;
 pub use value::{Counter, Gauge};
@@ -49,6 +51,8 @@ pub struct MetricSample {
 pub enum MetricValue {
     /// Events counted so far.
     Counter(u64),
+    /// A total that only grows and need not be whole, such as seconds.
+    Total(f64),
     /// A value that goes up and down.
     Gauge(f64),
     /// Events, and how fast they come.

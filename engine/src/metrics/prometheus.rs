@@ -63,7 +63,7 @@ fn is_taken(families: &BTreeMap<String, Family>, name: &str, kind: &str) -> bool
 
 fn kind_of(value: &MetricValue) -> &'static str {
     match value {
-        MetricValue::Counter(_) => "counter",
+        MetricValue::Counter(_) | MetricValue::Total(_) => "counter",
         MetricValue::Gauge(_) | MetricValue::Meter { .. } => "gauge",
         MetricValue::Histogram(_) => "summary",
     }
@@ -75,6 +75,7 @@ fn write_family(out: &mut String, name: &str, family: &Family) {
     for (labels, value) in &family.series {
         match value {
             MetricValue::Counter(n) => write_line(out, name, labels, &n.to_string()),
+            MetricValue::Total(v) => write_line(out, name, labels, &number(*v)),
             MetricValue::Gauge(v) => write_line(out, name, labels, &number(*v)),
             MetricValue::Meter { rate, .. } => write_line(out, name, labels, &number(*rate)),
             MetricValue::Histogram(h) => write_summary(out, name, labels, h),
@@ -132,7 +133,7 @@ fn family_name(sample: &MetricSample) -> String {
         name.push('_');
         name.push_str(&plain(part));
     }
-    if matches!(sample.value, MetricValue::Counter(_)) && !name.ends_with("_total") {
+    if kind_of(&sample.value) == "counter" && !name.ends_with("_total") {
         name.push_str("_total");
     }
     name
@@ -149,6 +150,7 @@ fn help_of(sample: &MetricSample) -> String {
     let path = parts.join(".").replace('\\', "\\\\").replace('\n', "\\n");
     let what = match sample.value {
         MetricValue::Counter(_) => "Events of",
+        MetricValue::Total(_) => "Total of",
         MetricValue::Gauge(_) => "Value of",
         MetricValue::Meter { .. } => "Events per second of",
         MetricValue::Histogram(_) => "Distribution of",

@@ -42,6 +42,8 @@ pub struct Subtask {
     reading: bool,
     not_before: Timestamp,
     slice: usize,
+    /// Records that the source may read in the next step at most, while it is held back.
+    allowance: Option<usize>,
 }
 
 impl Subtask {
@@ -57,6 +59,7 @@ impl Subtask {
             reading: true,
             not_before,
             slice,
+            allowance: None,
         }
     }
 
@@ -104,6 +107,11 @@ impl Subtask {
         self.not_before = Timestamp::MIN;
     }
 
+    /// Bounds what the next step reads, below the slice; `None` lifts the bound.
+    pub fn allow(&mut self, records: Option<usize>) {
+        self.allowance = records;
+    }
+
     /// Takes a few batches or reads one slice, then gives the chain a turn.
     pub fn step(&mut self, now: Timestamp, outbox: &mut dyn Outbox) -> Flow<Next> {
         let mut progress = false;
@@ -113,9 +121,11 @@ impl Subtask {
             }
             progress = true;
         }
-        if !progress && self.reading && self.not_before <= now && self.head.room() {
+        let held = self.allowance == Some(0);
+        if !progress && !held && self.reading && self.not_before <= now && self.head.room() {
+            let slice = self.slice.min(self.allowance.unwrap_or(usize::MAX));
             progress = true;
-            match self.head.poll(self.slice)? {
+            match self.head.poll(slice)? {
                 Poll::Read(_) => {}
                 Poll::Wait(pause) => {
                     progress = false;
@@ -137,7 +147,7 @@ impl Subtask {
         if progress || again {
             return Ok(Next::Again);
         }
-        let reading = self.reading && self.head.room();
+        let reading = self.reading && !held && self.head.room();
         let until = if reading {
             wake_at.min(self.not_before)
         } else {

@@ -325,3 +325,125 @@ impl<T: 'static, A: Aggregator<T>> Operator<Part<T, A::Acc>> for AllWindows<T, A
         self.windows.timer(now, out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sliced_tests::{Model, Step, steps};
+    use super::super::{Count, Sliding, Tumbling};
+    use super::*;
+    use crate::testing::OperatorHarness;
+    use proptest::prelude::*;
+
+    type Merge = OperatorHarness<Part<u64, u64>, Part<u64, u64>, AllWindows<u64, Count>>;
+
+    const NONE: Duration = Duration::ZERO;
+
+    fn local(spec: Aligned) -> OperatorHarness<u64, u64, LocalSlices<u64, Count>> {
+        OperatorHarness::new(LocalSlices::new(spec, Count, NONE, true))
+    }
+
+    fn merge(spec: Aligned, late_output: Option<SideOutput<u64>>) -> AllWindows<u64, Count> {
+        AllWindows::new(spec, Count, NONE, late_output)
+    }
+
+    fn tumbling() -> Aligned {
+        Tumbling::event_time(Duration::from_millis(10))
+    }
+
+    #[test]
+    fn a_slice_is_shipped_once_and_before_the_watermark_that_ends_it() {
+        let mut local = local(tumbling());
+        for at in [3, 12, 5] {
+            local.push(at, 0).expect("counts");
+        }
+        local.watermark(8).expect("keeps the slice");
+        assert_eq!(local.records(), []);
+        local.watermark(9).expect("ships the slice");
+        assert_eq!(local.records(), [(Timestamp(9), Part::Slice(2))]);
+        local.end().expect("ships the rest");
+        assert_eq!(local.records(), [(Timestamp(19), Part::Slice(1))]);
+    }
+
+    #[test]
+    fn late_records_travel_to_the_side_output() {
+        let mut local = local(tumbling());
+        local.watermark(20).expect("passes");
+        local.push(4, 44).expect("is late");
+        assert_eq!(local.stats().late.load(Relaxed), 1);
+        let tag = SideOutput::new("late");
+        let (mut merge, late) =
+            OperatorHarness::with_side(merge(tumbling(), Some(tag.clone())), &tag);
+        for (at, part) in local.records() {
+            merge.push(at.0, part).expect("passes it on");
+        }
+        let mut taken = Vec::new();
+        late.take(&mut taken);
+        assert_eq!(taken, [(Timestamp(4), 44)]);
+    }
+
+    #[test]
+    fn many_slices_are_shipped_as_room_allows() {
+        let mut local = local(Tumbling::event_time(Duration::from_millis(1)));
+        for at in 0..1_000 {
+            local.push(at, 0).expect("counts");
+        }
+        local.set_room(false);
+        local.end().expect("suspends");
+        assert_eq!(local.records().len(), 256);
+        local.set_room(true);
+        local.turn().expect("goes on");
+        assert_eq!(local.records().len(), 744);
+    }
+
+    #[test]
+    fn processing_time_is_that_of_the_merging_subtask() {
+        let spec = Tumbling::processing_time(Duration::from_millis(10));
+        let (mut local, mut merge) = (local(spec), Merge::new(merge(spec, None)));
+        for at in [i64::MIN, 700] {
+            local.push(at, 0).expect("passes on");
+        }
+        for (at, part) in local.records() {
+            merge.push(at.0, part).expect("counts");
+        }
+        merge.advance(Duration::from_millis(10)).expect("fires");
+        let window = super::super::TimeWindow::new(0, 10);
+        assert_eq!(merge.values(), [Windowed { key: (), window, value: 2 }]);
+    }
+
+    proptest! {
+        #[test]
+        fn two_subtasks_together_make_the_windows_of_the_model(
+            size in 1i64..40, slide in 1i64..40, offset in -50i64..50, steps in steps(),
+        ) {
+            prop_assume!(slide <= size);
+            let ms = |n: i64| Duration::from_millis(n as u64);
+            let spec = Sliding::event_time(ms(size), ms(slide)).offset_ms(offset);
+            let mut locals = [local(spec), local(spec)];
+            let mut merge = Merge::new(merge(spec, None));
+            for step in steps.iter().chain([&Step::Watermark(i64::MAX)]) {
+                match *step {
+                    Step::Record(at, key) => locals[key as usize % 2].push(at, key).expect("counts"),
+                    Step::Watermark(at) => {
+                        for local in &mut locals {
+                            local.watermark(at).expect("ships");
+                            for (at, part) in local.records() {
+                                merge.push(at.0, part).expect("merges");
+                            }
+                        }
+                        merge.watermark(at).expect("fires");
+                    }
+                }
+            }
+            let model = Model::run(size, slide, offset, &steps);
+            let mut want = std::collections::BTreeMap::new();
+            for (start, _, _, records) in model.fired {
+                *want.entry(start).or_insert(0) += records.len() as u64;
+            }
+            let got: Vec<_> =
+                merge.values().into_iter().map(|w| (w.window.start.0, w.value)).collect();
+            prop_assert_eq!(got, want.into_iter().collect::<Vec<_>>());
+            let late = locals.iter().map(|local| local.stats().late.load(Relaxed)).sum::<u64>();
+            prop_assert_eq!(late, model.late);
+        }
+    }
+}

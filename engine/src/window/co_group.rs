@@ -198,7 +198,7 @@ where
             self.put_aside(at, record.value);
             return Ok(true);
         }
-        let new = !self.slices.holds(slice);
+        let (place, new) = self.slices.enter(slice);
         if new {
             self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
         }
@@ -211,7 +211,7 @@ where
             let again: Vec<_> = kept.map(|k| (k, hash, key.clone())).collect();
             self.refined.extend(again);
         }
-        let table = self.slices.enter(slice);
+        let table = self.slices.table(place);
         table.get_or_insert_with(hash, key, Both::new).add(value);
         if new {
             self.schedule();
@@ -219,12 +219,13 @@ where
         if refines {
             return self.emit(out);
         }
-        self.slices.set_current(&self.layout, slice);
+        self.slices.set_current(&self.layout, place);
         Ok(true)
     }
 
     /// Emits all that is due. False if the rest has to wait for room.
     fn emit<C: Collector<G::Out>>(&mut self, out: &mut C) -> Flow<bool> {
+        self.slices.forget_current();
         loop {
             if let Some(group) = &self.group
                 && !self.function.emit(group, &mut self.pace, out)?
@@ -250,7 +251,6 @@ where
 
     /// Begins to emit a window.
     fn fire(&mut self, k: i64) {
-        self.slices.forget_current();
         self.next_window = k.saturating_add(1);
         let (slices, needed) = (self.layout.slices_of(k), self.first_needed());
         if let Some(mut table) = self.slices.take_sole(slices.clone(), needed) {
@@ -390,7 +390,6 @@ where
         if self.watermark < self.due && !self.emitting() {
             return Ok(Progress::Forward);
         }
-        self.slices.forget_current();
         self.go_on(out)
     }
 
@@ -406,6 +405,3 @@ where
         self.emit(out).map(drop)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -18,7 +18,7 @@ use crate::hash::key_hash;
 use crate::observe::SubtaskStats;
 use crate::operator::{Operator, Progress};
 use crate::side::{SideBuffer, SideOutput};
-use crate::stage::Collector;
+use crate::stage::{Collector, Signal};
 use crate::state::KeyTable;
 use crate::time::{Timestamp, millis};
 use std::collections::binary_heap::PeekMut;
@@ -37,6 +37,8 @@ pub struct SessionWindows<K, T, A: Aggregator<T>, G = FixedGap> {
     late: SideBuffer<T>,
     stats: Arc<SubtaskStats>,
     clock: Clock,
+    /// Processing time of this turn; read at its first record.
+    now: Option<Timestamp>,
     sessions: KeyTable<K, KeySessions<A::Acc>>,
     due: DueQueue<K>,
     /// How many sessions there are; bounds the due queue.
@@ -69,6 +71,7 @@ impl<K, T, A: Aggregator<T>, G> SessionWindows<K, T, A, G> {
             late: SideBuffer::default(),
             stats: Arc::default(),
             clock: Clock::System,
+            now: None,
             sessions: KeyTable::default(),
             due: DueQueue::default(),
             live: 0,
@@ -85,8 +88,8 @@ impl<K, T, A: Aggregator<T>, G> SessionWindows<K, T, A, G> {
     }
 
     /// Records that come later still go to this side output.
-    pub fn late_output(mut self, tag: &SideOutput<T>) -> Self {
-        self.late_tag = Some(tag.clone());
+    pub fn late_output(mut self, tag: Option<SideOutput<T>>) -> Self {
+        self.late_tag = tag;
         self
     }
 
@@ -101,12 +104,9 @@ impl<K, T, A: Aggregator<T>, G> SessionWindows<K, T, A, G> {
 #[cold]
 fn refused(window: TimeWindow) -> Fault {
     if window.start == Timestamp::MIN {
-        return Fault::user(
-            "a record without a timestamp came to session windows by event time; give the stream \
-             one with `.watermarks(...)`",
-        );
+        return super::no_event_time();
     }
-    Fault::user("a session gap of less than 1 ms; give every record at least 1 ms")
+    super::assigner::short_gap()
 }
 
 impl<K, T, A, G> SessionWindows<K, T, A, G>
@@ -278,7 +278,7 @@ where
         let gap = self.spec.gap.gap(&record.value);
         let start = match self.spec.time {
             TimeKind::Event => at,
-            TimeKind::Processing => self.clock.now(),
+            TimeKind::Processing => *self.now.get_or_insert_with(|| self.clock.now()),
         };
         let window = TimeWindow {
             start,
@@ -333,15 +333,21 @@ where
         })
     }
 
+    fn turn(&mut self, _now: Timestamp) -> Option<Signal> {
+        self.now = None;
+        None
+    }
+
     fn next_timer(&self) -> Option<Timestamp> {
         match self.spec.time {
             TimeKind::Event => None,
-            TimeKind::Processing => self.due.next().map(Timestamp),
+            // The last moment of a session must have passed, as records may still come in it.
+            TimeKind::Processing => self.due.next().map(|at| Timestamp(at.saturating_add(1))),
         }
     }
 
     fn timer<C: Collector<Self::Out>>(&mut self, now: Timestamp, out: &mut C) -> Flow {
-        self.advance(now.0, out).map(|_| ())
+        self.advance(now.0 - 1, out).map(|_| ())
     }
 }
 
@@ -416,7 +422,7 @@ mod tests {
     #[test]
     fn a_late_record_is_counted_and_put_to_the_side() {
         let tag = SideOutput::new("late");
-        let windows = windows(10).late_output(&tag);
+        let windows = windows(10).late_output(Some(tag.clone()));
         let (mut h, side) = OperatorHarness::keyed_with_side(windows, |r: &(u32, i64)| r.0, &tag);
         push(&mut h, 1, &[0, 12]);
         h.watermark(15).expect("fires the first");
@@ -468,7 +474,9 @@ mod tests {
     fn the_gap_can_come_from_the_record() {
         let spec = Session::dynamic(|r: &(u32, i64)| Duration::from_millis(r.1 as u64));
         let mut h = OperatorHarness::keyed(SessionWindows::new(spec, Count), |r| r.0);
-        [(0, 5), (6, 100), (50, 1)].map(|(at, gap)| h.push(at, (1, gap)).expect("takes it"));
+        for (at, gap) in [(0, 5), (6, 100), (50, 1)] {
+            h.push(at, (1, gap)).expect("takes it");
+        }
         h.end().expect("ends");
         let ends: Vec<_> = h
             .values()
@@ -490,14 +498,14 @@ mod tests {
         push(&mut h, 1, &[777]);
         h.advance(Duration::from_millis(6)).expect("waits");
         push(&mut h, 1, &[0]);
-        h.advance(Duration::from_millis(8))
+        h.advance(Duration::from_millis(9))
             .expect("waits: its timer moved");
         assert_eq!(rows(&mut h), []);
         h.advance(Duration::from_millis(1)).expect("fires");
         assert_eq!(rows(&mut h), [(1, 0, 16, 2)]);
         push(&mut h, 1, &[0]);
         h.end().expect("the end of the input ends all");
-        assert_eq!(rows(&mut h), [(1, 15, 25, 1)]);
+        assert_eq!(rows(&mut h), [(1, 16, 26, 1)]);
     }
 
     #[test]
@@ -505,7 +513,7 @@ mod tests {
         let fault = harness(windows(10))
             .push(i64::MIN, (1, 0))
             .expect_err("no timestamp");
-        assert!(fault.to_string().contains("without a timestamp"), "{fault}");
+        assert!(fault.to_string().contains("without event time"), "{fault}");
     }
 
     #[test]

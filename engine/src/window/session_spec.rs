@@ -8,6 +8,11 @@ use std::time::Duration;
 pub trait SessionGap<T>: Clone + Send + 'static {
     /// The gap behind a record, in milliseconds; at least 1.
     fn gap(&self, value: &T) -> i64;
+
+    /// The gap, where it is the same behind all records.
+    fn fixed(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// The same gap for all records.
@@ -18,6 +23,10 @@ impl<T> SessionGap<T> for FixedGap {
     #[inline(always)]
     fn gap(&self, _value: &T) -> i64 {
         self.0
+    }
+
+    fn fixed(&self) -> Option<i64> {
+        Some(self.0)
     }
 }
 

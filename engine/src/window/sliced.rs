@@ -28,6 +28,7 @@ const BETWEEN_ASKING: u32 = 256;
 pub struct SlicedWindows<K, T, A: Aggregator<T>> {
     aggregator: A,
     spec: Aligned,
+    by_clock: bool,
     layout: Layout,
     /// In milliseconds.
     lateness: i64,
@@ -46,6 +47,8 @@ pub struct SlicedWindows<K, T, A: Aggregator<T>> {
     /// How far time shall move on once that is out.
     upcoming: Timestamp,
     since_asking: u32,
+    /// After how many results the operator asks for room.
+    pub(super) between_asking: u32,
     /// Records that came while a window waited for room.
     waiting: Vec<(Timestamp, Keyed<K, T>)>,
     /// Where slices are merged; empty between windows.
@@ -64,11 +67,8 @@ where
     fn clone(&self) -> Self {
         let fresh = SlicedWindows::new(self.spec, self.aggregator.clone());
         let late_output = self.late_output.clone();
-        SlicedWindows {
-            lateness: self.lateness,
-            late_output,
-            ..fresh
-        }
+        let (lateness, between_asking) = (self.lateness, self.between_asking);
+        SlicedWindows { lateness, between_asking, late_output, ..fresh }
     }
 }
 
@@ -78,6 +78,7 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
         SlicedWindows {
             aggregator,
             spec,
+            by_clock: spec.time() == TimeKind::Processing,
             layout: spec.layout(),
             lateness: 0,
             late_output: None,
@@ -90,6 +91,7 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
             suspended: false,
             upcoming: Timestamp::MIN,
             since_asking: 0,
+            between_asking: BETWEEN_ASKING,
             waiting: Vec::new(),
             total: KeyTable::default(),
             clock: Clock::System,
@@ -109,11 +111,6 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
     pub fn late_output(mut self, tag: Option<SideOutput<T>>) -> Self {
         self.late_output = tag;
         self
-    }
-
-    #[inline(always)]
-    fn by_clock(&self) -> bool {
-        self.spec.time() == TimeKind::Processing
     }
 
     /// The processing time of a record: never before a window that has fired.
@@ -144,9 +141,8 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
     fn first_needed(&self) -> i64 {
         let mut window = self.next_window;
         if self.lateness > 0 && self.watermark != Timestamp::MAX {
-            let kept = self
-                .layout
-                .first_open(Timestamp(self.watermark.0.saturating_sub(self.lateness)));
+            let kept =
+                self.layout.first_open(Timestamp(self.watermark.0.saturating_sub(self.lateness)));
             window = window.min(kept);
         }
         self.layout.slices_of(window).start
@@ -156,11 +152,7 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
         let fires = self.next_to_fire().map(|k| self.layout.completes(k));
         let oldest = self.slices.first_from(i64::MIN);
         let drops = oldest.map(|slice| self.expires(self.layout.last_window(slice)));
-        self.due = [fires, drops]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(Timestamp::MAX);
+        self.due = [fires, drops].into_iter().flatten().min().unwrap_or(Timestamp::MAX);
     }
 }
 
@@ -189,7 +181,7 @@ where
             self.put_aside(at, record.value);
             return Ok(());
         }
-        let new = !self.slices.holds(slice);
+        let (place, new) = self.slices.enter(slice);
         if new {
             self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
         }
@@ -197,7 +189,7 @@ where
         let refines = self.lateness > 0 && first < self.next_window;
         let key = refines.then(|| (record.hash, record.key.clone()));
         let aggregator = &self.aggregator;
-        let table = self.slices.enter(slice);
+        let table = self.slices.table(place);
         let acc = table.get_or_insert_with(record.hash, record.key, || aggregator.create());
         aggregator.add(acc, record.value);
         if new {
@@ -206,7 +198,7 @@ where
         match key {
             Some((hash, key)) => self.refine(first..=last, hash, &key, out),
             None => {
-                self.slices.set_current(&self.layout, slice);
+                self.slices.set_current(&self.layout, place);
                 Ok(())
             }
         }
@@ -235,14 +227,7 @@ where
                 }
             }
             let (window, value) = (self.layout.window(k), self.aggregator.result(&total));
-            out.collect(
-                window.max_timestamp(),
-                Windowed {
-                    key: key.clone(),
-                    window,
-                    value,
-                },
-            )?;
+            out.collect(window.max_timestamp(), Windowed { key: key.clone(), window, value })?;
         }
         Ok(())
     }
@@ -316,7 +301,7 @@ where
         let mut results = table.drain();
         let mut done = true;
         loop {
-            if self.since_asking >= BETWEEN_ASKING {
+            if self.since_asking >= self.between_asking {
                 if !out.has_room() {
                     self.unsent.extend(results.by_ref());
                     done = false;
@@ -324,18 +309,9 @@ where
                 }
                 self.since_asking = 0;
             }
-            let Some((key, acc)) = results.next() else {
-                break;
-            };
+            let Some((key, acc)) = results.next() else { break };
             self.since_asking += 1;
-            out.collect(
-                at,
-                Windowed {
-                    key,
-                    window,
-                    value: self.aggregator.result(&acc),
-                },
-            )?;
+            out.collect(at, Windowed { key, window, value: self.aggregator.result(&acc) })?;
         }
         drop(results);
         if merged {
@@ -354,16 +330,9 @@ where
         let (window, at) = (self.window, self.window.max_timestamp());
         self.since_asking = 0;
         while let Some((key, acc)) = self.unsent.pop() {
-            out.collect(
-                at,
-                Windowed {
-                    key,
-                    window,
-                    value: self.aggregator.result(&acc),
-                },
-            )?;
+            out.collect(at, Windowed { key, window, value: self.aggregator.result(&acc) })?;
             self.since_asking += 1;
-            if self.since_asking >= BETWEEN_ASKING {
+            if self.since_asking >= self.between_asking {
                 if !out.has_room() {
                     return Ok(false);
                 }
@@ -382,11 +351,7 @@ where
 }
 
 fn progress(done: bool) -> Progress {
-    if done {
-        Progress::Forward
-    } else {
-        Progress::Suspended
-    }
+    if done { Progress::Forward } else { Progress::Suspended }
 }
 
 impl<K, T, A> Operator<Keyed<K, T>> for SlicedWindows<K, T, A>
@@ -413,7 +378,7 @@ where
         record: Keyed<K, T>,
         out: &mut C,
     ) -> Flow {
-        let at = if self.by_clock() { self.stamp() } else { at };
+        let at = if self.by_clock { self.stamp() } else { at };
         if let Some(table) = self.slices.current(at) {
             let (aggregator, Keyed { hash, key, value }) = (&self.aggregator, record);
             let acc = table.get_or_insert_with(hash, key, || aggregator.create());
@@ -425,7 +390,7 @@ where
 
     fn watermark<C: Collector<Self::Out>>(&mut self, at: Timestamp, out: &mut C) -> Flow<Progress> {
         // The end of the input ends all windows, by whichever clock.
-        if self.by_clock() && at != Timestamp::MAX {
+        if self.by_clock && at != Timestamp::MAX {
             return Ok(Progress::Forward);
         }
         if self.suspended && !self.go_on(out)? {
@@ -445,7 +410,7 @@ where
     }
 
     fn next_timer(&self) -> Option<Timestamp> {
-        if !self.by_clock() {
+        if !self.by_clock {
             return None;
         }
         if self.suspended {

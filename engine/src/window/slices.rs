@@ -37,39 +37,25 @@ impl Layout {
     /// Windows of `size` ms every `slide` ms, both above 0, one of which begins at `offset`.
     pub(super) fn new(size: i64, slide: i64, offset: i64) -> Self {
         let (step, offset) = (gcd(size, slide), offset.rem_euclid(slide));
-        Layout {
-            size,
-            slide,
-            offset,
-            step,
-            per_window: size / step,
-            per_slide: slide / step,
-        }
+        Layout { size, slide, offset, step, per_window: size / step, per_slide: slide / step }
     }
 
     /// The slice of a moment.
     pub fn slice_of(&self, at: Timestamp) -> i64 {
         // The last number stays free, so that there is always a next one.
-        at.0.saturating_sub(self.offset)
-            .div_euclid(self.step)
-            .min(i64::MAX - 1)
+        at.0.saturating_sub(self.offset).div_euclid(self.step).min(i64::MAX - 1)
     }
 
     /// The first and the last moment of a slice.
     pub fn span(&self, slice: i64) -> (Timestamp, Timestamp) {
         let first = i128::from(slice) * i128::from(self.step) + i128::from(self.offset);
-        (
-            Timestamp(clamped(first)),
-            Timestamp(clamped(first + i128::from(self.step) - 1)),
-        )
+        (Timestamp(clamped(first)), Timestamp(clamped(first + i128::from(self.step) - 1)))
     }
 
     /// The first window that a slice belongs to.
     pub fn first_window(&self, slice: i64) -> i64 {
-        slice
-            .saturating_sub(self.per_window)
-            .div_euclid(self.per_slide)
-            + 1
+        let before = slice.saturating_sub(self.per_window).div_euclid(self.per_slide);
+        (before + 1).min(self.last_window(slice))
     }
 
     /// The last window that a slice belongs to.
@@ -127,9 +113,10 @@ const SPARE: usize = 4;
 /// The slices that hold something, the oldest first.
 pub(super) struct Slices<K, V> {
     ring: VecDeque<Slice<K, V>>,
-    /// The slice of the last record: its place in the ring, its first moment, and its length, 0
-    /// where there is none.
-    current: usize,
+    /// The slice of the last record: its table, in exchange for an empty one, its place in the ring,
+    /// its first moment, and its length, 0 where there is none.
+    current: KeyTable<K, V>,
+    place: usize,
     first: i64,
     length: u64,
     spare: Vec<KeyTable<K, V>>,
@@ -141,7 +128,8 @@ impl<K, V> Default for Slices<K, V> {
     fn default() -> Self {
         Slices {
             ring: VecDeque::new(),
-            current: 0,
+            current: KeyTable::default(),
+            place: 0,
             first: 0,
             length: 0,
             spare: Vec::new(),
@@ -155,37 +143,33 @@ impl<K: Hash + Eq, V> Slices<K, V> {
     #[inline(always)]
     pub fn current(&mut self, at: Timestamp) -> Option<&mut KeyTable<K, V>> {
         let within = (at.0.wrapping_sub(self.first) as u64) < self.length;
-        if within {
-            self.ring
-                .get_mut(self.current)
-                .map(|slice| &mut slice.table)
-        } else {
-            None
-        }
+        within.then_some(&mut self.current)
     }
 
-    /// Makes a slice the current one.
-    pub fn set_current(&mut self, layout: &Layout, number: i64) {
-        if let Ok(place) = self.place(number) {
-            let (first, last) = layout.span(number);
-            self.current = place;
-            self.first = first.0;
-            self.length = (last.0.wrapping_sub(first.0) as u64).saturating_add(1);
-        }
+    /// Makes the slice at a place of the ring the current one.
+    pub fn set_current(&mut self, layout: &Layout, place: usize) {
+        self.forget_current();
+        let (first, last) = layout.span(self.ring[place].number);
+        self.first = first.0;
+        self.length = (last.0.wrapping_sub(first.0) as u64).saturating_add(1);
+        self.place = place;
+        std::mem::swap(&mut self.current, &mut self.ring[place].table);
     }
 
-    /// From here on no slice is the current one.
+    /// From here on no slice is the current one. To be called before any but the current slice is
+    /// asked for what it holds.
     pub fn forget_current(&mut self) {
-        self.length = 0;
+        if self.length > 0 {
+            self.length = 0;
+            std::mem::swap(&mut self.current, &mut self.ring[self.place].table);
+        }
     }
 
     fn place(&self, number: i64) -> Result<usize, usize> {
         match self.ring.back() {
             None => Err(0),
             Some(last) if last.number < number => Err(self.ring.len()),
-            Some(_) => self
-                .ring
-                .binary_search_by_key(&number, |slice| slice.number),
+            Some(_) => self.ring.binary_search_by_key(&number, |slice| slice.number),
         }
     }
 
@@ -195,23 +179,22 @@ impl<K: Hash + Eq, V> Slices<K, V> {
         self.ring.get(place).map(|slice| slice.number)
     }
 
-    /// Whether a slice holds something.
-    pub fn holds(&self, number: i64) -> bool {
-        self.place(number).is_ok()
-    }
-
-    /// A slice, made where there is none.
-    pub fn enter(&mut self, number: i64) -> &mut KeyTable<K, V> {
-        let place = match self.place(number) {
-            Ok(place) => place,
+    /// The place of a slice in the ring, and whether it was made just now.
+    pub fn enter(&mut self, number: i64) -> (usize, bool) {
+        self.forget_current();
+        match self.place(number) {
+            Ok(place) => (place, false),
             Err(place) => {
-                self.forget_current();
                 let table = self.spare.pop();
                 let table = table.unwrap_or_else(|| KeyTable::with_capacity(self.usual));
                 self.ring.insert(place, Slice { number, table });
-                place
+                (place, true)
             }
-        };
+        }
+    }
+
+    /// The table at a place of the ring that was entered just now.
+    pub fn table(&mut self, place: usize) -> &mut KeyTable<K, V> {
         &mut self.ring[place].table
     }
 
@@ -219,9 +202,7 @@ impl<K: Hash + Eq, V> Slices<K, V> {
     pub fn tables(&self, range: Range<i64>) -> impl Iterator<Item = &KeyTable<K, V>> {
         let from = self.place(range.start).unwrap_or_else(|place| place);
         let slices = self.ring.range(from..);
-        slices
-            .take_while(move |slice| slice.number < range.end)
-            .map(|slice| &slice.table)
+        slices.take_while(move |slice| slice.number < range.end).map(|slice| &slice.table)
     }
 
     /// Takes out the oldest slice if it is the only one of `range` and lies before `until`.
@@ -231,18 +212,12 @@ impl<K: Hash + Eq, V> Slices<K, V> {
         if !sole || !range.contains(&oldest) || oldest >= until {
             return None;
         }
-        self.forget_current();
         self.ring.pop_front().map(|slice| slice.table)
     }
 
     /// Drops the slices before `until`.
     pub fn drop_before(&mut self, until: i64) {
-        while self
-            .ring
-            .front()
-            .is_some_and(|oldest| oldest.number < until)
-        {
-            self.forget_current();
+        while self.ring.front().is_some_and(|oldest| oldest.number < until) {
             if let Some(slice) = self.ring.pop_front() {
                 let keys = slice.table.len();
                 self.recycle(slice.table, keys);
@@ -273,22 +248,15 @@ mod tests {
         let windows: Vec<_> = layout.windows_of(Timestamp(9)).collect();
         assert_eq!(
             windows,
-            [
-                TimeWindow::new(0, 10),
-                TimeWindow::new(4, 14),
-                TimeWindow::new(8, 18)
-            ]
+            [TimeWindow::new(0, 10), TimeWindow::new(4, 14), TimeWindow::new(8, 18)]
         );
     }
 
     #[test]
     fn the_ends_of_time_have_slices_and_windows() {
-        for (size, slide, offset) in [
-            (1, 1, 0),
-            (10, 3, -7),
-            (i64::MAX, 1, 5),
-            (i64::MAX, i64::MAX, 9),
-        ] {
+        for (size, slide, offset) in
+            [(1, 1, 0), (10, 3, -7), (i64::MAX, 1, 5), (i64::MAX, i64::MAX, 9)]
+        {
             let layout = Layout::new(size, slide, offset);
             for at in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX].map(Timestamp) {
                 let slice = layout.slice_of(at);

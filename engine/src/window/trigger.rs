@@ -55,11 +55,13 @@ impl TriggerContext<'_> {
         self.now
     }
 
-    /// How far the time of a kind has come.
+    /// The last moment that the time of a kind has passed: on the clock, the millisecond before the
+    /// present one, in which records may still come.
     pub fn time(&self, kind: TimeKind) -> Timestamp {
         match kind {
             TimeKind::Event => self.watermark,
-            TimeKind::Processing => self.now,
+            TimeKind::Processing if self.now == Timestamp::MAX => Timestamp::MAX,
+            TimeKind::Processing => Timestamp(self.now.0.saturating_sub(1)),
         }
     }
 
@@ -68,7 +70,7 @@ impl TriggerContext<'_> {
         self.register(TimeKind::Event, at);
     }
 
-    /// Asks for [`Trigger::on_processing_time`] once the clock has come to `at`.
+    /// Asks for [`Trigger::on_processing_time`] once the clock has passed `at`.
     pub fn register_processing_time(&mut self, at: Timestamp) {
         self.register(TimeKind::Processing, at);
     }
@@ -85,12 +87,20 @@ impl TriggerContext<'_> {
 
     /// Sets a timer of either kind.
     pub fn register(&mut self, kind: TimeKind, at: Timestamp) {
-        self.requests.push(TimerRequest { kind, at, set: true });
+        self.requests.push(TimerRequest {
+            kind,
+            at,
+            set: true,
+        });
     }
 
     /// Takes back a timer of either kind.
     pub fn delete(&mut self, kind: TimeKind, at: Timestamp) {
-        self.requests.push(TimerRequest { kind, at, set: false });
+        self.requests.push(TimerRequest {
+            kind,
+            at,
+            set: false,
+        });
     }
 }
 

@@ -92,7 +92,11 @@ impl<T> Trigger<T> for TimeTrigger {
 }
 
 fn fire_if(yes: bool) -> TriggerResult {
-    if yes { TriggerResult::Fire } else { TriggerResult::Continue }
+    if yes {
+        TriggerResult::Fire
+    } else {
+        TriggerResult::Continue
+    }
 }
 
 /// Never fires: what global windows do unless they are given another trigger.
@@ -169,7 +173,11 @@ impl<Tr> PurgingTrigger<Tr> {
 }
 
 fn purging(result: TriggerResult) -> TriggerResult {
-    if result.fires() { TriggerResult::FireAndPurge } else { result }
+    if result.fires() {
+        TriggerResult::FireAndPurge
+    } else {
+        result
+    }
 }
 
 impl<T, Tr: Trigger<T>> Trigger<T> for PurgingTrigger<Tr> {
@@ -285,7 +293,10 @@ pub enum ContinuousEventTimeTrigger {}
 impl ContinuousEventTimeTrigger {
     /// Fires at multiples of `interval`, once where the watermark passes several, and at the end.
     pub fn of(interval: Duration) -> ContinuousTrigger {
-        ContinuousTrigger { kind: TimeKind::Event, interval: millis(interval).max(1) }
+        ContinuousTrigger {
+            kind: TimeKind::Event,
+            interval: millis(interval).max(1),
+        }
     }
 }
 
@@ -297,13 +308,19 @@ impl ContinuousProcessingTimeTrigger {
     /// Fires at multiples of `interval` on the clock, and at the window's end where the window goes
     /// by the clock too.
     pub fn of(interval: Duration) -> ContinuousTrigger {
-        ContinuousTrigger { kind: TimeKind::Processing, interval: millis(interval).max(1) }
+        ContinuousTrigger {
+            kind: TimeKind::Processing,
+            interval: millis(interval).max(1),
+        }
     }
 }
 
 impl ContinuousTrigger {
     fn next(&self, after: Timestamp) -> Timestamp {
-        let before = after.0.div_euclid(self.interval).saturating_mul(self.interval);
+        let before = after
+            .0
+            .div_euclid(self.interval)
+            .saturating_mul(self.interval);
         Timestamp(before.saturating_add(self.interval))
     }
 
@@ -317,8 +334,8 @@ impl ContinuousTrigger {
         if *next == Some(at) {
             *next = None;
             let time = context.time(self.kind);
-            // At the end of all time only the window's end is left.
-            if time != Timestamp::MAX && time < window.max_timestamp() {
+            // A window by event time that outlives the clock's moment for it goes on firing.
+            if self.kind == TimeKind::Processing || time < window.max_timestamp() {
                 self.set(self.next(time.max(at)), next, context);
             }
             return TriggerResult::Fire;
@@ -326,12 +343,7 @@ impl ContinuousTrigger {
         fire_if(at == window.max_timestamp())
     }
 
-    fn set(
-        &self,
-        at: Timestamp,
-        next: &mut Option<Timestamp>,
-        context: &mut TriggerContext<'_>,
-    ) {
+    fn set(&self, at: Timestamp, next: &mut Option<Timestamp>, context: &mut TriggerContext<'_>) {
         *next = Some(at);
         context.register(self.kind, at);
     }
@@ -353,7 +365,11 @@ impl<T> Trigger<T> for ContinuousTrigger {
         if self.kind == TimeKind::Event && window.max_timestamp() <= time {
             return TriggerResult::Fire;
         }
-        let from = if self.kind == TimeKind::Event { at.max(time) } else { time };
+        let from = if self.kind == TimeKind::Event {
+            at.max(time)
+        } else {
+            time
+        };
         if next.is_none() {
             self.set(self.next(from), next, context);
         }

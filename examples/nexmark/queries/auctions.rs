@@ -40,7 +40,10 @@ pub struct Lot<A, B> {
 impl<A: 'static, B: WholeBid> Lot<A, B> {
     /// Declares the states.
     pub fn declare(states: &mut KeyedStates<u64>) -> Flow<Self> {
-        Ok(Lot { known: states.value("known")?, awaiting: states.value("awaiting")? })
+        Ok(Lot {
+            known: states.value("known")?,
+            awaiting: states.value("awaiting")?,
+        })
     }
 
     /// Lets a bid wait for its auction. An auction opens before its bids are made, so once event time has
@@ -62,7 +65,9 @@ pub struct Open {
 impl Open {
     #[inline(always)]
     fn bid(&mut self, bid: Bid) {
-        let Auction { date_time, expires, .. } = self.auction;
+        let Auction {
+            date_time, expires, ..
+        } = self.auction;
         let in_time = date_time <= bid.date_time && bid.date_time <= expires;
         if in_time && self.best.is_none_or(|best| rules::q9_wins(&bid, &best)) {
             self.best = Some(bid);
@@ -96,7 +101,10 @@ impl KeyedProcessFunction<u64, LotEvent<Bid>> for Winners {
     ) -> Flow {
         match event {
             LotEvent::Auction(auction) => {
-                let mut open = Open { auction, best: None };
+                let mut open = Open {
+                    auction,
+                    best: None,
+                };
                 for bid in lot.awaiting.take(cx).unwrap_or_default() {
                     open.bid(bid);
                 }
@@ -124,7 +132,13 @@ impl KeyedProcessFunction<u64, LotEvent<Bid>> for Winners {
         if !lot.known.with(cx, due) {
             return Ok(());
         }
-        let Some(Open { auction, best: Some(bid) }) = lot.known.take(cx) else { return Ok(()) };
+        let Some(Open {
+            auction,
+            best: Some(bid),
+        }) = lot.known.take(cx)
+        else {
+            return Ok(());
+        };
         let winner = WinningBid {
             auction: auction.id,
             seller: auction.seller,
@@ -138,7 +152,9 @@ impl KeyedProcessFunction<u64, LotEvent<Bid>> for Winners {
     }
 }
 
-fn winners<E: Event>(job: &Job<E>) -> DataStream<WinningBid, impl Upstream<Out = WinningBid> + use<E>> {
+fn winners<E: Event>(
+    job: &Job<E>,
+) -> DataStream<WinningBid, impl Upstream<Out = WinningBid> + use<E>> {
     job.events()
         .filter_map(|event: E| match event.auction() {
             Some(auction) => Some(LotEvent::Auction(auction)),
@@ -192,7 +208,13 @@ impl KeyedProcessFunction<u64, WinningBid> for CategoryPrices {
         out: &mut C,
     ) -> Flow {
         let (sum, number) = prices.take(cx).unwrap_or((0, 1));
-        out.collect(at, CategoryAverage { category: *cx.key(), average: sum / number })
+        out.collect(
+            at,
+            CategoryAverage {
+                category: *cx.key(),
+                average: sum / number,
+            },
+        )
     }
 }
 
@@ -258,7 +280,14 @@ impl KeyedProcessFunction<u64, WinningBid> for SellerPrices {
                 }
                 sales.prices.push_back(price);
                 let average = sales.prices.iter().sum::<u64>() / sales.prices.len() as u64;
-                out.collect(at, SellerAverage { seller, auction, average })?;
+                out.collect(
+                    at,
+                    SellerAverage {
+                        seller,
+                        auction,
+                        average,
+                    },
+                )?;
             }
             Ok(())
         })

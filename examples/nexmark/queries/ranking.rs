@@ -62,9 +62,19 @@ impl KeyedProcessFunction<(u64, u64), Bid> for LastBids {
         at: Timestamp,
         out: &mut C,
     ) -> Flow {
-        let Some((date_time, price)) = last.take(cx) else { return Ok(()) };
+        let Some((date_time, price)) = last.take(cx) else {
+            return Ok(());
+        };
         let (bidder, auction) = *cx.key();
-        out.collect(at, LastBid { bidder, auction, price, date_time })
+        out.collect(
+            at,
+            LastBid {
+                bidder,
+                auction,
+                price,
+                date_time,
+            },
+        )
     }
 }
 
@@ -117,8 +127,22 @@ impl KeyedProcessFunction<u64, Bid> for TopBids {
         out: &mut C,
     ) -> Flow {
         for (place, bid) in (1..).zip(top.take(cx).unwrap_or_default()) {
-            let Bid { auction, bidder, price, date_time } = bid;
-            out.collect(at, TopBid { auction, place, bidder, price, date_time })?;
+            let Bid {
+                auction,
+                bidder,
+                price,
+                date_time,
+            } = bid;
+            out.collect(
+                at,
+                TopBid {
+                    auction,
+                    place,
+                    bidder,
+                    price,
+                    date_time,
+                },
+            )?;
         }
         Ok(())
     }
@@ -128,7 +152,10 @@ impl KeyedProcessFunction<u64, Bid> for TopBids {
 fn insert(top: &mut Vec<Bid>, bid: Bid) {
     let order = rules::q19_order(&bid);
     if top.len() == Q19_BIDS {
-        if top.last().is_some_and(|last| rules::q19_order(last) <= order) {
+        if top
+            .last()
+            .is_some_and(|last| rules::q19_order(last) <= order)
+        {
             return;
         }
         top.pop();

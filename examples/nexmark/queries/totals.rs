@@ -4,8 +4,8 @@ use super::Job;
 use crate::answer_rows::{AuctionDayTotals, ChannelDayTotals, DayTotals, RunningCount};
 use crate::events::{Bid, Event, WholeBid};
 use crate::rules::{self, DAY};
-use tidegate::engine::state::KeyTable;
 use tidegate::engine::hash::key_hash;
+use tidegate::engine::state::KeyTable;
 use tidegate::prelude::*;
 
 const ONE_DAY: Duration = Duration::from_millis(DAY);
@@ -16,7 +16,10 @@ pub fn count<E: Event>(job: &Job<E>) {
         .key_by(|bidder| *bidder)
         .fold(0u64, |bids, bidder, _| {
             *bids += 1;
-            RunningCount { bidder: *bidder, bids: *bids }
+            RunningCount {
+                bidder: *bidder,
+                bids: *bids,
+            }
         })
         .sink("rows", job.rows.clone());
 }
@@ -105,7 +108,10 @@ impl Aggregator<Bid> for DayOfBids {
 }
 
 fn day_of<K>(windowed: &Windowed<K, DayTotals>) -> DayTotals {
-    DayTotals { day: windowed.window.start.0 as u64 / DAY, ..windowed.value }
+    DayTotals {
+        day: windowed.window.start.0 as u64 / DAY,
+        ..windowed.value
+    }
 }
 
 pub fn q15<E: Event>(job: &Job<E>) {
@@ -177,7 +183,12 @@ impl Aggregator<(u64, u64)> for PricesOfDay {
     type Out = Prices;
 
     fn create(&self) -> Prices {
-        Prices { bids: [0; 3], min: u64::MAX, max: 0, sum: 0 }
+        Prices {
+            bids: [0; 3],
+            min: u64::MAX,
+            max: 0,
+            sum: 0,
+        }
     }
 
     #[inline(always)]

@@ -20,8 +20,12 @@ pub fn q5<E: Event>(job: &Job<E>) {
         .count()
         .map(|hot| (hot.key, hot.value))
         .window_all(Tumbling::event_time(SLIDE_SIZE))
-        .reduce(|best: (u64, u64), item| {
-            if rules::q5_is_hotter(item, best) { item } else { best }
+        .reduce(|best: &(u64, u64), item| {
+            if rules::q5_is_hotter(item, *best) {
+                item
+            } else {
+                *best
+            }
         })
         .map(|hottest| HotAuction {
             window_end: hottest.window.end.0 as u64,
@@ -35,8 +39,12 @@ pub fn q7<E: Event>(job: &Job<E>) {
     job.events()
         .filter_map(|event: E| event.bid())
         .window_all(Tumbling::event_time(WINDOW_SIZE))
-        .reduce(|best: Bid, bid| {
-            if rules::q7_is_higher(&bid, &best) { bid } else { best }
+        .reduce(|best: &Bid, bid| {
+            if rules::q7_is_higher(&bid, best) {
+                bid
+            } else {
+                *best
+            }
         })
         .map(|highest| HighestBid {
             window_end: highest.window.end.0 as u64,

@@ -1,10 +1,17 @@
 //! Window joins against their definition, and what happens to records that wait or come late.
 
 use super::*;
+use super::{Aligned, CoGroupWindows, Groups, Pairs, Sliding, TimeWindow, Tumbling};
+use crate::exchange::Either;
+use crate::side::SideOutput;
+use crate::stage::Signal;
 use crate::stage::Signal;
 use crate::testing::OperatorHarness;
-use crate::window::{Groups, Pairs, Sliding, Tumbling};
+use crate::testing::OperatorHarness;
+use crate::time::Timestamp;
 use proptest::prelude::*;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 type Record = Either<(u8, u32), (u8, u32)>;
 
@@ -143,13 +150,15 @@ fn refinements_wait_for_room_too() {
     harness.set_room(false);
     harness.push(5, Either::Second((1, 0))).expect("refines");
     assert_eq!(harness.values().len(), 256);
-    harness.watermark(500).expect("waits");
+    harness.push(5, Either::Second((1, 1))).expect("refines");
+    harness.push(15, Either::First((1, 1))).expect("is kept");
+    harness.watermark(12).expect("waits");
     assert_eq!(harness.values().len(), 0);
     assert_eq!(harness.signals().len(), 1);
     harness.set_room(true);
     harness.turn().expect("goes on");
-    assert_eq!(harness.values().len(), 1_000 - 256);
-    assert_eq!(harness.signals(), [Signal::Watermark(Timestamp(500))]);
+    assert_eq!(harness.values().len(), 3_000 - 256);
+    assert_eq!(harness.signals(), [Signal::Watermark(Timestamp(12))]);
 }
 
 type Joined = (Timestamp, (u8, u32, u32));

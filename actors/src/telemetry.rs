@@ -1,0 +1,125 @@
+//! Everything that can be known of a running job, behind one handle that any thread may hold.
+//!
+//! The metrics endpoint, the progress line and tests read the same numbers through it; nothing here
+//! asks a subtask or waits for one.
+
+use crate::memory_use::resident_bytes;
+use crate::pressure::PressureBoard;
+use crate::protocol::PressureReport;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+use tidegate_engine::clock::Clock;
+use tidegate_engine::graph::JobGraph;
+use tidegate_engine::metrics::{
+    MetricRegistry, MetricSample, MetricValue, render_prometheus, subtask_samples,
+};
+use tidegate_engine::observe::{JobStats, SubtaskSnapshot};
+
+/// The job's numbers, live.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// The job.
+    pub job: Arc<JobGraph>,
+    /// What subtasks write.
+    pub stats: Arc<JobStats>,
+    /// What user code counts.
+    pub metrics: MetricRegistry,
+    /// What the back-pressure controller publishes.
+    pub pressure: PressureBoard,
+    /// What the lag of watermarks is measured against.
+    pub clock: Clock,
+    /// The job's beginning.
+    pub began: Instant,
+}
+
+/// A job at one moment, as `GET /observe` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Observation {
+    /// The job's name.
+    pub job: String,
+    /// Seconds since its beginning.
+    pub uptime_seconds: f64,
+    /// Each subtask's numbers.
+    pub subtasks: Vec<SubtaskSnapshot>,
+    /// The pressure of the most pressed vertex, 0 to 1.
+    pub overall_pressure: f64,
+    /// The pressure of each vertex.
+    pub pressure: Vec<PressureReport>,
+}
+
+impl Telemetry {
+    /// The job at this moment.
+    pub fn observe(&self) -> Observation {
+        let uptime = self.began.elapsed();
+        let pressure = self.pressure.latest();
+        Observation {
+            job: self.job.name.clone(),
+            uptime_seconds: uptime.as_secs_f64(),
+            subtasks: self.stats.snapshot_at(uptime),
+            overall_pressure: pressure.iter().map(|r| r.pressure).fold(0.0, f64::max),
+            pressure,
+        }
+    }
+
+    /// All metrics: of the subtasks, of the vertices, of the job, and those of user code.
+    pub fn samples(&self) -> Vec<MetricSample> {
+        let (seen, now) = (self.observe(), self.clock.now());
+        let mut samples = vec![self.of_job("uptime.seconds", seen.uptime_seconds)];
+        if let Some(bytes) = resident_bytes() {
+            samples.push(self.of_job("process.resident.bytes", bytes as f64));
+        }
+        for report in &seen.pressure {
+            samples.extend(self.of_vertex(report));
+        }
+        for subtask in &seen.subtasks {
+            samples.extend(subtask_samples(&seen.job, subtask, now));
+        }
+        samples.extend(self.metrics.snapshot(now.0.max(0) as u64));
+        samples
+    }
+
+    /// All metrics in the Prometheus text format.
+    pub fn prometheus(&self) -> String {
+        render_prometheus(&self.samples())
+    }
+
+    fn of_job(&self, name: &str, value: f64) -> MetricSample {
+        MetricSample {
+            scope: vec!["job".to_owned()],
+            labels: vec![("job".to_owned(), self.job.name.clone())],
+            name: name.to_owned(),
+            value: MetricValue::Gauge(value),
+        }
+    }
+
+    fn of_vertex(&self, report: &PressureReport) -> Vec<MetricSample> {
+        let labels = [
+            ("job", self.job.name.clone()),
+            ("vertex", report.vertex.clone()),
+            ("vertex_id", report.vertex_id.to_string()),
+        ];
+        let parts = [
+            ("pressure", report.pressure),
+            ("pressure.queue", report.sample.queue),
+            ("pressure.credit", report.sample.credit),
+            (
+                "pressure.latency.seconds",
+                report.sample.latency_ms / 1000.0,
+            ),
+            ("pressure.errors", report.sample.error_rate),
+            ("pressure.memory", report.sample.memory),
+            ("held", f64::from(u8::from(report.held))),
+        ];
+        let sample = |(name, value): (&str, f64)| MetricSample {
+            scope: vec!["vertex".to_owned()],
+            labels: labels
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+            name: name.to_owned(),
+            value: MetricValue::Gauge(value),
+        };
+        parts.into_iter().map(sample).collect()
+    }
+}
