@@ -7,6 +7,7 @@
 mod by_hand;
 mod broadcast;
 mod connect;
+mod joins;
 mod keyed;
 mod partition;
 mod process;
@@ -20,6 +21,10 @@ mod windowed_general;
 pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use broadcast::{BroadcastConnectedStreams, KeyedBroadcastConnectedStreams};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
+pub use joins::{
+    ByWindow, CoGroup, InnerJoin, IntervalJoined, Meeting, NearMet, Nearness, Offset,
+    WindowedMeeting, WindowsMet,
+};
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};
 pub use split::{BoxedUpstream, Junction};
