@@ -182,7 +182,10 @@ mod tests {
             kept(|e, w| CountEvictor::new(9).and_after(1).evict_after(e, w)),
             [7]
         );
-        assert_eq!(kept(|e, w| CountEvictor::after(0).evict_after(e, w)), Vec::<i64>::new());
+        assert_eq!(
+            kept(|e, w| CountEvictor::after(0).evict_after(e, w)),
+            Vec::<i64>::new()
+        );
     }
 
     #[test]
