@@ -36,7 +36,7 @@ pub mod window;
 pub mod prelude {
     pub use crate::api::{
         ActorGraph, BroadcastConnectedStreams, ConnectedStreams, DataStream,
-        KeyedBroadcastConnectedStreams, KeyedConnectedStreams, KeyedStream, Upstream,
+        KeyedBroadcastConnectedStreams, KeyedConnectedStreams, KeyedStream, Offset, Upstream,
     };
     pub use crate::build::OpenContext;
     pub use crate::exchange::{
@@ -44,6 +44,7 @@ pub mod prelude {
     };
     pub use crate::fault::{Fault, Flow};
     pub use crate::operator::{Operator, Progress};
+    pub use crate::operators::Pair;
     pub use crate::process::{
         BroadcastContext, BroadcastProcessFunction, CoProcessFunction,
         KeyedBroadcastProcessFunction, KeyedProcessFunction, ProcessContext, ProcessFunction,

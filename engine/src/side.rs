@@ -88,6 +88,13 @@ impl<S> SideBuffer<S> {
         }
     }
 
+    /// Takes all records out.
+    pub fn drain(&self) -> Vec<(Timestamp, S)> {
+        let mut records = Vec::new();
+        self.take(&mut records);
+        records
+    }
+
     /// Takes out what was put to the side, in exchange for the contents of `into`.
     pub fn take(&self, into: &mut Vec<(Timestamp, S)>) {
         if let Some(buffer) = &self.0 {

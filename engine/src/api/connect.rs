@@ -5,6 +5,7 @@ use super::stream::DataStream;
 use super::union::Merged;
 use super::upstream::{Chained, Upstream};
 use crate::exchange::{ByEitherKey, Distribution, EdgeKind, Either, Forward, Keyed};
+use crate::graph::GraphRef;
 use crate::operator::{Blueprint, Operator};
 use crate::operators::{CoFlatMap, CoMap, KeyedProcessBlueprint, Map, ProcessBlueprint};
 use crate::process::{CoProcess, CoProcessFunction, ProcessFunction};
@@ -170,6 +171,17 @@ where
     streams: ConnectedStreams<A, B, U, V>,
     select: (F, G),
     key: PhantomData<fn() -> K>,
+}
+
+impl<K, A: 'static, B: 'static, U, V, F, G> KeyedConnectedStreams<K, A, B, U, V, F, G>
+where
+    U: Upstream<Out = A>,
+    V: Upstream<Out = B>,
+{
+    /// The graph that both streams build.
+    pub(crate) fn graph(&self) -> &GraphRef {
+        &self.streams.first.graph
+    }
 }
 
 impl<K, A, U, F> KeyedStream<K, A, U, F>

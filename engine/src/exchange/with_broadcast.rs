@@ -1,6 +1,6 @@
 //! Records of one stream by a distribution of their own, together with a stream that goes to all.
 
-use super::{Distribution, EdgeKind, Either, Placement, Target};
+use super::{Distribution, Either, Placement, Target};
 
 /// The first stream's records by `P`; a copy of the second one's to every subtask.
 #[derive(Clone, Debug)]
@@ -20,8 +20,7 @@ where
     P: Distribution<A>,
 {
     type Local = Either<P::Local, B>;
-    /// That of the first stream; the other one's edge is a broadcast.
-    const KIND: EdgeKind = P::KIND;
+    const KIND: super::EdgeKind = P::KIND;
 
     fn place(&mut self, at: Placement) {
         self.0.place(at);

@@ -127,8 +127,6 @@ mod tests {
         h.push(7, 2).expect("processes");
         h.push(8, 3).expect("processes");
         assert_eq!(h.records(), [(Timestamp(5), 1), (Timestamp(8), 3)]);
-        let mut taken = Vec::new();
-        late.take(&mut taken);
-        assert_eq!(taken, [(Timestamp(7), 2)]);
+        assert_eq!(late.drain(), [(Timestamp(7), 2)]);
     }
 }

@@ -7,10 +7,14 @@
 mod aggregator;
 mod all;
 mod assigner;
+mod co_group;
+#[cfg(test)]
+mod co_group_tests;
 mod count;
 mod due;
 mod evictor;
 mod general;
+mod group_function;
 mod pane_function;
 mod panes;
 mod session;
@@ -26,9 +30,11 @@ mod triggers;
 pub use aggregator::{Aggregator, Count, Folded, Reduced, aggregate_with, avg, max, min, sum};
 pub use all::{AllWindows, LocalSlices, Merging, Part};
 pub use assigner::{GlobalWindows, WindowAssigner};
+pub use co_group::CoGroupWindows;
 pub use count::{CountWindow, CountWindows};
 pub use evictor::{CountEvictor, DeltaEvictor, Elements, Evictor, NoEvictor, TimeEvictor};
 pub use general::GeneralWindows;
+pub use group_function::{Group, GroupFunction, Groups, Pace, Pairs};
 pub use pane_function::{
     AggregateElements, Aggregated, Buffered, PaneContext, PaneFunction, ProcessFn,
     ProcessWindowFunction, WindowContext, WindowOutput,
