@@ -4,8 +4,8 @@
 //! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
 //! dynamic call per batch.
 
-mod by_hand;
 mod broadcast;
+mod by_hand;
 mod connect;
 mod joins;
 mod keyed;
@@ -18,8 +18,8 @@ mod upstream;
 mod windowed;
 mod windowed_general;
 
-pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use broadcast::{BroadcastConnectedStreams, KeyedBroadcastConnectedStreams};
+pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use joins::{
     ByWindow, CoGroup, InnerJoin, IntervalJoined, Meeting, NearMet, Nearness, Offset,
