@@ -4,6 +4,11 @@
 //! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
 //! dynamic call per batch.
 
+#![allow(
+    clippy::type_complexity,
+    reason = "a stream's type is its whole chain, by design; nobody writes it, as it is inferred"
+)]
+
 mod broadcast;
 mod by_hand;
 mod connect;

@@ -1,19 +1,17 @@
 //! Window joins against their definition, and what happens to records that wait or come late.
 
-use super::*;
 use super::{Aligned, CoGroupWindows, Groups, Pairs, Sliding, TimeWindow, Tumbling};
 use crate::exchange::Either;
 use crate::side::SideOutput;
 use crate::stage::Signal;
-use crate::stage::Signal;
-use crate::testing::OperatorHarness;
 use crate::testing::OperatorHarness;
 use crate::time::Timestamp;
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-type Record = Either<(u8, u32), (u8, u32)>;
+type Side = (u8, u32);
+type Record = Either<Side, Side>;
 
 fn key(record: &Record) -> u8 {
     match record {
@@ -25,11 +23,9 @@ fn ms(n: i64) -> Duration {
     Duration::from_millis(n as u64)
 }
 
-type Join<F> = CoGroupWindows<u8, (u8, u32), (u8, u32), Pairs<F>>;
+type Join<F> = CoGroupWindows<u8, Side, Side, Pairs<F>>;
 
-fn join(
-    spec: Aligned,
-) -> Join<impl FnMut(&(u8, u32), &(u8, u32)) -> (u8, u32, u32) + Clone + Send> {
+fn join(spec: Aligned) -> Join<impl FnMut(&Side, &Side) -> (u8, u32, u32) + Clone + Send> {
     CoGroupWindows::new(
         spec,
         Pairs::new(|a: &(u8, u32), b: &(u8, u32)| (a.0, a.1, b.1)),
