@@ -230,5 +230,8 @@ pub struct GraphError {
 }
 
 fn list(problems: &[String]) -> String {
+    if let [only] = problems {
+        return format!(" {only}");
+    }
     problems.iter().map(|p| format!("\n  - {p}")).collect()
 }
