@@ -4,6 +4,8 @@
 //! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
 //! dynamic call per batch.
 
+#![allow(clippy::type_complexity, reason = "the type of a stream spells out its chain")]
+
 mod by_hand;
 mod broadcast;
 mod connect;

@@ -1,12 +1,9 @@
 //! Window joins against their definition, and what happens to records that wait or come late.
 
-use super::*;
 use super::{Aligned, CoGroupWindows, Groups, Pairs, Sliding, TimeWindow, Tumbling};
 use crate::exchange::Either;
 use crate::side::SideOutput;
 use crate::stage::Signal;
-use crate::stage::Signal;
-use crate::testing::OperatorHarness;
 use crate::testing::OperatorHarness;
 use crate::time::Timestamp;
 use proptest::prelude::*;
