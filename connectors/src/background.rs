@@ -28,6 +28,7 @@ pub(crate) trait Write: Send + 'static {
 #[derive(Debug)]
 enum Order {
     Write(Vec<u8>),
+    #[cfg_attr(not(feature = "files"), allow(dead_code, reason = "only files roll"))]
     Roll,
     End,
 }
@@ -50,6 +51,8 @@ pub(crate) struct Background {
     waiting: VecDeque<Order>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// Writing may stall for ever, as on a pipe that nobody reads.
+    detached: bool,
 }
 
 impl Background {
@@ -80,8 +83,15 @@ impl Background {
             waiting,
             shared,
             thread: Some(thread),
+            detached: false,
         })
     }
+    /// Does not wait for the thread when this is dropped.
+    pub(crate) fn detached(mut self) -> Self {
+        self.detached = true;
+        self
+    }
+
     /// A buffer to fill.
     pub(crate) fn buffer(&self) -> Vec<u8> {
         self.emptied.try_recv().unwrap_or_default()
@@ -93,6 +103,7 @@ impl Background {
     }
 
     /// What follows goes to a new file.
+    #[cfg_attr(not(feature = "files"), allow(dead_code, reason = "only files roll"))]
     pub(crate) fn roll(&mut self) -> Flow {
         self.order(Order::Roll)
     }
@@ -150,6 +161,10 @@ impl Background {
     }
 
     /// Waits until everything is written; for places that may block.
+    #[cfg_attr(
+        not(any(feature = "files", feature = "socket")),
+        allow(dead_code, reason = "only dead letters are finished so")
+    )]
     pub(crate) fn finish(&mut self) -> Flow {
         if let Some(orders) = self.orders.take() {
             let all = self.waiting.drain(..).chain([Order::End]);
@@ -169,7 +184,10 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.join();
+        self.orders = None;
+        if !self.detached {
+            self.join();
+        }
     }
 }
 

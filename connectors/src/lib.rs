@@ -2,17 +2,36 @@
 //!
 //! Each has a folder or file of its own. None of them knows what runs it.
 
+#[cfg(feature = "async")]
+pub mod async_source;
 mod background;
 pub mod black_hole;
 pub mod collect;
+#[cfg(any(feature = "files", feature = "socket"))]
 pub mod dead_letters;
+mod emitted;
 #[cfg(feature = "files")]
 pub mod files;
+pub mod function;
 pub mod generator;
+pub mod print;
+#[cfg(feature = "socket")]
+pub mod socket;
+#[cfg(test)]
+mod testing;
+pub mod values;
 
+#[cfg(feature = "async")]
+pub use async_source::{AsyncSource, AsyncSourceContext};
 pub use black_hole::BlackHole;
 pub use collect::Collect;
+#[cfg(any(feature = "files", feature = "socket"))]
 pub use dead_letters::{DeadLetters, OnError};
 #[cfg(feature = "files")]
 pub use files::{FileSink, FileSource};
+pub use function::{FunctionSource, SourceContext, SourceStatus};
 pub use generator::Generator;
+pub use print::Print;
+#[cfg(feature = "socket")]
+pub use socket::{Reconnect, SocketLines, SocketSink};
+pub use values::Values;

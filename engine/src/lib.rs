@@ -35,8 +35,8 @@ pub mod window;
 /// What a job's definition needs, in one import.
 pub mod prelude {
     pub use crate::api::{
-        ActorGraph, ConnectedStreams, DataStream, KeyedConnectedStreams, KeyedStream, Offset,
-        Upstream,
+        ActorGraph, BroadcastConnectedStreams, ConnectedStreams, DataStream,
+        KeyedBroadcastConnectedStreams, KeyedConnectedStreams, KeyedStream, Offset, Upstream,
     };
     pub use crate::build::OpenContext;
     pub use crate::exchange::{
@@ -46,13 +46,18 @@ pub mod prelude {
     pub use crate::operator::{Operator, Progress};
     pub use crate::operators::Pair;
     pub use crate::process::{
-        CoProcessFunction, KeyedProcessFunction, ProcessContext, TimeDomain, TimerContext,
+        BroadcastContext, BroadcastProcessFunction, CoProcessFunction,
+        KeyedBroadcastProcessFunction, KeyedProcessFunction, ProcessContext, ProcessFunction,
+        RecordContext, TimeDomain, TimerContext,
     };
     pub use crate::side::{SideBuffer, SideOutput};
     pub use crate::sink::{Sink, SinkWriter};
     pub use crate::source::{Poll, Source, SourceReader, Waker};
     pub use crate::stage::{Collector, Signal};
-    pub use crate::state::{KeyScope, KeyedStates, ValueState};
+    pub use crate::state::{
+        AggregatingState, BroadcastState, BroadcastStates, KeyScope, KeyedStates, ListState,
+        MapState, ReducingState, ValueState,
+    };
     pub use crate::time::Timestamp;
     pub use crate::watermarks::WatermarkStrategy;
     pub use crate::window::{

@@ -239,7 +239,8 @@ where
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         if self.suspended && self.down.room() {
             self.resume()?;
-            turn.again |= self.suspended;
+            // Either there is more to emit, or room again for a batch that waits before this chain.
+            turn.again = true;
         }
         if let Some(signal) = self.op.turn(turn.now) {
             Stage::signal(&mut self.down, signal)?;

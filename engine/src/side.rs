@@ -21,7 +21,11 @@ pub struct SideOutput<S> {
 
 impl<S> Clone for SideOutput<S> {
     fn clone(&self) -> Self {
-        SideOutput { id: self.id, name: self.name.clone(), record: PhantomData }
+        SideOutput {
+            id: self.id,
+            name: self.name.clone(),
+            record: PhantomData,
+        }
     }
 }
 
@@ -29,7 +33,11 @@ impl<S> SideOutput<S> {
     /// A new side output; `name` is for messages and plans.
     pub fn new(name: impl Into<String>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        SideOutput { id: NEXT.fetch_add(1, Relaxed), name: name.into(), record: PhantomData }
+        SideOutput {
+            id: NEXT.fetch_add(1, Relaxed),
+            name: name.into(),
+            record: PhantomData,
+        }
     }
 
     /// What tells it apart from all others in this process.
@@ -73,14 +81,27 @@ impl<S> SideBuffer<S> {
     /// Puts a record to the side.
     pub fn collect(&self, at: Timestamp, value: S) {
         if let Some(buffer) = &self.0 {
-            buffer.lock().unwrap_or_else(PoisonError::into_inner).push((at, value));
+            buffer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((at, value));
         }
+    }
+
+    /// Takes all records out.
+    pub fn drain(&self) -> Vec<(Timestamp, S)> {
+        let mut records = Vec::new();
+        self.take(&mut records);
+        records
     }
 
     /// Takes out what was put to the side, in exchange for the contents of `into`.
     pub fn take(&self, into: &mut Vec<(Timestamp, S)>) {
         if let Some(buffer) = &self.0 {
-            std::mem::swap(&mut *buffer.lock().unwrap_or_else(PoisonError::into_inner), into);
+            std::mem::swap(
+                &mut *buffer.lock().unwrap_or_else(PoisonError::into_inner),
+                into,
+            );
         }
     }
 }
@@ -127,7 +148,12 @@ pub struct Fork<T> {
 impl<T> Fork<T> {
     /// Goes on in `branches`; `copy` clones a record for all but the last.
     pub fn new(branches: Vec<Box<dyn Branch<T>>>, copy: fn(&T) -> T) -> Self {
-        Fork { gathered: Vec::with_capacity(GATHERED), copies: Vec::new(), branches, copy }
+        Fork {
+            gathered: Vec::with_capacity(GATHERED),
+            copies: Vec::new(),
+            branches,
+            copy,
+        }
     }
 
     fn flush(&mut self) -> Flow {
@@ -140,7 +166,8 @@ impl<T> Fork<T> {
                 branch.take(&mut self.gathered)?;
             } else {
                 let copy = self.copy;
-                self.copies.extend(self.gathered.iter().map(|(at, v)| (*at, copy(v))));
+                self.copies
+                    .extend(self.gathered.iter().map(|(at, v)| (*at, copy(v))));
                 branch.take(&mut self.copies)?;
             }
         }
@@ -153,7 +180,11 @@ impl<T> Collector<T> for Fork<T> {
     #[inline(always)]
     fn collect(&mut self, at: Timestamp, value: T) -> Flow {
         self.gathered.push((at, value));
-        if self.gathered.len() >= GATHERED { self.flush() } else { Ok(()) }
+        if self.gathered.len() >= GATHERED {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -210,7 +241,12 @@ pub struct SideStage<S, D> {
 impl<S, D> SideStage<S, D> {
     /// Records that come into `buffer` go to `branch`.
     pub fn new(buffer: SideBuffer<S>, branch: Box<dyn Branch<S>>, down: D) -> Self {
-        SideStage { buffer, taken: Vec::new(), branch, down }
+        SideStage {
+            buffer,
+            taken: Vec::new(),
+            branch,
+            down,
+        }
     }
 
     fn flush(&mut self) -> Flow {

@@ -86,13 +86,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         Query::TailnumSessions => queries::tailnum_sessions(flights, &arguments.output),
         Query::WeatherJoin => {
             let weather = arguments.weather.as_deref();
-            let weather = weather.context("weather-join reads the weather too; give --weather FILE")?;
-            let weather = env
-                .source("weather", FileSource::csv::<records::Weather>(weather))
-                .watermarks(
-                    WatermarkStrategy::monotonous()
-                        .timestamps(|weather: &records::Weather| weather.observed_at.as_millisecond()),
-                );
+            let weather =
+                weather.context("weather-join reads the weather too; give --weather FILE")?;
+            let weather =
+                env.source("weather", FileSource::csv::<records::Weather>(weather))
+                    .watermarks(WatermarkStrategy::monotonous().timestamps(
+                        |weather: &records::Weather| weather.observed_at.as_millisecond(),
+                    ));
             queries::weather_join(flights, weather, &arguments.output);
         }
     }
@@ -112,7 +112,9 @@ fn print_head(output: &Path) -> Result<()> {
     let mut rows = Vec::new();
     for entry in fs::read_dir(output).with_context(|| format!("reading {}", output.display()))? {
         let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if hidden || !path.is_file() {
             continue;
         }
@@ -129,10 +131,19 @@ fn print_head(output: &Path) -> Result<()> {
         .map(|row| row.split(',').collect())
         .collect();
     let columns = table.first().map_or(0, Vec::len);
-    let width = |i: usize| table.iter().filter_map(|row| row.get(i)).map(|cell| cell.len()).max();
+    let width = |i: usize| {
+        table
+            .iter()
+            .filter_map(|row| row.get(i))
+            .map(|cell| cell.len())
+            .max()
+    };
     let widths: Vec<usize> = (0..columns).map(|i| width(i).unwrap_or(0)).collect();
     for row in &table {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:>width$}"));
         println!("  {}", cells.collect::<Vec<_>>().join("  "));
     }
     if more > 0 {

@@ -73,10 +73,17 @@ pub fn weather_join<U: Upstream<Out = Flight>, V: Upstream<Out = Weather>>(
 ) {
     flights
         .join(weather)
-        .key_by(|flight| flight.origin.clone(), |weather| weather.origin.clone())
+        .key_by(
+            |flight| flight.origin.clone(),
+            |weather| weather.origin.clone(),
+        )
         .window(Tumbling::event_time(Duration::from_secs(3600)))
         .map(|flight, weather| {
-            let visibility = if weather.visib_miles < 3.0 { "low" } else { "high" };
+            let visibility = if weather.visib_miles < 3.0 {
+                "low"
+            } else {
+                "high"
+            };
             (flight.origin.clone(), visibility, flight.dep_delay_min)
         })
         .key_by(|(origin, visibility, _)| (origin.clone(), *visibility))
@@ -126,6 +133,14 @@ impl KeyedProcessFunction<Key, (String, &'static str, i64)> for TotalAtEnd {
     ) -> Flow {
         let (origin, visibility) = cx.key().clone();
         let (flights, dep_delay_min_sum) = totals.take(cx).unwrap_or_default();
-        out.collect(at, DelayByVisibility { origin, visibility, flights, dep_delay_min_sum })
+        out.collect(
+            at,
+            DelayByVisibility {
+                origin,
+                visibility,
+                flights,
+                dep_delay_min_sum,
+            },
+        )
     }
 }

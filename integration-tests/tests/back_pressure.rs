@@ -206,3 +206,51 @@ fn a_busy_job_is_not_held_and_a_held_one_is_not_starved() {
     assert_eq!((sum, held), (wanted, true));
     assert!(took < DEADLINE, "{took:?}");
 }
+
+#[test]
+fn a_held_source_keeps_its_rate_until_memory_is_free_again() {
+    let slow = Arc::new(AtomicBool::new(true));
+    let is_slow = slow.clone();
+    let budget = MemoryManager::new(1 << 20);
+    let mut env = StreamEnv::with_parallelism(1);
+    env.run_settings_mut().memory.budget = budget.clone();
+    env.run_settings_mut().pressure.interval = Duration::from_millis(20);
+    // Short turns: a slice of slow work must not be longer than an interval.
+    env.settings_mut().slice = 64;
+    env.source("numbers", Generator::unbounded(|n| n))
+        .inspect(move |_| {
+            let began = Instant::now();
+            while is_slow.load(SeqCst) && began.elapsed() < Duration::from_micros(50) {
+                std::hint::spin_loop();
+            }
+        })
+        .sink("out", BlackHole);
+    let job = env.start("held").expect("it starts");
+    let read = || job.stats().snapshot()[0].records_in;
+    let rate = || {
+        let (began, before) = (Instant::now(), read());
+        wait_a_while();
+        (read() - before) as f64 / began.elapsed().as_secs_f64()
+    };
+    let held = || job.pressure().iter().any(|report| report.held);
+    until("it reads", || read() > 0);
+    let sustained = rate();
+    let all = budget.allocate(1 << 20).expect("the budget is free");
+    until("it is held", held);
+    // Nothing but the hold keeps it slow from now on.
+    slow.store(false, SeqCst);
+    let kept = rate();
+    assert!(
+        (0.5..1.5).contains(&(kept / sustained)),
+        "{kept} per second instead of {sustained}"
+    );
+    drop(all);
+    until("it is released", || !held());
+    let free = rate();
+    assert!(
+        free > 5.0 * sustained,
+        "{free} per second, {sustained} before"
+    );
+    job.cancel();
+    job.wait().expect_err("it was cancelled");
+}

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 use tidegate::prelude::*;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,4 +70,114 @@ fn csv_to_csv_is_the_same_at_every_parallelism() {
     assert!(outputs[0].contains(&"1007,\"row, 1007\"".to_owned()));
     assert_eq!(outputs[0], outputs[1]);
     assert_eq!(outputs[0], outputs[2]);
+}
+
+#[test]
+fn records_that_do_not_parse_are_put_aside_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, letters) = (folder.path().join("in"), folder.path().join("bad.jsonl"));
+    fs::create_dir(&input).unwrap();
+    for n in 0..3 {
+        let bad: String = (0..500).map(|_| "name,x,NA\n").collect();
+        fs::write(input.join(format!("{n}.csv")), rows(1000) + &bad).unwrap();
+    }
+    let env = StreamEnv::with_parallelism(2);
+    let source = FileSource::csv::<Row>(&input).on_error(DeadLetters::file(&letters));
+    let out = Collect::new();
+    env.source("rows", source).sink("out", out.clone());
+    let result = env.execute("dead letters").expect("the job runs");
+    assert_eq!(out.values().len(), 3000);
+    assert_eq!(result.dead_letters(), 1500);
+    let text = fs::read_to_string(letters).unwrap();
+    assert_eq!(text.lines().count(), 1500);
+    for line in text.lines() {
+        let letter: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(letter["source"], "rows");
+        assert_eq!(letter["raw"], "name,x,NA");
+    }
+}
+
+#[test]
+fn a_bad_record_ends_the_job_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("rows.csv");
+    fs::write(&input, rows(1000) + "name,x,NA\n").unwrap();
+    let env = StreamEnv::with_parallelism(2);
+    env.source("rows", FileSource::csv::<Row>(&input))
+        .sink("out", BlackHole);
+    let error = env.execute("fails").expect_err("the job fails").to_string();
+    assert!(
+        error.contains("operator 'rows': a record can't be read: column 'id': 'NA'"),
+        "{error}"
+    );
+    assert!(
+        error.contains(&format!("(on {}:1002)", input.display())),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_followed_file_is_read_as_it_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("growing");
+    fs::write(&path, "0\n").unwrap();
+    let env = StreamEnv::with_parallelism(2);
+    let source = FileSource::lines(&path).poll_interval(Duration::from_millis(5));
+    let append = path.clone();
+    let lines = env.source("lines", source).inspect(move |line| {
+        // Each line that is seen makes the next one; the fifth ends the job.
+        let n: u32 = line.parse().expect("a number");
+        assert!(n < 5, "five lines were seen");
+        let mut file = fs::File::options()
+            .append(true)
+            .open(&append)
+            .expect("it is there");
+        writeln!(file, "{}", n + 1).expect("it can be appended to");
+    });
+    lines.sink("out", BlackHole);
+    let error = env
+        .execute("follow")
+        .expect_err("the job ends itself")
+        .to_string();
+    assert!(error.contains("five lines were seen"), "{error}");
+    assert!(error.contains("growing:6"), "{error}");
+}
+
+#[test]
+fn functions_and_futures_are_sources() {
+    let env = StreamEnv::with_parallelism(2);
+    let mut left = 1000;
+    let pulled = env.source(
+        "pulled",
+        FunctionSource::new(move |ctx: &mut SourceContext<i64>| {
+            left -= 1;
+            ctx.collect_with_timestamp(left, 1000 - left);
+            ctx.emit_watermark(1000 - left);
+            Ok(if left == 0 {
+                SourceStatus::Done
+            } else {
+                SourceStatus::More
+            })
+        }),
+    );
+    let awaited = env.source(
+        "awaited",
+        AsyncSource::new(|mut ctx: AsyncSourceContext<i64>| async move {
+            for n in 0..1000 {
+                ctx.collect_with_timestamp(n, n).await;
+            }
+            Ok::<(), std::convert::Infallible>(())
+        }),
+    );
+    let out = Collect::new();
+    pulled
+        .union(awaited)
+        .key_by(|n| *n)
+        .reduce(|a, _| *a)
+        .sink("out", out.clone());
+    env.execute("functions").expect("the job runs");
+    let mut got = out.values();
+    got.sort_unstable();
+    let want: Vec<i64> = (0..1000).flat_map(|n| [n; 4]).collect();
+    assert_eq!(got, want);
 }

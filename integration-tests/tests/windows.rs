@@ -19,7 +19,10 @@ fn windows_of(at: i64) -> impl Iterator<Item = i64> {
 }
 
 fn spec() -> tidegate::engine::window::Aligned {
-    Sliding::event_time(Duration::from_millis(SIZE as u64), Duration::from_millis(SLIDE as u64))
+    Sliding::event_time(
+        Duration::from_millis(SIZE as u64),
+        Duration::from_millis(SLIDE as u64),
+    )
 }
 
 fn ordered() -> WatermarkStrategy<
@@ -50,9 +53,15 @@ fn a_keyed_sliding_count_is_that_of_the_model() {
             .sink("out", out.clone());
         env.execute("counts").expect("the job runs");
         let values = out.values();
-        assert_eq!(values.len(), want.len(), "parallelism {parallelism}: one result per window");
-        let got: BTreeMap<_, _> =
-            values.into_iter().map(|w| ((w.window.start.0, w.key), w.value)).collect();
+        assert_eq!(
+            values.len(),
+            want.len(),
+            "parallelism {parallelism}: one result per window"
+        );
+        let got: BTreeMap<_, _> = values
+            .into_iter()
+            .map(|w| ((w.window.start.0, w.key), w.value))
+            .collect();
         assert_eq!(got, want, "parallelism {parallelism}");
     }
 }
@@ -76,8 +85,15 @@ fn windows_over_all_records_are_those_of_the_model() {
             .sink("out", out.clone());
         env.execute("greatest").expect("the job runs");
         let values = out.values();
-        assert_eq!(values.len(), want.len(), "parallelism {parallelism}: one result per window");
-        let got: BTreeMap<_, _> = values.into_iter().map(|w| (w.window.start.0, w.value)).collect();
+        assert_eq!(
+            values.len(),
+            want.len(),
+            "parallelism {parallelism}: one result per window"
+        );
+        let got: BTreeMap<_, _> = values
+            .into_iter()
+            .map(|w| (w.window.start.0, w.value))
+            .collect();
         assert_eq!(got, want, "parallelism {parallelism}");
     }
 }
@@ -108,7 +124,11 @@ fn late_records_of_windows_over_all_come_to_the_side_output_from_every_subtask()
     let counted: u64 = out.values().iter().map(|w| w.value).sum();
     let late = late.values();
     assert_eq!(counted + late.len() as u64, 3_000);
-    assert!(late.len() > 1_400 && late.iter().all(|n| n % 2 == 1), "{}", late.len());
+    assert!(
+        late.len() > 1_400 && late.iter().all(|n| n % 2 == 1),
+        "{}",
+        late.len()
+    );
     assert_eq!(late_counter.load(Relaxed), late.len() as u64);
 }
 
@@ -117,9 +137,18 @@ fn a_senseless_window_is_reported_before_the_job_starts() {
     let env = StreamEnv::with_parallelism(1);
     env.source("numbers", Generator::new(1, |n| n))
         .key_by(|n| *n)
-        .window(Sliding::event_time(Duration::from_millis(1), Duration::from_millis(2)))
+        .window(Sliding::event_time(
+            Duration::from_millis(1),
+            Duration::from_millis(2),
+        ))
         .count()
         .sink("out", BlackHole);
-    let error = env.execute("gaps").expect_err("the plan is unsound").to_string();
-    assert!(error.contains("'window': a slide of 2 ms is longer"), "{error}");
+    let error = env
+        .execute("gaps")
+        .expect_err("the plan is unsound")
+        .to_string();
+    assert!(
+        error.contains("'window': a slide of 2 ms is longer"),
+        "{error}"
+    );
 }

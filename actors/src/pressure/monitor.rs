@@ -71,7 +71,7 @@ struct Watched {
     /// Records sent to it that its account had no credit for.
     unfunded: u64,
     /// Records per second received, smoothed.
-    rate: f64,
+    rate: Option<f64>,
     /// How long it has not taken what waits for it.
     stalled: Duration,
     pressure: f64,
@@ -106,7 +106,7 @@ impl PressureMonitor {
                 last: Measured::default(),
                 flow: CreditBasedFlowController::new(flow.unwrap_or_default()),
                 unfunded: 0,
-                rate: 0.0,
+                rate: None,
                 stalled: Duration::ZERO,
                 pressure: 0.0,
                 level: PressureLevel::Healthy,
@@ -185,19 +185,18 @@ impl PressureMonitor {
         let producers = self.shape.0[id].producers.iter();
         let credits: u64 = producers.map(|p| now[*p].credits).sum();
         let watched = &mut self.vertices[id];
-        watched.rate += SMOOTHING * (received as f64 / seconds - watched.rate);
+        let rate = received as f64 / seconds;
+        watched.rate = Some(match watched.rate {
+            Some(before) => before + SMOOTHING * (rate - before),
+            None => rate,
+        });
         let stuck = received == 0 && in_flight > 0;
         watched.stalled = if stuck {
             watched.stalled + elapsed
         } else {
             Duration::ZERO
         };
-        watched.book(
-            &self.shape.0[id].name,
-            arrived,
-            received,
-            received as f64 / seconds,
-        );
+        watched.book(&self.shape.0[id].name, arrived, received, rate);
         // Little's law: what is in the system is rate times time.
         let wait = if received > 0 {
             in_flight as f64 * seconds / received as f64
@@ -279,7 +278,8 @@ impl PressureMonitor {
     /// What the slowest vertex behind a source takes, in records of the source per second and
     /// subtask: its rate, divided by how many of its records a record of the source becomes.
     fn sustained(&self, source: usize) -> f64 {
-        let mut slowest = self.vertices[source].rate;
+        let rate = |watched: &Watched| watched.rate.unwrap_or_default();
+        let mut slowest = rate(&self.vertices[source]);
         let read = self.vertices[source].last.records_in as f64;
         for (id, watched) in self.vertices.iter().enumerate() {
             // Behind two sources nobody can tell whose records they are.
@@ -288,7 +288,7 @@ impl PressureMonitor {
             }
             let received = watched.last.records_in as f64;
             if received > 0.0 {
-                slowest = slowest.min(watched.rate * read / received);
+                slowest = slowest.min(rate(watched) * read / received);
             }
         }
         let parallelism = f64::from(self.shape.0[source].parallelism.max(1));

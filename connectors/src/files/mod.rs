@@ -19,3 +19,6 @@ pub use format::{Csv, CsvOut, Encode, Format, Framing, JsonLines, JsonLinesOut, 
 pub use reader::FileReader;
 pub use sink::{FileSink, FileWriter};
 pub use source::{FileSource, Paths};
+
+#[cfg(test)]
+mod tests;

@@ -151,11 +151,12 @@ impl OpenFile {
     ) -> Flow<Piece> {
         loop {
             let oversized = self.fill(spare);
-            if let Some(block) = self.take_block(spare) {
-                return Ok(Piece::Block(block));
-            }
+            // It stands before what is in the buffer.
             if let Some(oversized) = oversized {
                 return Ok(Piece::Oversized(oversized));
+            }
+            if let Some(block) = self.take_block(spare) {
+                return Ok(Piece::Block(block));
             }
             if let Some(fault) = self.broken.take() {
                 self.ended = true;

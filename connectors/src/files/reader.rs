@@ -22,6 +22,8 @@ pub struct FileReader<F> {
     fetcher: Option<Fetcher>,
     bad: BadRecords,
     block: Option<Block>,
+    /// Where records end in this block: in one without quotes, at every newline.
+    ends: Framing,
     /// The file that the format was told of last.
     mark: Option<Arc<FileMark>>,
     /// Where the record at hand stands.
@@ -42,6 +44,7 @@ impl<F: Format> FileReader<F> {
         FileReader {
             format,
             framing,
+            ends: framing,
             max_record_bytes,
             fetcher,
             bad,
@@ -78,6 +81,8 @@ impl<F: Format> FileReader<F> {
                     (self.line, self.offset) = (1, 0);
                     self.format.begin(&block.mark.header).map_err(unusable)?;
                 }
+                let quotes = memchr::memchr(b'"', &block.bytes[block.start..block.end]);
+                self.ends = quotes.map_or(Framing::Lines, |_| self.framing);
                 self.block = Some(block);
             }
         }
@@ -122,10 +127,10 @@ impl<F: Format> FileReader<F> {
             if rest.is_empty() {
                 break;
             }
-            let end = Cutter::first_end(self.framing, rest).unwrap_or(rest.len());
+            let end = Cutter::first_end(self.ends, rest).unwrap_or(rest.len());
             let record = trimmed(&rest[..end]);
             (self.line, self.offset) = (block.line, block.offset);
-            let lines = if self.framing == Framing::Lines {
+            let lines = if self.ends == Framing::Lines {
                 1
             } else {
                 newlines(&rest[..end])

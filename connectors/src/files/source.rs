@@ -168,10 +168,12 @@ impl<F: Format> FileSource<F> {
             let names: Vec<_> = self.paths.iter().map(|p| p.display().to_string()).collect();
             return Err(Fault::user(match names.as_slice() {
                 [] => "no path was given: name a file or a folder to read".to_owned(),
-                names => format!(
-                    "there is no file to read in {}; check the path",
-                    names.join(", ")
-                ),
+                names => {
+                    format!(
+                        "there is no file to read in {}; check the path",
+                        names.join(", ")
+                    )
+                }
             }));
         }
         for path in files.iter().filter(|path| path.is_file()) {

@@ -7,8 +7,8 @@ use super::upstream::{Chained, Upstream};
 use crate::exchange::{ByEitherKey, Distribution, EdgeKind, Either, Forward, Keyed};
 use crate::graph::GraphRef;
 use crate::operator::{Blueprint, Operator};
-use crate::operators::{KeyedProcessBlueprint, Map};
-use crate::process::{CoProcess, CoProcessFunction};
+use crate::operators::{CoFlatMap, CoMap, KeyedProcessBlueprint, Map, ProcessBlueprint};
+use crate::process::{CoProcess, CoProcessFunction, ProcessFunction};
 use std::hash::Hash;
 use std::marker::PhantomData;
 
@@ -73,6 +73,51 @@ where
             select: (first, second),
             key: PhantomData,
         }
+    }
+
+    /// One record for each record, by a function for each stream.
+    pub fn map<R, F, G>(
+        self,
+        first: F,
+        second: G,
+    ) -> DataStream<R, MetBy<A, B, Forward, CoMap<F, G>>>
+    where
+        R: 'static,
+        F: FnMut(A) -> R + Clone + Send + 'static,
+        G: FnMut(B) -> R + Clone + Send + 'static,
+    {
+        self.operate("co-map", CoMap::new(first, second))
+    }
+
+    /// Any number of records for each record, by a function for each stream.
+    pub fn flat_map<R, I, J, F, G>(
+        self,
+        first: F,
+        second: G,
+    ) -> DataStream<R, MetBy<A, B, Forward, CoFlatMap<F, G>>>
+    where
+        R: 'static,
+        I: IntoIterator<Item = R>,
+        J: IntoIterator<Item = R>,
+        F: FnMut(A) -> I + Clone + Send + 'static,
+        G: FnMut(B) -> J + Clone + Send + 'static,
+    {
+        self.operate("co-flat-map", CoFlatMap::new(first, second))
+    }
+
+    /// Each record through a function that knows the record's stream and time.
+    pub fn process<F: ProcessFunction<Either<A, B>>>(
+        self,
+        function: F,
+    ) -> DataStream<F::Out, MetBy<A, B, Forward, ProcessBlueprint<F>>> {
+        let (forward, op) = (Forward::default(), ProcessBlueprint::new(function));
+        self.meet(
+            "co-process",
+            EdgeKind::Forward,
+            EdgeKind::Forward,
+            forward,
+            op,
+        )
     }
 
     /// Adds an operator of the records of both streams.

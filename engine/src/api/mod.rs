@@ -4,7 +4,10 @@
 //! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
 //! dynamic call per batch.
 
+#![allow(clippy::type_complexity, reason = "the type of a stream spells out its chain")]
+
 mod by_hand;
+mod broadcast;
 mod connect;
 mod joins;
 mod keyed;
@@ -18,6 +21,7 @@ mod windowed;
 mod windowed_general;
 
 pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
+pub use broadcast::{BroadcastConnectedStreams, KeyedBroadcastConnectedStreams};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use joins::{
     ByWindow, CoGroup, InnerJoin, IntervalJoined, Meeting, NearMet, Nearness, Offset,
@@ -31,5 +35,6 @@ pub use union::Merged;
 pub use upstream::{Chained, FromSource, Upstream};
 pub use windowed::{AllSlicedStream, AllWindowedStream, SlicedStream, WindowedStream};
 pub use windowed_general::{
-    BufferedStream, CountedStream, EvictingStream, GeneralStream, SessionStream, TriggeredStream,
+    BufferedStream, CountedStream, EvictingStream, GeneralStream, ProcessedStream, SessionStream,
+    TriggeredStream,
 };

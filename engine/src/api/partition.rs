@@ -163,23 +163,11 @@ where
         mut stream: DataStream<Self::Out, Self>,
         parallelism: u32,
     ) -> DataStream<Self::Out, Self::Set> {
-        let (operator, vertex) = (stream.place.operator, stream.place.vertex);
-        // The first operator of a vertex has its exchange already; any other gets one.
-        let edge = stream.graph.edit(|g| {
-            if g.vertex_mut(vertex).operators.first() == Some(&operator) {
-                return None;
-            }
-            let task = g.vertex_mut(vertex).task;
-            let own = g.add_vertex(task);
-            g.move_operator(operator, own);
-            stream.place.vertex = own;
-            Some(g.add_edge(vertex, Some(own), EdgeKind::Rebalance))
-        });
-        set_vertex(&stream, parallelism);
+        let edge = stream.detach(parallelism);
         let DataStream { graph, up, place } = stream;
         let Chained { up, op, operator } = up;
         let up = Chained {
-            up: Detached { up, edge },
+            up: Detached::new(up, edge),
             op,
             operator,
         };
@@ -187,10 +175,37 @@ where
     }
 }
 
+impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
+    /// Gives the last operator a vertex of its own with this parallelism. Returns the exchange that it
+    /// needs before it, if it has none yet.
+    pub(super) fn detach(&mut self, parallelism: u32) -> Option<EdgeId> {
+        let (operator, vertex) = (self.place.operator, self.place.vertex);
+        // The first operator of a vertex has its exchange already; any other gets one.
+        let edge = self.graph.edit(|g| {
+            if g.vertex_mut(vertex).operators.first() == Some(&operator) {
+                return None;
+            }
+            let task = g.vertex_mut(vertex).task;
+            let own = g.add_vertex(task);
+            g.move_operator(operator, own);
+            self.place.vertex = own;
+            Some(g.add_edge(vertex, Some(own), EdgeKind::Rebalance))
+        });
+        set_vertex(self, parallelism);
+        edge
+    }
+}
+
 /// A stream that may have an exchange before its last operator.
 pub struct Detached<U> {
     up: U,
     edge: Option<EdgeId>,
+}
+
+impl<U> Detached<U> {
+    pub(super) fn new(up: U, edge: Option<EdgeId>) -> Self {
+        Detached { up, edge }
+    }
 }
 
 impl<U: Upstream> Upstream for Detached<U>

@@ -33,6 +33,18 @@ pub type GeneralStream<K, T, U, F, As, Tr, Fun> =
 pub type BufferedStream<K, T, U, F, As, Tr, Ev, P> =
     GeneralStream<K, T, U, F, As, Tr, Buffered<Ev, P, <P as ProcessWindowFunction<K, T>>::Out>>;
 
+/// The same with the trigger and the evictor that its windows have by default.
+pub type ProcessedStream<K, T, U, F, As, P> = BufferedStream<
+    K,
+    T,
+    U,
+    F,
+    As,
+    <As as WindowAssigner<T>>::DefaultTrigger,
+    <As as WindowAssigner<T>>::DefaultEvictor,
+    P,
+>;
+
 impl<K, T, U, F, G> WindowedStream<K, T, U, F, Session<G>>
 where
     K: Hash + Eq + Clone + Send + 'static,
@@ -95,6 +107,11 @@ where
     {
         self.aggregate(Reduced::new(function))
     }
+
+    /// Counts the records of each window: its size, or less where the first ones are shorter.
+    pub fn count(self) -> CountedStream<K, T, U, F, Count> {
+        self.aggregate(Count)
+    }
 }
 
 /// A keyed stream cut into windows that a trigger emits.
@@ -154,10 +171,7 @@ where
 
     /// Computes any number of results from all records of each window:
     /// `function(context, records, out)`.
-    pub fn process<V, P>(
-        self,
-        function: P,
-    ) -> BufferedStream<K, T, U, F, As, As::DefaultTrigger, As::DefaultEvictor, ProcessFn<P, V>>
+    pub fn process<V, P>(self, function: P) -> ProcessedStream<K, T, U, F, As, ProcessFn<P, V>>
     where
         V: Send + 'static,
         P: FnMut(&WindowContext<'_, K>, &Elements<T>, &mut WindowOutput<V>)
@@ -169,10 +183,7 @@ where
     }
 
     /// Computes any number of results from all records of each window.
-    pub fn process_with<P>(
-        self,
-        function: P,
-    ) -> BufferedStream<K, T, U, F, As, As::DefaultTrigger, As::DefaultEvictor, P>
+    pub fn process_with<P>(self, function: P) -> ProcessedStream<K, T, U, F, As, P>
     where
         P: ProcessWindowFunction<K, T>,
         P::Out: Send,

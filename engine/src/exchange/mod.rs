@@ -16,6 +16,7 @@ mod gate;
 mod gate_head;
 mod kind;
 mod outputs;
+mod with_broadcast;
 
 pub use batch::{AnyBatch, Batch, Rec};
 pub use distribution::{
@@ -29,6 +30,7 @@ pub use gate::Gate;
 pub use gate_head::GateHead;
 pub use kind::EdgeKind;
 pub use outputs::Outputs;
+pub use with_broadcast::WithBroadcast;
 
 use crate::constants;
 use serde::{Deserialize, Serialize};

@@ -63,8 +63,9 @@ impl<K, T, F: KeyedProcessFunction<K, T>> KeyedProcess<K, T, F> {
     }
 }
 
+/// The fault of an operator that is given work too early.
 #[cold]
-fn not_open() -> Fault {
+pub(super) fn not_open() -> Fault {
     Fault::internal("a process function works before it is open")
 }
 

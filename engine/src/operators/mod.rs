@@ -1,23 +1,31 @@
 //! The built-in operators, a file each.
 
+mod broadcast_process;
+mod co_map;
 mod filter;
 mod filter_map;
 mod flat_map;
 mod fold;
 mod inspect;
 mod interval_join;
+mod keyed_broadcast_process;
 mod keyed_process;
 mod map;
+mod process;
 mod reduce;
 
+pub use broadcast_process::{BroadcastProcess, BroadcastProcessBlueprint};
+pub use co_map::{CoFlatMap, CoMap};
 pub use filter::Filter;
 pub use filter_map::FilterMap;
 pub use flat_map::FlatMap;
 pub use fold::Fold;
 pub use inspect::Inspect;
 pub use interval_join::{Interval, IntervalJoin, Pair};
+pub use keyed_broadcast_process::{KeyedBroadcastProcess, KeyedBroadcastProcessBlueprint};
 pub use keyed_process::{KeyedProcess, KeyedProcessBlueprint};
 pub use map::Map;
+pub use process::{Process, ProcessBlueprint};
 pub use reduce::Reduce;
 
 /// Takes part in no chain: an operator that passes records on as they are, where a vertex needs one.

@@ -81,6 +81,43 @@ impl<K> KeyScope<K> for ProcessContext<'_, K> {
     }
 }
 
+/// The surroundings of a record without a key.
+pub struct RecordContext<'a> {
+    pub(crate) timestamp: Timestamp,
+    pub(crate) watermark: Timestamp,
+    pub(crate) clock: &'a Clock,
+}
+
+impl RecordContext<'_> {
+    /// The event time of the record.
+    #[inline(always)]
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+
+    /// How far event time has come.
+    #[inline(always)]
+    pub fn watermark(&self) -> Timestamp {
+        self.watermark
+    }
+
+    /// The present.
+    pub fn processing_time(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// The surroundings of a record of a broadcast stream: with it, broadcast state can be written.
+pub struct BroadcastContext<'a>(pub(crate) RecordContext<'a>);
+
+impl<'a> Deref for BroadcastContext<'a> {
+    type Target = RecordContext<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 /// By which time a timer fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeDomain {

@@ -49,12 +49,16 @@
 //! }
 //! ```
 
+mod broadcast;
 mod co;
 mod context;
 mod keyed;
+mod plain;
 mod timer_service;
 
+pub use broadcast::{BroadcastProcessFunction, KeyedBroadcastProcessFunction};
 pub use co::{CoProcess, CoProcessFunction};
-pub use context::{ProcessContext, TimeDomain, TimerContext};
+pub use context::{BroadcastContext, ProcessContext, RecordContext, TimeDomain, TimerContext};
 pub use keyed::KeyedProcessFunction;
+pub use plain::ProcessFunction;
 pub(crate) use timer_service::TimerService;

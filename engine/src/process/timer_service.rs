@@ -4,7 +4,7 @@
 //! there is no room downstream. Processing timers fire in a turn, at most one round a millisecond, so
 //! that a timer that sets itself for the present does not keep the subtask from its input.
 
-use super::context::{ProcessContext, TimeDomain, TimerContext};
+use super::context::{ProcessContext, RecordContext, TimeDomain, TimerContext};
 use crate::build::OpenContext;
 use crate::clock::Clock;
 use crate::fault::Flow;
@@ -75,6 +75,15 @@ impl<K: Hash + Eq> TimerService<K> {
             clock: &self.clock,
             event: &self.event,
             processing: &self.processing,
+        }
+    }
+
+    /// The surroundings of a record without a key.
+    pub(crate) fn record(&self, timestamp: Timestamp) -> RecordContext<'_> {
+        RecordContext {
+            timestamp,
+            watermark: self.watermark,
+            clock: &self.clock,
         }
     }
 

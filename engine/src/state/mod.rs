@@ -1,10 +1,18 @@
 //! Keyed state in memory: tables by key, typed handles on them, and timers.
 
+mod broadcast;
+mod combining;
+mod list;
+mod map;
 mod registry;
 mod table;
 mod timers;
 mod value;
 
+pub use broadcast::{BroadcastState, BroadcastStates};
+pub use combining::{AggregatingState, ReducingState};
+pub use list::ListState;
+pub use map::MapState;
 pub use registry::{KeyScope, KeyedStates, StateTable};
 pub use table::KeyTable;
 pub use timers::{Timer, Timers};

@@ -9,6 +9,7 @@ use crate::fault::{Fault, Flow};
 use std::any::type_name;
 use std::cell::RefCell;
 use std::hash::Hash;
+use std::marker::PhantomData;
 use std::rc::Rc;
 
 /// A key at which state is read and written, with the hash that travels with its record.
@@ -78,6 +79,27 @@ impl<K: Hash + Eq, V> Table<K, V> {
         change(entries.get_or_insert_with(hash, key.clone(), make))
     }
 
+    /// Adds a value to the current key's entry, or makes it the entry where there is none.
+    #[inline(always)]
+    pub(super) fn add<T>(
+        &self,
+        scope: &impl KeyScope<K>,
+        value: T,
+        make: impl FnOnce(T) -> V,
+        add: impl FnOnce(&mut V, T),
+    ) where
+        K: Clone,
+    {
+        let mut entries = self.entries.borrow_mut();
+        let (hash, key) = (scope.hash(), scope.key());
+        match entries.get_mut(hash, key) {
+            Some(entry) => add(entry, value),
+            None => {
+                entries.insert(hash, key.clone(), make(value));
+            }
+        }
+    }
+
     /// Changes the current key's entry where there is one.
     #[inline(always)]
     pub(super) fn change_existing<R>(
@@ -115,27 +137,62 @@ impl<K: Hash + Eq, V> StateTable for Table<K, V> {
     }
 }
 
-/// Where an operator of keyed records declares its states, when it is opened.
-pub struct KeyedStates<K> {
+/// The states that an operator has declared; no two of the same name.
+pub(super) struct Declared {
     operator: String,
     tables: Vec<Rc<dyn StateTable>>,
-    key: std::marker::PhantomData<fn(K)>,
+}
+
+impl Declared {
+    /// None yet, for the operator of this name.
+    pub(super) fn new(operator: String) -> Self {
+        Declared {
+            operator,
+            tables: Vec::new(),
+        }
+    }
+
+    /// Enters a state; a second one of the same name is a fault.
+    pub(super) fn enter(&mut self, table: Rc<dyn StateTable>) -> Flow {
+        if let Some(other) = self.tables.iter().find(|t| t.name() == table.name()) {
+            return Err(Fault::user(format_args!(
+                "the {} state '{}' has the name of another state, a {} of {}; \
+                 give each state a name of its own",
+                table.kind(),
+                table.name(),
+                other.kind(),
+                other.type_name(),
+            ))
+            .at(&self.operator));
+        }
+        self.tables.push(table);
+        Ok(())
+    }
+
+    /// All of them, in the order in which they were declared.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &dyn StateTable> {
+        self.tables.iter().map(Rc::as_ref)
+    }
+}
+
+/// Where an operator of keyed records declares its states, when it is opened.
+pub struct KeyedStates<K> {
+    declared: Declared,
+    key: PhantomData<fn(K)>,
 }
 
 impl<K: Hash + Eq + 'static> KeyedStates<K> {
     /// No states yet, for the operator of this name.
     pub fn new(operator: impl Into<String>) -> Self {
-        let operator = operator.into();
         KeyedStates {
-            operator,
-            tables: Vec::new(),
-            key: std::marker::PhantomData,
+            declared: Declared::new(operator.into()),
+            key: PhantomData,
         }
     }
 
     /// All states, in the order in which they were declared.
     pub fn tables(&self) -> impl Iterator<Item = &dyn StateTable> {
-        self.tables.iter().map(Rc::as_ref)
+        self.declared.tables()
     }
 
     /// Enters a state; a second one of the same name is a fault.
@@ -144,23 +201,37 @@ impl<K: Hash + Eq + 'static> KeyedStates<K> {
         kind: &'static str,
         name: &str,
     ) -> Flow<Rc<Table<K, V>>> {
-        if let Some(other) = self.tables.iter().find(|table| table.name() == name) {
-            return Err(Fault::user(format_args!(
-                "the {kind} state '{name}' has the name of another state, a {} of {}; \
-                 give each state a name of its own",
-                other.kind(),
-                other.type_name(),
-            ))
-            .at(&self.operator));
-        }
         let table = Table {
             name: name.to_owned(),
             kind,
             entries: RefCell::default(),
         };
         let table = Rc::new(table);
-        self.tables.push(table.clone());
+        self.declared.enter(table.clone())?;
         Ok(table)
+    }
+}
+
+/// A key to test state at.
+#[cfg(test)]
+pub(super) struct At<K>(K, u64);
+
+#[cfg(test)]
+impl<K: Hash> At<K> {
+    pub(super) fn new(key: K) -> Self {
+        let hash = crate::hash::key_hash(&key);
+        At(key, hash)
+    }
+}
+
+#[cfg(test)]
+impl<K> KeyScope<K> for At<K> {
+    fn key(&self) -> &K {
+        &self.0
+    }
+
+    fn hash(&self) -> u64 {
+        self.1
     }
 }
 

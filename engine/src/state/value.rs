@@ -49,16 +49,16 @@ impl<K: Hash + Eq, V> ValueState<K, V> {
     where
         K: Clone,
     {
-        let mut new = Some(value);
-        // Without an entry the new value becomes one, and there is none before.
-        self.0
-            .change_existing(cx, |old| new.take().map(|new| std::mem::replace(old, new)))
-            .unwrap_or_else(|| {
-                if let Some(new) = new {
-                    self.0.change(cx, || new, |_| ());
-                }
-                None
-            })
+        let mut before = None;
+        self.0.add(
+            cx,
+            value,
+            |value| value,
+            |old, value| {
+                before = Some(std::mem::replace(old, value));
+            },
+        );
+        before
     }
 
     /// Changes the current key's value, which begins with the default, and returns what the function
@@ -104,5 +104,30 @@ impl<K: Hash + Eq, V> ValueState<K, V> {
     /// Forgets the current key's value.
     pub fn clear(&self, cx: &impl KeyScope<K>) {
         self.0.take(cx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::registry::At;
+
+    #[test]
+    fn a_value_is_set_changed_and_forgotten() {
+        let mut states = KeyedStates::new("values");
+        let value = states.value::<u32>("value").expect("a first state");
+        let (a, b) = (At::new(1u64), At::new(2u64));
+        assert_eq!(
+            (value.set(&a, 5), value.set(&a, 6), value.get(&b)),
+            (None, Some(5), None)
+        );
+        assert_eq!(value.update_or(&b, || 10, |n| std::mem::replace(n, 11)), 10);
+        assert_eq!(
+            (value.update(&a, |n| *n + 1), value.with(&b, |n| n.copied())),
+            (7, Some(11))
+        );
+        assert_eq!(value.take(&a), Some(6));
+        value.clear(&b);
+        assert!(!value.is_set(&a) && states.tables().all(|t| t.is_empty()));
     }
 }

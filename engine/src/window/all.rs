@@ -407,7 +407,14 @@ mod tests {
         }
         merge.advance(Duration::from_millis(10)).expect("fires");
         let window = super::super::TimeWindow::new(0, 10);
-        assert_eq!(merge.values(), [Windowed { key: (), window, value: 2 }]);
+        assert_eq!(
+            merge.values(),
+            [Windowed {
+                key: (),
+                window,
+                value: 2
+            }]
+        );
     }
 
     proptest! {

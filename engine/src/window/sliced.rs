@@ -68,7 +68,12 @@ where
         let fresh = SlicedWindows::new(self.spec, self.aggregator.clone());
         let late_output = self.late_output.clone();
         let (lateness, between_asking) = (self.lateness, self.between_asking);
-        SlicedWindows { lateness, between_asking, late_output, ..fresh }
+        SlicedWindows {
+            lateness,
+            between_asking,
+            late_output,
+            ..fresh
+        }
     }
 }
 
@@ -141,8 +146,9 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
     fn first_needed(&self) -> i64 {
         let mut window = self.next_window;
         if self.lateness > 0 && self.watermark != Timestamp::MAX {
-            let kept =
-                self.layout.first_open(Timestamp(self.watermark.0.saturating_sub(self.lateness)));
+            let kept = self
+                .layout
+                .first_open(Timestamp(self.watermark.0.saturating_sub(self.lateness)));
             window = window.min(kept);
         }
         self.layout.slices_of(window).start
@@ -152,7 +158,11 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
         let fires = self.next_to_fire().map(|k| self.layout.completes(k));
         let oldest = self.slices.first_from(i64::MIN);
         let drops = oldest.map(|slice| self.expires(self.layout.last_window(slice)));
-        self.due = [fires, drops].into_iter().flatten().min().unwrap_or(Timestamp::MAX);
+        self.due = [fires, drops]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Timestamp::MAX);
     }
 }
 
@@ -227,7 +237,14 @@ where
                 }
             }
             let (window, value) = (self.layout.window(k), self.aggregator.result(&total));
-            out.collect(window.max_timestamp(), Windowed { key: key.clone(), window, value })?;
+            out.collect(
+                window.max_timestamp(),
+                Windowed {
+                    key: key.clone(),
+                    window,
+                    value,
+                },
+            )?;
         }
         Ok(())
     }
@@ -309,9 +326,18 @@ where
                 }
                 self.since_asking = 0;
             }
-            let Some((key, acc)) = results.next() else { break };
+            let Some((key, acc)) = results.next() else {
+                break;
+            };
             self.since_asking += 1;
-            out.collect(at, Windowed { key, window, value: self.aggregator.result(&acc) })?;
+            out.collect(
+                at,
+                Windowed {
+                    key,
+                    window,
+                    value: self.aggregator.result(&acc),
+                },
+            )?;
         }
         drop(results);
         if merged {
@@ -330,7 +356,14 @@ where
         let (window, at) = (self.window, self.window.max_timestamp());
         self.since_asking = 0;
         while let Some((key, acc)) = self.unsent.pop() {
-            out.collect(at, Windowed { key, window, value: self.aggregator.result(&acc) })?;
+            out.collect(
+                at,
+                Windowed {
+                    key,
+                    window,
+                    value: self.aggregator.result(&acc),
+                },
+            )?;
             self.since_asking += 1;
             if self.since_asking >= self.between_asking {
                 if !out.has_room() {
@@ -351,7 +384,11 @@ where
 }
 
 fn progress(done: bool) -> Progress {
-    if done { Progress::Forward } else { Progress::Suspended }
+    if done {
+        Progress::Forward
+    } else {
+        Progress::Suspended
+    }
 }
 
 impl<K, T, A> Operator<Keyed<K, T>> for SlicedWindows<K, T, A>

@@ -71,7 +71,10 @@ fn sliding_windows_share_their_slices() {
     harness.push(9, 1).expect("counts");
     harness.push(4, 1).expect("counts");
     harness.end().expect("fires");
-    assert_eq!(results(&mut harness), [(-4, 6, 1, 1), (0, 10, 1, 2), (4, 14, 1, 2), (8, 18, 1, 1)]);
+    assert_eq!(
+        results(&mut harness),
+        [(-4, 6, 1, 1), (0, 10, 1, 2), (4, 14, 1, 2), (8, 18, 1, 1)]
+    );
 }
 
 #[test]
@@ -81,7 +84,10 @@ fn offsets_move_windows_either_way() {
         harness.push(start, 1).expect("counts");
         harness.push(start - 1, 1).expect("counts");
         harness.end().expect("fires");
-        assert_eq!(results(&mut harness), [(start - 10, start, 1, 1), (start, start + 10, 1, 1)]);
+        assert_eq!(
+            results(&mut harness),
+            [(start - 10, start, 1, 1), (start, start + 10, 1, 1)]
+        );
     }
 }
 
@@ -218,19 +224,30 @@ fn a_record_without_event_time_is_a_fault_that_says_what_to_do() {
     let mut harness = counting(Tumbling::event_time(ms(10)), 0);
     let fault = harness.push(i64::MIN, 1).expect_err("it has no time");
     assert_eq!(fault.kind(), FaultKind::User);
-    assert!(fault.message().contains("assign timestamps with .watermarks(...)"), "{fault}");
+    assert!(
+        fault
+            .message()
+            .contains("assign timestamps with .watermarks(...)"),
+        "{fault}"
+    );
 }
 
 #[test]
 fn the_ends_of_time_are_windows_like_others() {
-    for spec in [Tumbling::event_time(ms(1)), Sliding::event_time(Duration::MAX, ms(1 << 62))] {
+    for spec in [
+        Tumbling::event_time(ms(1)),
+        Sliding::event_time(Duration::MAX, ms(1 << 62)),
+    ] {
         let mut harness = counting(spec.offset_ms(-1), 0);
         for at in [i64::MIN + 1, 0, i64::MAX] {
             harness.push(at, 1).expect("counts");
         }
         harness.end().expect("fires");
         let records = results(&mut harness);
-        assert!(records.iter().map(|(.., count)| count).sum::<u64>() >= 3, "{records:?}");
+        assert!(
+            records.iter().map(|(.., count)| count).sum::<u64>() >= 3,
+            "{records:?}"
+        );
     }
 }
 
@@ -292,7 +309,11 @@ impl Model {
                         if start + size - 1 > watermark {
                             late = false;
                             let window = TimeWindow::new(start, start + size);
-                            model.open.entry((window, key)).or_default().push(place as u64);
+                            model
+                                .open
+                                .entry((window, key))
+                                .or_default()
+                                .push(place as u64);
                         }
                     }
                     model.late += u64::from(late);
@@ -311,7 +332,8 @@ impl Model {
             }
             let mut records = first.remove();
             records.sort_unstable();
-            self.fired.push((window.start.0, window.end.0, key, records));
+            self.fired
+                .push((window.start.0, window.end.0, key, records));
         }
     }
 }
@@ -339,20 +361,32 @@ fn run(spec: Aligned, lateness: u64, steps: &[Step], full: bool) -> (Model, bool
             }
             Step::Record(at, key) => {
                 records_without_room += 1;
-                harness.push(at, (key, vec![place as u64])).expect("takes it");
+                harness
+                    .push(at, (key, vec![place as u64]))
+                    .expect("takes it");
             }
         }
     }
     harness.set_room(true);
     harness.turn().expect("goes on");
     harness.end().expect("ends");
-    let mut model = Model { late: harness.stats().late.load(Relaxed), ..Model::default() };
+    let mut model = Model {
+        late: harness.stats().late.load(Relaxed),
+        ..Model::default()
+    };
     let (mut ends_first, mut end) = (true, i64::MIN);
-    for Windowed { key, window, value: (_, mut records) } in harness.values() {
+    for Windowed {
+        key,
+        window,
+        value: (_, mut records),
+    } in harness.values()
+    {
         ends_first &= end <= window.end.0;
         end = window.end.0;
         records.sort_unstable();
-        model.fired.push((window.start.0, window.end.0, key, records));
+        model
+            .fired
+            .push((window.start.0, window.end.0, key, records));
     }
     model.fired.sort_unstable();
     (model, ends_first)

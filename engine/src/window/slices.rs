@@ -37,24 +37,38 @@ impl Layout {
     /// Windows of `size` ms every `slide` ms, both above 0, one of which begins at `offset`.
     pub(super) fn new(size: i64, slide: i64, offset: i64) -> Self {
         let (step, offset) = (gcd(size, slide), offset.rem_euclid(slide));
-        Layout { size, slide, offset, step, per_window: size / step, per_slide: slide / step }
+        Layout {
+            size,
+            slide,
+            offset,
+            step,
+            per_window: size / step,
+            per_slide: slide / step,
+        }
     }
 
     /// The slice of a moment.
     pub fn slice_of(&self, at: Timestamp) -> i64 {
         // The last number stays free, so that there is always a next one.
-        at.0.saturating_sub(self.offset).div_euclid(self.step).min(i64::MAX - 1)
+        at.0.saturating_sub(self.offset)
+            .div_euclid(self.step)
+            .min(i64::MAX - 1)
     }
 
     /// The first and the last moment of a slice.
     pub fn span(&self, slice: i64) -> (Timestamp, Timestamp) {
         let first = i128::from(slice) * i128::from(self.step) + i128::from(self.offset);
-        (Timestamp(clamped(first)), Timestamp(clamped(first + i128::from(self.step) - 1)))
+        (
+            Timestamp(clamped(first)),
+            Timestamp(clamped(first + i128::from(self.step) - 1)),
+        )
     }
 
     /// The first window that a slice belongs to.
     pub fn first_window(&self, slice: i64) -> i64 {
-        let before = slice.saturating_sub(self.per_window).div_euclid(self.per_slide);
+        let before = slice
+            .saturating_sub(self.per_window)
+            .div_euclid(self.per_slide);
         (before + 1).min(self.last_window(slice))
     }
 
@@ -169,7 +183,9 @@ impl<K: Hash + Eq, V> Slices<K, V> {
         match self.ring.back() {
             None => Err(0),
             Some(last) if last.number < number => Err(self.ring.len()),
-            Some(_) => self.ring.binary_search_by_key(&number, |slice| slice.number),
+            Some(_) => self
+                .ring
+                .binary_search_by_key(&number, |slice| slice.number),
         }
     }
 
@@ -202,7 +218,9 @@ impl<K: Hash + Eq, V> Slices<K, V> {
     pub fn tables(&self, range: Range<i64>) -> impl Iterator<Item = &KeyTable<K, V>> {
         let from = self.place(range.start).unwrap_or_else(|place| place);
         let slices = self.ring.range(from..);
-        slices.take_while(move |slice| slice.number < range.end).map(|slice| &slice.table)
+        slices
+            .take_while(move |slice| slice.number < range.end)
+            .map(|slice| &slice.table)
     }
 
     /// Takes out the oldest slice if it is the only one of `range` and lies before `until`.
@@ -217,7 +235,11 @@ impl<K: Hash + Eq, V> Slices<K, V> {
 
     /// Drops the slices before `until`.
     pub fn drop_before(&mut self, until: i64) {
-        while self.ring.front().is_some_and(|oldest| oldest.number < until) {
+        while self
+            .ring
+            .front()
+            .is_some_and(|oldest| oldest.number < until)
+        {
             if let Some(slice) = self.ring.pop_front() {
                 let keys = slice.table.len();
                 self.recycle(slice.table, keys);
@@ -248,15 +270,22 @@ mod tests {
         let windows: Vec<_> = layout.windows_of(Timestamp(9)).collect();
         assert_eq!(
             windows,
-            [TimeWindow::new(0, 10), TimeWindow::new(4, 14), TimeWindow::new(8, 18)]
+            [
+                TimeWindow::new(0, 10),
+                TimeWindow::new(4, 14),
+                TimeWindow::new(8, 18)
+            ]
         );
     }
 
     #[test]
     fn the_ends_of_time_have_slices_and_windows() {
-        for (size, slide, offset) in
-            [(1, 1, 0), (10, 3, -7), (i64::MAX, 1, 5), (i64::MAX, i64::MAX, 9)]
-        {
+        for (size, slide, offset) in [
+            (1, 1, 0),
+            (10, 3, -7),
+            (i64::MAX, 1, 5),
+            (i64::MAX, i64::MAX, 9),
+        ] {
             let layout = Layout::new(size, slide, offset);
             for at in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX].map(Timestamp) {
                 let slice = layout.slice_of(at);

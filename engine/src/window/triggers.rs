@@ -305,8 +305,7 @@ impl ContinuousEventTimeTrigger {
 pub enum ContinuousProcessingTimeTrigger {}
 
 impl ContinuousProcessingTimeTrigger {
-    /// Fires at multiples of `interval` on the clock, and at the window's end where the window goes
-    /// by the clock too.
+    /// Fires at multiples of `interval` on the clock, and when the clock comes to the window's end.
     pub fn of(interval: Duration) -> ContinuousTrigger {
         ContinuousTrigger {
             kind: TimeKind::Processing,

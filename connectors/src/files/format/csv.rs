@@ -1,9 +1,11 @@
 //! Comma-separated values with a header, through serde.
 
-use super::{Bad, Encode, Format, Framing};
-use csv::{ByteRecord, Writer, WriterBuilder};
+use super::row::{Row, RowError};
+use super::{Bad, Encode, Format, Framing, utf8};
+use csv::{Writer, WriterBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +13,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Reads rows as records of type `T`, whose fields are found by the names in the header.
 ///
 /// Fields may be quoted with `"`, and then hold delimiters, newlines and doubled quotes. Blank lines
-/// are passed over. A row must have as many columns as the header.
+/// are passed over. A row must have as many columns as the header. An empty field is `None` where an
+/// `Option` is wanted.
 pub struct Csv<T> {
     delimiter: u8,
-    header: ByteRecord,
-    row: ByteRecord,
+    header: Vec<String>,
+    /// The columns that `T` is shown: all of them until one row was read, then those that it has fields
+    /// for. That it takes the others is known by then.
+    columns: Vec<u32>,
+    learned: bool,
+    fields: Vec<(u32, u32)>,
+    /// The text of a row that has quotes, without them.
     unquoted: Vec<u8>,
     item: PhantomData<fn() -> T>,
 }
@@ -24,8 +32,10 @@ impl<T> Default for Csv<T> {
     fn default() -> Self {
         Csv {
             delimiter: b',',
-            header: ByteRecord::new(),
-            row: ByteRecord::new(),
+            header: Vec::new(),
+            columns: Vec::new(),
+            learned: false,
+            fields: Vec::new(),
             unquoted: Vec::new(),
             item: PhantomData,
         }
@@ -36,7 +46,6 @@ impl<T> Clone for Csv<T> {
     fn clone(&self) -> Self {
         Csv {
             delimiter: self.delimiter,
-            header: self.header.clone(),
             ..Csv::default()
         }
     }
@@ -55,31 +64,37 @@ impl<T> Csv<T> {
     }
 
     #[cold]
-    fn describe(&self, error: &csv::Error) -> Bad {
-        let csv::ErrorKind::Deserialize { err, .. } = error.kind() else {
-            return Bad::Record(error.to_string());
-        };
-        let text = err.kind().to_string();
+    fn describe(&self, error: RowError) -> Bad {
         // The row has all columns of the header, so what is missing is missing in the header.
-        if text.starts_with("missing field ") {
-            let names: Vec<_> = self.header.iter().map(String::from_utf8_lossy).collect();
-            let reason = format!("{text}: the header names {}", names.join(", "));
-            return Bad::File(reason);
+        if error.missing {
+            return Bad::File(format!(
+                "{}: its header names {}",
+                error,
+                self.header.join(", ")
+            ));
         }
-        match err.field().and_then(|at| self.header.get(at as usize)) {
-            Some(column) => Bad::Record(format!(
-                "column '{}': {text}",
-                String::from_utf8_lossy(column)
-            )),
-            None => Bad::Record(text),
+        match error.column.and_then(|at| self.header.get(at as usize)) {
+            Some(column) => Bad::Record(format!("column '{column}': {error}")),
+            None => Bad::Record(error.message),
         }
     }
 
     #[cold]
     fn wrong_width(&self) -> Bad {
-        let (got, want) = (self.row.len(), self.header.len());
+        let (got, want) = (self.fields.len(), self.header.len());
         let columns = if got == 1 { "column" } else { "columns" };
         Bad::Record(format!("the row has {got} {columns} and the header {want}"))
+    }
+
+    /// From now on, shows `T` only the columns that it has fields for.
+    #[cold]
+    fn learn(&mut self, wanted: Option<&'static [&'static str]>) {
+        self.learned = true;
+        if let Some(wanted) = wanted {
+            let header = &self.header;
+            self.columns
+                .retain(|at| wanted.contains(&header[*at as usize].as_str()));
+        }
     }
 }
 
@@ -97,59 +112,101 @@ impl<T: DeserializeOwned + 'static> Format for Csv<T> {
     }
 
     fn begin(&mut self, header: &[u8]) -> Result<(), Bad> {
-        split(header, self.delimiter, &mut self.unquoted, &mut self.header);
-        match str::from_utf8(header) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Bad::File(
+        let Ok(text) = str::from_utf8(header) else {
+            return Err(Bad::File(
                 "its header is not UTF-8 text; is it a CSV file?".to_owned(),
-            )),
-        }
+            ));
+        };
+        let text = split(text, self.delimiter, &mut self.unquoted, &mut self.fields);
+        let name = |(begin, end): &(u32, u32)| text.get(*begin as usize..*end as usize);
+        self.header = self
+            .fields
+            .iter()
+            .map(|f| name(f).unwrap_or_default().to_owned())
+            .collect();
+        self.columns = (0..self.header.len() as u32).collect();
+        self.learned = false;
+        Ok(())
     }
 
+    #[inline]
     fn decode(&mut self, record: &[u8]) -> Result<Option<T>, Bad> {
         if record.is_empty() {
             return Ok(None);
         }
-        split(record, self.delimiter, &mut self.unquoted, &mut self.row);
-        if self.row.len() != self.header.len() {
+        let text = split(
+            utf8(record)?,
+            self.delimiter,
+            &mut self.unquoted,
+            &mut self.fields,
+        );
+        if self.fields.len() != self.header.len() {
             return Err(self.wrong_width());
         }
-        self.row
-            .deserialize(Some(&self.header))
-            .map(Some)
-            .map_err(|error| self.describe(&error))
+        let (names, fields, columns) = (&self.header, &self.fields, &self.columns);
+        let wanted = Cell::new(None);
+        match T::deserialize(Row {
+            names,
+            text,
+            fields,
+            columns,
+            wanted: &wanted,
+        }) {
+            Ok(item) => {
+                if !self.learned {
+                    self.learn(wanted.get());
+                }
+                Ok(Some(item))
+            }
+            Err(error) => Err(self.describe(error)),
+        }
     }
 }
 
-/// Splits one row into its fields.
-fn split(record: &[u8], delimiter: u8, unquoted: &mut Vec<u8>, row: &mut ByteRecord) {
-    row.clear();
-    if memchr::memchr(b'"', record).is_some() {
-        return split_quoted(record, delimiter, unquoted, row);
+/// Splits one row into its fields; returns the text that they stand in.
+#[inline]
+fn split<'a>(
+    record: &'a str,
+    delimiter: u8,
+    unquoted: &'a mut Vec<u8>,
+    fields: &mut Vec<(u32, u32)>,
+) -> &'a str {
+    fields.clear();
+    if memchr::memchr(b'"', record.as_bytes()).is_some() {
+        return split_quoted(record, delimiter, unquoted, fields);
     }
     let mut begin = 0;
-    for end in memchr::memchr_iter(delimiter, record) {
-        row.push_field(&record[begin..end]);
-        begin = end + 1;
+    for (at, byte) in record.bytes().enumerate() {
+        if byte == delimiter {
+            fields.push((begin, at as u32));
+            begin = at as u32 + 1;
+        }
     }
-    row.push_field(&record[begin..]);
+    fields.push((begin, record.len() as u32));
+    record
 }
 
 /// The same where there are quotes: one at a field's beginning opens a quoted field, in which only a
 /// doubled quote stands for itself; elsewhere a quote is a character like any other.
-fn split_quoted(record: &[u8], delimiter: u8, field: &mut Vec<u8>, row: &mut ByteRecord) {
-    let mut rest = record;
+fn split_quoted<'a>(
+    record: &str,
+    delimiter: u8,
+    text: &'a mut Vec<u8>,
+    fields: &mut Vec<(u32, u32)>,
+) -> &'a str {
+    text.clear();
+    let mut rest = record.as_bytes();
     loop {
-        field.clear();
+        let begin = text.len() as u32;
         if let Some(quoted) = rest.strip_prefix(b"\"") {
-            rest = unquote(quoted, field);
+            rest = unquote(quoted, text);
         }
         let end = memchr::memchr(delimiter, rest).unwrap_or(rest.len());
-        field.extend_from_slice(&rest[..end]);
-        row.push_field(field);
+        text.extend_from_slice(&rest[..end]);
+        fields.push((begin, text.len() as u32));
         match rest.get(end + 1..) {
             Some(more) => rest = more,
-            None => return,
+            None => return str::from_utf8(text).unwrap_or_default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod csv;
 mod json;
 mod lines;
+mod row;
 
 pub use self::csv::{Csv, CsvOut};
 pub use json::{JsonLines, JsonLinesOut};
