@@ -72,6 +72,9 @@ pub struct Pair<'a, K> {
     pub second_at: Timestamp,
 }
 
+/// A record of either stream and its time.
+type Timed<K, A, B> = (Timestamp, Keyed<K, Either<A, B>>);
+
 /// Records in the order of time; those of the same time in the order in which they came.
 type Line<T> = VecDeque<(Timestamp, T)>;
 
@@ -210,7 +213,7 @@ pub struct IntervalJoin<K, A, B, F> {
     passed: Timestamp,
     /// What waits for room: the record at hand and those behind it.
     matching: Option<Matching<K>>,
-    waiting: VecDeque<(Timestamp, Keyed<K, Either<A, B>>)>,
+    waiting: VecDeque<Timed<K, A, B>>,
     since_asking: u32,
     late: SideBuffer<Either<A, B>>,
     stats: Arc<SubtaskStats>,
