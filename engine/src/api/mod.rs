@@ -4,10 +4,13 @@
 //! sees whole. It is inferred, and where it must be named, [`DataStream::boxed`] gives it up for one
 //! dynamic call per batch.
 
-#![allow(clippy::type_complexity, reason = "the type of a stream spells out its chain")]
+#![allow(
+    clippy::type_complexity,
+    reason = "the type of a stream spells out its chain"
+)]
 
-mod by_hand;
 mod broadcast;
+mod by_hand;
 mod connect;
 mod joins;
 mod keyed;
@@ -20,8 +23,8 @@ mod upstream;
 mod windowed;
 mod windowed_general;
 
-pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use broadcast::{BroadcastConnectedStreams, KeyedBroadcastConnectedStreams};
+pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use joins::{
     ByWindow, CoGroup, InnerJoin, IntervalJoined, Meeting, NearMet, Nearness, Offset,

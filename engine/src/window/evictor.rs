@@ -33,12 +33,18 @@ pub struct CountEvictor {
 impl CountEvictor {
     /// Shows the window function at most the `n` records that came last.
     pub fn new(n: usize) -> Self {
-        CountEvictor { before: n, after: usize::MAX }
+        CountEvictor {
+            before: n,
+            after: usize::MAX,
+        }
     }
 
     /// Keeps at most `n` records after the window function has seen them.
     pub fn after(n: usize) -> Self {
-        CountEvictor { before: usize::MAX, after: n }
+        CountEvictor {
+            before: usize::MAX,
+            after: n,
+        }
     }
 
     /// Keeps at most `n` of them afterwards.
@@ -80,7 +86,9 @@ impl TimeEvictor {
     }
 
     fn evict<T>(&self, elements: &mut Elements<T>) {
-        let Some(latest) = elements.iter().map(|(at, _)| *at).max() else { return };
+        let Some(latest) = elements.iter().map(|(at, _)| *at).max() else {
+            return;
+        };
         let keep = millis(self.keep);
         elements.retain(|(at, _)| latest.0.saturating_sub(at.0) < keep);
     }
@@ -111,19 +119,29 @@ pub struct DeltaEvictor<F> {
 impl<F> DeltaEvictor<F> {
     /// Shows the window function the records for which `delta(record, newest)` is below `threshold`.
     pub fn new(threshold: f64, delta: F) -> Self {
-        DeltaEvictor { threshold, delta, after: false }
+        DeltaEvictor {
+            threshold,
+            delta,
+            after: false,
+        }
     }
 
     /// Keeps these after the window function has seen all.
     pub fn after(threshold: f64, delta: F) -> Self {
-        DeltaEvictor { threshold, delta, after: true }
+        DeltaEvictor {
+            threshold,
+            delta,
+            after: true,
+        }
     }
 
     fn evict<T>(&self, elements: &mut Elements<T>)
     where
         F: Fn(&T, &T) -> f64,
     {
-        let Some((at, newest)) = elements.pop_back() else { return };
+        let Some((at, newest)) = elements.pop_back() else {
+            return;
+        };
         elements.retain(|(_, value)| (self.delta)(value, &newest) < self.threshold);
         elements.push_back((at, newest));
     }
@@ -156,23 +174,47 @@ mod tests {
     #[test]
     fn count_keeps_the_newest_before_or_after() {
         assert_eq!(kept(|e, w| CountEvictor::new(2).evict_before(e, w)), [5, 7]);
-        assert_eq!(kept(|e, w| CountEvictor::new(2).evict_after(e, w)), [3, 9, 5, 7]);
-        assert_eq!(kept(|e, w| CountEvictor::new(9).and_after(1).evict_after(e, w)), [7]);
-        assert_eq!(kept(|e, w| CountEvictor::after(0).evict_after(e, w)), [0; 0]);
+        assert_eq!(
+            kept(|e, w| CountEvictor::new(2).evict_after(e, w)),
+            [3, 9, 5, 7]
+        );
+        assert_eq!(
+            kept(|e, w| CountEvictor::new(9).and_after(1).evict_after(e, w)),
+            [7]
+        );
+        assert_eq!(
+            kept(|e, w| CountEvictor::after(0).evict_after(e, w)),
+            [0; 0]
+        );
     }
 
     #[test]
     fn time_keeps_what_is_close_to_the_latest() {
         let keep = Duration::from_millis(4);
-        assert_eq!(kept(|e, w| TimeEvictor::new(keep).evict_before(e, w)), [9, 7]);
-        assert_eq!(kept(|e, w| TimeEvictor::new(keep).evict_after(e, w)), [3, 9, 5, 7]);
-        assert_eq!(kept(|e, w| TimeEvictor::after(keep).evict_after(e, w)), [9, 7]);
+        assert_eq!(
+            kept(|e, w| TimeEvictor::new(keep).evict_before(e, w)),
+            [9, 7]
+        );
+        assert_eq!(
+            kept(|e, w| TimeEvictor::new(keep).evict_after(e, w)),
+            [3, 9, 5, 7]
+        );
+        assert_eq!(
+            kept(|e, w| TimeEvictor::after(keep).evict_after(e, w)),
+            [9, 7]
+        );
     }
 
     #[test]
     fn delta_keeps_what_differs_little_from_the_newest() {
         let delta = |a: &i64, b: &i64| (a - b).abs() as f64;
-        assert_eq!(kept(|e, w| DeltaEvictor::new(3.0, delta).evict_before(e, w)), [9, 5, 7]);
-        assert_eq!(kept(|e, w| DeltaEvictor::after(2.0, delta).evict_after(e, w)), [7]);
+        assert_eq!(
+            kept(|e, w| DeltaEvictor::new(3.0, delta).evict_before(e, w)),
+            [9, 5, 7]
+        );
+        assert_eq!(
+            kept(|e, w| DeltaEvictor::after(2.0, delta).evict_after(e, w)),
+            [7]
+        );
     }
 }

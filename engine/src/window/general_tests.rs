@@ -26,7 +26,9 @@ fn harness<Op: Operator<Keyed<u32, Record>>>(op: Op) -> Harness<Op> {
 }
 
 fn push<Op: Operator<Keyed<u32, Record>>>(harness: &mut Harness<Op>, times: &[i64]) {
-    times.iter().for_each(|t| harness.push(*t, (1, *t)).expect("takes it"));
+    times
+        .iter()
+        .for_each(|t| harness.push(*t, (1, *t)).expect("takes it"));
 }
 
 /// Key, end and count of what was emitted.
@@ -34,7 +36,11 @@ fn counts<Op>(harness: &mut Harness<Op>) -> Vec<(i64, u64)>
 where
     Op: Operator<Keyed<u32, Record>, Out = Windowed<u32, u64>>,
 {
-    harness.values().iter().map(|w| (w.window.end.0, w.value)).collect()
+    harness
+        .values()
+        .iter()
+        .map(|w| (w.window.end.0, w.value))
+        .collect()
 }
 
 /// Windows whose results are the records' times as the window function saw them.
@@ -53,7 +59,11 @@ where
                 out: &mut WindowOutput<Vec<i64>>| {
         out.emit(elements.iter().map(|(at, _)| at.0).collect());
     };
-    GeneralWindows::new(assigner, trigger, Buffered::new(evictor, ProcessFn::new(list)))
+    GeneralWindows::new(
+        assigner,
+        trigger,
+        Buffered::new(evictor, ProcessFn::new(list)),
+    )
 }
 
 #[test]
@@ -78,8 +88,11 @@ fn event_time_fires_at_the_end_and_for_late_records_until_dropped() {
 #[test]
 fn late_records_go_to_the_side_output() {
     let tag = SideOutput::new("late");
-    let windows = counting(Tumbling::event_time(ms(10)), TimeTrigger::new(TimeKind::Event))
-        .late_output(Some(tag.clone()));
+    let windows = counting(
+        Tumbling::event_time(ms(10)),
+        TimeTrigger::new(TimeKind::Event),
+    )
+    .late_output(Some(tag.clone()));
     let (mut h, side) = OperatorHarness::keyed_with_side(windows, |r: &Record| r.0, &tag);
     h.watermark(9).expect("passes");
     push(&mut h, &[9, 10]);
@@ -121,11 +134,21 @@ fn count_trigger_fires_with_every_n_records_and_purging_begins_anew() {
     push(&mut h, &[1, 2, 3, 4]);
     let records = h.records();
     let got: Vec<_> = records.iter().map(|(at, w)| (at.0, w.value)).collect();
-    assert_eq!(got, [(2, 2), (4, 4)], "a global window has the time of its newest record");
-    let mut h = harness(counting(GlobalWindows, PurgingTrigger::of(CountTrigger::new(2))));
+    assert_eq!(
+        got,
+        [(2, 2), (4, 4)],
+        "a global window has the time of its newest record"
+    );
+    let mut h = harness(counting(
+        GlobalWindows,
+        PurgingTrigger::of(CountTrigger::new(2)),
+    ));
     push(&mut h, &[1, 2, 3, 4, 5]);
     h.end().expect("ends");
-    assert_eq!(h.values().iter().map(|w| w.value).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(
+        h.values().iter().map(|w| w.value).collect::<Vec<_>>(),
+        [2, 2]
+    );
 }
 
 #[test]
@@ -141,7 +164,10 @@ fn delta_fires_when_a_record_is_far_from_that_of_the_last_firing() {
     let delta = DeltaTrigger::new(10.0, |a: &Record, b: &Record| (b.1 - a.1).abs() as f64);
     let mut h = harness(counting(GlobalWindows, delta));
     push(&mut h, &[0, 10, 11, 15, 22]);
-    assert_eq!(h.values().iter().map(|w| w.value).collect::<Vec<_>>(), [3, 5]);
+    assert_eq!(
+        h.values().iter().map(|w| w.value).collect::<Vec<_>>(),
+        [3, 5]
+    );
 }
 
 #[test]
@@ -163,7 +189,10 @@ fn continuous_event_time_fires_at_intervals_once_a_watermark_and_at_the_end() {
 
 #[test]
 fn continuous_triggers_come_to_an_end_in_global_windows() {
-    let mut h = harness(counting(GlobalWindows, ContinuousEventTimeTrigger::of(ms(10))));
+    let mut h = harness(counting(
+        GlobalWindows,
+        ContinuousEventTimeTrigger::of(ms(10)),
+    ));
     push(&mut h, &[3]);
     h.end().expect("ends");
     assert!((1..=2).contains(&counts(&mut h).len()));
@@ -172,8 +201,12 @@ fn continuous_triggers_come_to_an_end_in_global_windows() {
 #[test]
 fn continuous_processing_time_fires_by_the_clock() {
     let spec = Tumbling::event_time(ms(100));
-    let mut h = harness(counting(spec, ContinuousProcessingTimeTrigger::of(ms(1000))));
-    h.advance(ms(5000)).expect("the clock is far beyond the window");
+    let mut h = harness(counting(
+        spec,
+        ContinuousProcessingTimeTrigger::of(ms(1000)),
+    ));
+    h.advance(ms(5000))
+        .expect("the clock is far beyond the window");
     push(&mut h, &[3]);
     h.advance(ms(1001)).expect("fires");
     assert_eq!(counts(&mut h), [(100, 1)]);
@@ -206,7 +239,10 @@ fn a_function_over_count_windows_sees_the_last_records() {
         h.values()
     };
     assert_eq!(run(CountWindow::tumbling(2), 5), [vec![1, 2], vec![3, 4]]);
-    assert_eq!(run(CountWindow::sliding(3, 2), 6), [vec![1, 2], vec![2, 3, 4], vec![4, 5, 6]]);
+    assert_eq!(
+        run(CountWindow::sliding(3, 2), 6),
+        [vec![1, 2], vec![2, 3, 4], vec![4, 5, 6]]
+    );
     assert_eq!(run(CountWindow::sliding(1, 2), 4), [vec![2], vec![4]]);
 }
 
@@ -251,7 +287,11 @@ fn a_trigger_that_cannot_merge_is_refused_for_sessions() {
     assert!(refused.is_err());
     let mut h = harness(counting(Tumbling::event_time(ms(10)), Plain));
     push(&mut h, &[1, 2]);
-    assert_eq!(counts(&mut h), [(10, 1), (10, 2)], "a trigger of the user's own");
+    assert_eq!(
+        counts(&mut h),
+        [(10, 1), (10, 2)],
+        "a trigger of the user's own"
+    );
 }
 
 #[test]
@@ -276,13 +316,26 @@ fn nothing_is_left_of_windows_that_are_over() {
         for t in [t * 50, t * 50 + 20, t * 50 + 10] {
             let key = (t % 7) as u32;
             let hash = crate::hash::key_hash(&key);
-            let record = Keyed { hash, key, value: (key, t) };
-            windows.process(Timestamp(t), record, &mut out).expect("takes it");
+            let record = Keyed {
+                hash,
+                key,
+                value: (key, t),
+            };
+            windows
+                .process(Timestamp(t), record, &mut out)
+                .expect("takes it");
         }
-        windows.watermark(Timestamp(t * 50), &mut out).expect("fires");
+        windows
+            .watermark(Timestamp(t * 50), &mut out)
+            .expect("fires");
         let (timers, open, keys) = windows.panes.sizes();
-        assert!(timers <= 3 * open && open <= 12 && keys <= 7, "{timers} {open} {keys}");
+        assert!(
+            timers <= 3 * open && open <= 12 && keys <= 7,
+            "{timers} {open} {keys}"
+        );
     }
-    windows.watermark(Timestamp(60_000), &mut out).expect("fires");
+    windows
+        .watermark(Timestamp(60_000), &mut out)
+        .expect("fires");
     assert_eq!(windows.panes.sizes(), (0, 0, 0));
 }

@@ -127,7 +127,9 @@ where
         let Keyed { hash, key, value } = record;
         let (gone, aggregator) = (self.gone, &self.aggregator);
         let known = self.sessions.remove(hash, &key);
-        let alone = known.as_ref().is_none_or(|known| known.stands_alone(window, gone));
+        let alone = known
+            .as_ref()
+            .is_none_or(|known| known.stands_alone(window, gone));
         if alone && window.end.0 <= gone {
             if let Some(known) = known {
                 self.sessions.insert(hash, key, known);
@@ -135,7 +137,10 @@ where
             return self.late(at, value);
         }
         let (known, place) = match known {
-            None => (KeySessions::new(LiveSession::new(window, aggregator.create())), 0),
+            None => (
+                KeySessions::new(LiveSession::new(window, aggregator.create())),
+                0,
+            ),
             Some(known) => {
                 let merge = |into: &mut A::Acc, other: &A::Acc| aggregator.merge(into, other);
                 let make = || aggregator.create();
@@ -149,7 +154,9 @@ where
             self.due.push(window.end.0 - 1, hash, key.clone());
         }
         let emitted = {
-            let known = self.sessions.get_or_insert_with(hash, key.clone(), || known);
+            let known = self
+                .sessions
+                .get_or_insert_with(hash, key.clone(), || known);
             let session = known.at(place);
             aggregator.add(&mut session.acc, value);
             settle(session, self.passed, aggregator, hash, key, &mut self.due)
@@ -167,7 +174,11 @@ where
         if self.due.len() > 2 * self.live + 64 {
             let entries = self.sessions.iter().flat_map(|(key, sessions)| {
                 let hash = key_hash(key);
-                sessions.iter().map(move |s| Due { at: s.due, hash, key: key.clone() })
+                sessions.iter().map(move |s| Due {
+                    at: s.due,
+                    hash,
+                    key: key.clone(),
+                })
             });
             self.due.rebuild(entries);
         }
@@ -269,7 +280,10 @@ where
             TimeKind::Event => at,
             TimeKind::Processing => *self.now.get_or_insert_with(|| self.clock.now()),
         };
-        let window = TimeWindow { start, end: Timestamp(start.0.saturating_add(gap)) };
+        let window = TimeWindow {
+            start,
+            end: Timestamp(start.0.saturating_add(gap)),
+        };
         if gap <= 0 || start == Timestamp::MIN {
             return Err(refused(window));
         }
@@ -283,7 +297,14 @@ where
             return Ok(());
         }
         let Keyed { hash, key, .. } = record;
-        match settle(session, self.passed, &self.aggregator, hash, key, &mut self.due) {
+        match settle(
+            session,
+            self.passed,
+            &self.aggregator,
+            hash,
+            key,
+            &mut self.due,
+        ) {
             Some(result) => out.collect(result.window.max_timestamp(), result),
             None => Ok(()),
         }
@@ -305,7 +326,11 @@ where
     fn resume<C: Collector<Self::Out>>(&mut self, out: &mut C) -> Flow<Progress> {
         let now = self.passed.saturating_sub(1);
         let done = self.advance(now, out)?;
-        Ok(if done { Progress::Forward } else { Progress::Suspended })
+        Ok(if done {
+            Progress::Forward
+        } else {
+            Progress::Suspended
+        })
     }
 
     fn turn(&mut self, _now: Timestamp) -> Option<Signal> {

@@ -18,12 +18,15 @@ fn harness(windows: Windows) -> Harness {
 }
 
 fn push(harness: &mut Harness, key: u32, times: &[i64]) {
-    times.iter().for_each(|t| harness.push(*t, (key, *t)).expect("takes it"));
+    times
+        .iter()
+        .for_each(|t| harness.push(*t, (key, *t)).expect("takes it"));
 }
 
 fn rows(harness: &mut Harness) -> Vec<Row> {
     let rows = harness.values().into_iter();
-    rows.map(|w| (w.key, w.window.start.0, w.window.end.0, w.value)).collect()
+    rows.map(|w| (w.key, w.window.start.0, w.window.end.0, w.value))
+        .collect()
 }
 
 #[test]
@@ -43,7 +46,10 @@ fn one_record_joins_three_sessions_and_touching_is_enough() {
     let mut h = harness(windows(10));
     push(&mut h, 1, &[40, 0, 20, 10, 60]);
     h.end().expect("ends");
-    assert_eq!(rows(&mut h), [(1, 0, 30, 3), (1, 40, 50, 1), (1, 60, 70, 1)]);
+    assert_eq!(
+        rows(&mut h),
+        [(1, 0, 30, 3), (1, 40, 50, 1), (1, 60, 70, 1)]
+    );
     let mut h = harness(windows(10));
     push(&mut h, 1, &[0, 20, 22, 10]);
     h.end().expect("ends");
@@ -119,9 +125,16 @@ fn the_gap_can_come_from_the_record() {
         h.push(at, (1, gap)).expect("takes it");
     }
     h.end().expect("ends");
-    let ends: Vec<_> = h.values().iter().map(|w| (w.window.end.0, w.value)).collect();
+    let ends: Vec<_> = h
+        .values()
+        .iter()
+        .map(|w| (w.window.end.0, w.value))
+        .collect();
     assert_eq!(ends, [(5, 1), (106, 2)]);
-    let fault = h.push(200, (1, 0)).expect_err("a gap of nothing").to_string();
+    let fault = h
+        .push(200, (1, 0))
+        .expect_err("a gap of nothing")
+        .to_string();
     assert!(fault.contains("at least 1 ms"), "{fault}");
 }
 
@@ -132,7 +145,8 @@ fn by_the_clock_timers_end_sessions() {
     push(&mut h, 1, &[777]);
     h.advance(Duration::from_millis(6)).expect("waits");
     push(&mut h, 1, &[0]);
-    h.advance(Duration::from_millis(9)).expect("waits: its timer moved");
+    h.advance(Duration::from_millis(9))
+        .expect("waits: its timer moved");
     assert_eq!(rows(&mut h), []);
     h.advance(Duration::from_millis(1)).expect("fires");
     assert_eq!(rows(&mut h), [(1, 0, 16, 2)]);
@@ -143,7 +157,9 @@ fn by_the_clock_timers_end_sessions() {
 
 #[test]
 fn a_record_without_time_is_refused() {
-    let fault = harness(windows(10)).push(i64::MIN, (1, 0)).expect_err("no timestamp");
+    let fault = harness(windows(10))
+        .push(i64::MIN, (1, 0))
+        .expect_err("no timestamp");
     assert!(fault.to_string().contains("without event time"), "{fault}");
 }
 
@@ -151,11 +167,16 @@ fn a_record_without_time_is_refused() {
 fn joined_sessions_leave_no_entries_behind() {
     let mut h = windows(10);
     let mut out = crate::testing::Collected::default();
-    let keyed = |t| Keyed { hash: key_hash(&1u32), key: 1u32, value: (1u32, t) };
+    let keyed = |t| Keyed {
+        hash: key_hash(&1u32),
+        key: 1u32,
+        value: (1u32, t),
+    };
     for t in 0..10_000 {
         // Two sessions apart, then the record between them.
         for t in [t * 20, t * 20 + 20, t * 20 + 10] {
-            h.process(Timestamp(t), keyed(t), &mut out).expect("takes it");
+            h.process(Timestamp(t), keyed(t), &mut out)
+                .expect("takes it");
         }
     }
     assert_eq!(h.live, 1);
