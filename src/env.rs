@@ -1,6 +1,7 @@
 //! Where a job begins: settings from the command line, sources, and execution.
 
 use clap::{Args, Parser, ValueEnum};
+use std::fmt;
 use tidegate_actors::metrics_server::MetricsSettings;
 use tidegate_actors::progress::ProgressMode;
 use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings, RunningJob};
@@ -8,8 +9,11 @@ use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
 
+/// The most key groups, and so the most subtasks, that an operator may have.
+const MOST: i64 = 32_768;
+
 /// Why a job could not be defined or run. Prints as what to do about it, without a backtrace.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// The graph has problems; all of them are listed.
     #[error(transparent)]
@@ -19,6 +23,13 @@ pub enum Error {
     Run(#[from] runner::Error),
 }
 
+impl fmt::Debug for Error {
+    /// As it displays itself: this is what a `main` that returns it prints.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// The result of defining and running jobs.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -26,10 +37,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Args, Clone, Debug, Default)]
 pub struct EnvArgs {
     /// Subtasks of each operator that doesn't name a number [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     pub parallelism: Option<u32>,
     /// Key groups: the most subtasks that a keyed operator may ever have [default: 128]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     pub max_parallelism: Option<u32>,
     /// Milliseconds that a record may wait for its batch to fill; 0 sends at once [default: 10]
     #[arg(long, value_name = "MS")]
@@ -41,9 +52,8 @@ pub struct EnvArgs {
     /// other than loopback needs a token in TIDEGATE_TOKEN
     #[arg(long, value_name = "ADDR")]
     pub metrics: Option<String>,
-    /// Show progress on stderr: auto for jobs whose input ends, on for every job, or off [default:
-    /// auto on the command line]
-    #[arg(long, value_name = "WHEN", value_enum)]
+    /// Show progress on stderr: auto for jobs whose input ends, on for every job, or off
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub progress: Option<ShowProgress>,
     /// Print the job's plan, as a picture and as JSON, and do not run it
     #[arg(long)]
@@ -89,9 +99,7 @@ impl StreamEnv {
     /// From the program's arguments, where these are all it has. Wrong ones end the program with
     /// exit code 2 and a message that says what is known.
     pub fn from_args() -> Result<Self> {
-        let mut args = OnlyEnv::parse().env;
-        args.progress.get_or_insert(ShowProgress::Auto);
-        Ok(StreamEnv::new(args))
+        Ok(StreamEnv::new(OnlyEnv::parse().env))
     }
 
     /// From options that were parsed as part of the program's own.
@@ -120,6 +128,11 @@ impl StreamEnv {
             parallelism: Some(parallelism),
             ..EnvArgs::default()
         })
+    }
+
+    /// The settings of the job.
+    pub fn settings(&self) -> &JobSettings {
+        &self.settings
     }
 
     /// The settings of the job, to change them.

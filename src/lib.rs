@@ -3,6 +3,7 @@
 //! This crate is the front door: what a job's author needs, in one import.
 
 pub mod env;
+pub mod testing;
 
 pub use env::{EnvArgs, Error, Result, ShowProgress, StreamEnv};
 pub use tidegate_actors as actors;
