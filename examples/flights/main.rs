@@ -43,7 +43,7 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
     /// CSV of the airports' weather, for weather-join
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required_if_eq("query", "weather-join"))]
     weather: Option<PathBuf>,
     #[command(flatten)]
     env: EnvArgs,
@@ -122,6 +122,10 @@ fn print_head(output: &Path) -> Result<()> {
         let mut lines = text.lines().map(str::to_owned);
         header = lines.next().unwrap_or_default();
         rows.extend(lines);
+    }
+    if rows.is_empty() {
+        println!("  no rows");
+        return Ok(());
     }
     rows.sort();
     let more = rows.len().saturating_sub(ROWS);
