@@ -1,7 +1,9 @@
 //! What the chain of one subtask is built with.
 
+use crate::alignment::{Alignment, AlignmentMember};
 use crate::clock::Clock;
 use crate::exchange::{EdgeId, Placement};
+use crate::fault::{Fault, Flow};
 use crate::graph::{JobGraph, OperatorId, VertexId};
 use crate::memory::MemoryManager;
 use crate::metrics::{MetricGroup, MetricRegistry};
@@ -174,6 +176,17 @@ impl OpenContext<'_> {
     /// The job's budget of pooled memory, for buffers that are counted and bounded.
     pub fn memory(&self) -> MemoryManager {
         self.build.memory.clone()
+    }
+
+    /// Enters this subtask into an alignment group. Only what runs in a source's own vertex can hold
+    /// that source, and no other, back; anywhere else this is an error.
+    pub fn align(&self, alignment: &Alignment) -> Flow<AlignmentMember> {
+        let job = &self.build.job;
+        let vertex = job.vertex_of(self.operator);
+        if let Some(problem) = job.alignment_problem(vertex) {
+            return Err(Fault::user(problem));
+        }
+        Ok(self.build.stats.alignment.join(alignment))
     }
 
     /// Where records for a side output go. Without a taker downstream they are dropped.

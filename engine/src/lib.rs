@@ -4,6 +4,7 @@
 //! operators and the chains they fuse into, windows, state, the job graph, flow-control
 //! arithmetic. There is no actor, no socket, no thread and no clock but one handed in.
 
+pub mod alignment;
 pub mod api;
 pub mod build;
 pub mod clock;

@@ -3,6 +3,7 @@
 //! A subtask writes its numbers at the end of a turn, never once a record; anyone may read them at any
 //! time. Reports, the progress line and the metrics endpoint all read the same [`SubtaskStats`].
 
+use crate::alignment::AlignmentBoard;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -198,6 +199,8 @@ impl EdgeMeter {
 #[derive(Debug, Default)]
 pub struct JobStats {
     vertices: Vec<(String, Vec<Arc<SubtaskStats>>)>,
+    /// Where sources that are aligned see each other's watermarks.
+    pub alignment: AlignmentBoard,
 }
 
 impl JobStats {
@@ -209,6 +212,7 @@ impl JobStats {
                 .into_iter()
                 .map(|(v, n)| (v, subtasks(n)))
                 .collect(),
+            alignment: AlignmentBoard::default(),
         }
     }
 

@@ -74,6 +74,16 @@ pub trait Operator<In>: Sized + 'static {
         None
     }
 
+    /// Whether it takes records. One that doesn't must set a timer for when it will look again.
+    #[inline(always)]
+    fn room(&self) -> bool {
+        true
+    }
+
+    /// The end of a turn since whose predecessor the subtask could not take input: that no record
+    /// came says nothing about its source.
+    fn held_back(&mut self, _now: Timestamp) {}
+
     /// The earliest processing time for which a timer is set.
     fn next_timer(&self) -> Option<Timestamp> {
         None
@@ -242,6 +252,9 @@ where
             // Either there is more to emit, or room again for a batch that waits before this chain.
             turn.again = true;
         }
+        if turn.held_back {
+            self.op.held_back(turn.now);
+        }
         if let Some(signal) = self.op.turn(turn.now) {
             Stage::signal(&mut self.down, signal)?;
         }
@@ -260,7 +273,7 @@ where
     }
 
     fn room(&self) -> bool {
-        !self.suspended && self.down.room()
+        !self.suspended && self.op.room() && self.down.room()
     }
 
     fn finished(&self) -> bool {

@@ -51,6 +51,9 @@ pub struct Turn<'a> {
     pub now: Timestamp,
     /// Where batches and credits for other subtasks go.
     pub outbox: &'a mut dyn Outbox,
+    /// Since the turn before, the subtask was for some time unable to take input, for lack of room or
+    /// by order: who measures idleness does not count that time.
+    pub held_back: bool,
     /// A stage has more to do at once.
     pub again: bool,
     /// The earliest processing time at which a stage wants another turn.
@@ -63,6 +66,7 @@ impl<'a> Turn<'a> {
         Turn {
             now,
             outbox,
+            held_back: false,
             again: false,
             wake_at: Timestamp::MAX,
         }

@@ -3,6 +3,7 @@
 //! A strategy is a timestamp assigner and a generator. Watermarks leave at the end of a turn, so a
 //! slice of a source yields one, not one a record; punctuated ones leave with their record.
 
+use crate::alignment::{Alignment, AlignmentMember, LOOK_INTERVAL};
 use crate::build::OpenContext;
 use crate::clock::Clock;
 use crate::fault::Flow;
@@ -105,11 +106,13 @@ impl<T> WatermarkGenerator<T> for NoWatermarks {
     }
 }
 
-/// How a stream gets its event time: assigner, generator, and when it counts as idle.
+/// How a stream gets its event time: assigner, generator, when it counts as idle, and which others it
+/// keeps in step with.
 pub struct WatermarkStrategy<T, G, A = SourceTimestamps> {
     generator: G,
     assigner: A,
     idle_after: Option<Duration>,
+    alignment: Option<Alignment>,
     record: PhantomData<fn(T)>,
 }
 
@@ -119,6 +122,7 @@ impl<T, G: Clone, A: Clone> Clone for WatermarkStrategy<T, G, A> {
             generator: self.generator.clone(),
             assigner: self.assigner.clone(),
             idle_after: self.idle_after,
+            alignment: self.alignment.clone(),
             record: PhantomData,
         }
     }
@@ -165,6 +169,7 @@ impl<T, G> WatermarkStrategy<T, G> {
             generator,
             assigner,
             idle_after: None,
+            alignment: None,
             record: PhantomData,
         }
     }
@@ -176,12 +181,14 @@ impl<T, G, A> WatermarkStrategy<T, G, A> {
         let WatermarkStrategy {
             generator,
             idle_after,
+            alignment,
             ..
         } = self;
         WatermarkStrategy {
             generator,
             assigner,
             idle_after,
+            alignment,
             record: PhantomData,
         }
     }
@@ -191,6 +198,33 @@ impl<T, G, A> WatermarkStrategy<T, G, A> {
     pub fn idle_after(mut self, timeout: Duration) -> Self {
         self.idle_after = Some(timeout);
         self
+    }
+
+    /// Keeps all sources of the job that name the same group together in event time: a subtask whose
+    /// watermark is more than `max_drift` ahead of the group's least one stops reading until the others
+    /// catch up. Who is idle or has ended holds nobody back; who has no watermark yet does, so give
+    /// streams that may be silent an [`WatermarkStrategy::idle_after`]. A subtask reads a slice at a
+    /// time and may be ahead by one slice more. The strategy must stand right behind its source.
+    ///
+    /// ```
+    /// use tidegate_engine::prelude::*;
+    ///
+    /// let strategy = WatermarkStrategy::<u64, _>::monotonous()
+    ///     .timestamps(|seconds: &u64| Timestamp(*seconds as i64 * 1000))
+    ///     .idle_after(Duration::from_secs(5))
+    ///     .align("orders and payments", Duration::from_secs(60));
+    /// ```
+    pub fn align(mut self, group: &str, max_drift: Duration) -> Self {
+        self.alignment = Some(Alignment {
+            group: group.to_owned(),
+            max_drift,
+        });
+        self
+    }
+
+    /// Whether it keeps in step with others.
+    pub(crate) fn is_aligned(&self) -> bool {
+        self.alignment.is_some()
     }
 }
 
@@ -203,6 +237,28 @@ pub struct AssignWatermarks<T, G, A> {
     records: u64,
     seen: u64,
     idle: bool,
+    aligned: Option<Aligned>,
+}
+
+/// A subtask's part in an alignment group.
+struct Aligned {
+    member: AlignmentMember,
+    /// It is too far ahead and does not take records.
+    waits: bool,
+    looked_at: Timestamp,
+}
+
+impl Aligned {
+    /// Tells the others how far this subtask has come, and looks where they are.
+    fn look(&mut self, now: Timestamp, emitted: Timestamp, idle: bool) {
+        if idle {
+            self.member.idle();
+        } else {
+            self.member.publish(emitted);
+        }
+        self.waits = !idle && emitted != Timestamp::MAX && self.member.is_ahead(emitted);
+        self.looked_at = now;
+    }
 }
 
 impl<T, G: Clone, A: Clone> Clone for AssignWatermarks<T, G, A> {
@@ -210,6 +266,7 @@ impl<T, G: Clone, A: Clone> Clone for AssignWatermarks<T, G, A> {
         AssignWatermarks {
             strategy: self.strategy.clone(),
             clock: self.clock.clone(),
+            aligned: None,
             ..*self
         }
     }
@@ -226,6 +283,7 @@ impl<T, G, A> AssignWatermarks<T, G, A> {
             records: 0,
             seen: 0,
             idle: false,
+            aligned: None,
         }
     }
 
@@ -235,6 +293,30 @@ impl<T, G, A> AssignWatermarks<T, G, A> {
         }
         self.emitted = at;
         Some(Signal::Watermark(at))
+    }
+}
+
+impl<T, G: WatermarkGenerator<T>, A> AssignWatermarks<T, G, A> {
+    /// The signal at the end of a turn.
+    fn generate(&mut self, now: Timestamp) -> Option<Signal> {
+        if self.records != self.seen {
+            self.seen = self.records;
+            self.active_since = now;
+            let back = std::mem::take(&mut self.idle);
+            let periodic = self.strategy.generator.periodic();
+            return match periodic {
+                Some(at) => self
+                    .newer(at)
+                    .or_else(|| back.then_some(Signal::Watermark(self.emitted))),
+                None => back.then_some(Signal::Watermark(self.emitted)),
+            };
+        }
+        let timeout = self.strategy.idle_after?;
+        if !self.idle && self.active_since.plus(timeout) <= now && self.emitted != Timestamp::MAX {
+            self.idle = true;
+            return Some(Signal::Idle);
+        }
+        None
     }
 }
 
@@ -249,6 +331,13 @@ where
     fn open(&mut self, context: &mut OpenContext<'_>) -> Flow {
         self.clock = context.clock();
         self.active_since = self.clock.now();
+        if let Some(alignment) = &self.strategy.alignment {
+            self.aligned = Some(Aligned {
+                member: context.align(alignment)?,
+                waits: false,
+                looked_at: self.active_since,
+            });
+        }
         Ok(())
     }
 
@@ -272,33 +361,36 @@ where
         // Watermarks from before this operator end here, except the last one.
         if at == Timestamp::MAX {
             self.emitted = at;
+            if let Some(aligned) = &mut self.aligned {
+                aligned.member.end();
+                aligned.waits = false;
+            }
             return Ok(Progress::Forward);
         }
         Ok(Progress::Swallow)
     }
 
     fn turn(&mut self, now: Timestamp) -> Option<Signal> {
-        if self.records != self.seen {
-            self.seen = self.records;
-            self.active_since = now;
-            let back = std::mem::take(&mut self.idle);
-            let periodic = self.strategy.generator.periodic();
-            return match periodic {
-                Some(at) => self
-                    .newer(at)
-                    .or_else(|| back.then_some(Signal::Watermark(self.emitted))),
-                None => back.then_some(Signal::Watermark(self.emitted)),
-            };
+        let signal = self.generate(now);
+        if let Some(aligned) = &mut self.aligned {
+            aligned.look(now, self.emitted, self.idle);
         }
-        let timeout = self.strategy.idle_after?;
-        if !self.idle && self.active_since.plus(timeout) <= now && self.emitted != Timestamp::MAX {
-            self.idle = true;
-            return Some(Signal::Idle);
-        }
-        None
+        signal
+    }
+
+    #[inline(always)]
+    fn room(&self) -> bool {
+        self.aligned.as_ref().is_none_or(|aligned| !aligned.waits)
+    }
+
+    fn held_back(&mut self, now: Timestamp) {
+        self.active_since = now;
     }
 
     fn next_timer(&self) -> Option<Timestamp> {
+        if let Some(aligned) = self.aligned.as_ref().filter(|a| a.waits) {
+            return Some(aligned.looked_at.plus(LOOK_INTERVAL));
+        }
         let timeout = self.strategy.idle_after?;
         (!self.idle && self.emitted != Timestamp::MAX).then(|| {
             self.active_since
@@ -315,5 +407,84 @@ where
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::OperatorHarness;
+
+    type Strategy = WatermarkStrategy<i64, BoundedOutOfOrderness, fn(&i64) -> i64>;
+
+    fn strategy() -> Strategy {
+        WatermarkStrategy::monotonous().timestamps((|at: &i64| *at) as fn(&i64) -> i64)
+    }
+
+    fn harness(strategy: Strategy) -> OperatorHarness<i64, i64, impl Operator<i64, Out = i64>> {
+        OperatorHarness::source_side(AssignWatermarks::new(strategy))
+    }
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn who_is_too_far_ahead_takes_no_records_until_the_others_have_come() {
+        let aligned = strategy().align("g", ms(100));
+        let mut ahead = harness(aligned.clone());
+        let others = ahead.join_alignment(&aligned.alignment.expect("just set"));
+        others.publish(Timestamp(0));
+        ahead.push(0, 101).expect("takes it");
+        assert!(ahead.has_room(), "exactly the drift ahead");
+        ahead.push(0, 102).expect("takes it");
+        assert!(!ahead.has_room());
+        let woken = ahead.wake_at();
+        assert_eq!(woken, Timestamp(10), "it looks again by itself");
+        others.publish(Timestamp(1));
+        ahead.advance(ms(10)).expect("looks");
+        assert!(ahead.has_room());
+        ahead.push(0, 500).expect("takes it");
+        assert!(!ahead.has_room());
+        others.end();
+        ahead.advance(ms(10)).expect("looks");
+        assert!(ahead.has_room(), "nobody waits for who has ended");
+        ahead.end().expect("ends");
+        assert_eq!(others.least(), Timestamp::MAX, "and it says so itself");
+    }
+
+    #[test]
+    fn who_waits_for_others_is_not_idle() {
+        let aligned = strategy().idle_after(ms(50)).align("g", ms(100));
+        let mut ahead = harness(aligned.clone());
+        let others = ahead.join_alignment(&aligned.alignment.expect("just set"));
+        others.publish(Timestamp(0));
+        ahead.push(0, 1000).expect("takes it");
+        for _ in 0..20 {
+            ahead.hold_back();
+            ahead.advance(ms(10)).expect("looks");
+        }
+        assert_eq!(ahead.signals(), [Signal::Watermark(Timestamp(999))]);
+        others.end();
+        ahead.advance(ms(10)).expect("looks");
+        ahead.advance(ms(60)).expect("nothing comes, and it could");
+        assert_eq!(ahead.signals(), [Signal::Idle]);
+        assert_eq!(others.least(), Timestamp::MAX);
+        ahead.push(0, 1000).expect("comes back");
+        assert_eq!(ahead.signals(), [Signal::Watermark(Timestamp(999))]);
+        assert_eq!(others.least(), Timestamp(999));
+    }
+
+    #[test]
+    fn time_without_room_is_not_idleness() {
+        let mut held = harness(strategy().idle_after(ms(50)));
+        held.push(0, 7).expect("takes it");
+        for _ in 0..20 {
+            held.hold_back();
+            held.advance(ms(10)).expect("rests");
+        }
+        assert_eq!(held.signals(), [Signal::Watermark(Timestamp(6))]);
+        held.advance(ms(51)).expect("rests");
+        assert_eq!(held.signals(), [Signal::Idle]);
     }
 }

@@ -9,7 +9,7 @@ use super::union::gate;
 use super::upstream::{FromSource, Upstream, node};
 use crate::build::{BuildContext, Prototype};
 use crate::exchange::{ByKey, Distribution, EdgeOut, Forward, Keyed};
-use crate::graph::GraphRef;
+use crate::graph::{GraphRef, SOURCE_KIND};
 use crate::operator::Operator;
 use crate::side::{Branch, BranchHead};
 use crate::sink::{Sink, SinkStage};
@@ -104,7 +104,7 @@ impl ActorGraph {
     where
         S::Item: Clone,
     {
-        let place = self.enter(name, "source");
+        let place = self.enter(name, SOURCE_KIND);
         if !source.bounded() {
             self.graph.edit(|g| g.set_endless());
         }

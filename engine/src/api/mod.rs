@@ -6,7 +6,7 @@
 
 #![allow(
     clippy::type_complexity,
-    reason = "the type of a stream spells out its chain"
+    reason = "a stream's type is its whole chain, by design; nobody writes it, as it is inferred"
 )]
 
 mod broadcast;

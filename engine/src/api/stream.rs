@@ -4,7 +4,7 @@ use super::keyed::KeyedStream;
 use super::split::BoxedUpstream;
 use super::upstream::{Chained, FromSource, Upstream};
 use crate::exchange::{EdgeId, EdgeKind};
-use crate::graph::{GraphRef, OperatorId, TaskId, VertexId};
+use crate::graph::{ALIGNED_KIND, GraphRef, OperatorId, SOURCE_KIND, TaskId, VertexId};
 use crate::operator::{Blueprint, Operator};
 use crate::operators::{Filter, FilterMap, FlatMap, Inspect, Map};
 use crate::sink::{Sink, SinkStage};
@@ -45,7 +45,7 @@ impl<S: Source> DataStream<S::Item, FromSource<S>> {
             }
             let task = g.add_task();
             let vertex = g.add_vertex(task);
-            let operator = g.add_operator(vertex, name, "source");
+            let operator = g.add_operator(vertex, name, SOURCE_KIND);
             Place {
                 task,
                 vertex,
@@ -174,7 +174,15 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
         G: WatermarkGenerator<T>,
         A: TimestampAssigner<T>,
     {
-        self.operate("watermarks", AssignWatermarks::new(strategy))
+        let aligned = strategy.is_aligned();
+        let stream = self.operate("watermarks", AssignWatermarks::new(strategy));
+        if aligned {
+            let operator = stream.place.operator;
+            stream
+                .graph
+                .edit(|g| ALIGNED_KIND.clone_into(&mut g.operator_mut(operator).kind));
+        }
+        stream
     }
 
     /// Groups records by key: all records of a key meet in one subtask.

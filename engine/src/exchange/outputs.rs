@@ -29,6 +29,13 @@ struct Channel<T> {
     due: Timestamp,
 }
 
+/// Emptied buffers, boxed as they travel.
+#[allow(
+    clippy::vec_box,
+    reason = "a batch crosses as a `Box<dyn Any>`: to unbox it here is to allocate it again"
+)]
+type Spare<T> = Vec<Box<Batch<T>>>;
+
 /// The sending ends of all channels from one subtask over one edge, except the one to itself.
 pub struct Outputs<T> {
     edge: EdgeId,
@@ -38,7 +45,7 @@ pub struct Outputs<T> {
     index: Vec<u32>,
     settings: ChannelSettings,
     /// Emptied buffers that came back, the last one on top: the next batch takes the warmest.
-    spare: Vec<Box<Batch<T>>>,
+    spare: Spare<T>,
     /// Records handed over so far.
     pub records: u64,
     ended: bool,
@@ -237,7 +244,7 @@ impl<T> Channel<T> {
     }
 
     #[inline(never)]
-    fn seal(&mut self, capacity: usize, spare: &mut Vec<Box<Batch<T>>>) {
+    fn seal(&mut self, capacity: usize, spare: &mut Spare<T>) {
         self.seal_signals();
         let next = spare
             .pop()

@@ -162,6 +162,13 @@ impl GraphBuilder {
                 name,
             });
         }
+        let misplaced = graph.misaligned();
+        if !misplaced.is_empty() {
+            return Err(GraphError {
+                job: name.to_owned(),
+                problems: misplaced,
+            });
+        }
         Ok(graph)
     }
 

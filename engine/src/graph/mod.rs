@@ -19,6 +19,12 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
+/// What kind of operator a source is.
+pub const SOURCE_KIND: &str = "source";
+
+/// What kind of operator gives aligned watermarks.
+pub const ALIGNED_KIND: &str = "aligned watermarks";
+
 /// The number of an operator in its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OperatorId(pub u32);
@@ -148,6 +154,36 @@ impl JobGraph {
     /// The vertex of an operator.
     pub fn vertex_of(&self, operator: OperatorId) -> VertexId {
         self.operators[operator.0 as usize].vertex
+    }
+
+    /// Why an operator of this vertex can't be aligned with others, if it can't: a source that waits
+    /// must be the only one that it waits for, or they wait for each other.
+    pub fn alignment_problem(&self, vertex: VertexId) -> Option<String> {
+        let operators = &self.vertices[vertex.0 as usize].operators;
+        let of = |o: &OperatorId| &self.operators[o.0 as usize];
+        if operators.first().is_none_or(|o| of(o).kind != SOURCE_KIND) {
+            return Some(
+                "an aligned watermark strategy stands behind an exchange, where it can't hold its \
+                 source back; put it right behind the source"
+                    .to_owned(),
+            );
+        }
+        let aligned = operators.iter().filter(|o| of(o).kind == ALIGNED_KIND);
+        (aligned.count() > 1).then(|| {
+            "two aligned watermark strategies stand behind one source and would wait for each \
+             other; align the stream before it splits"
+                .to_owned()
+        })
+    }
+
+    /// What is wrong with the places of aligned operators.
+    fn misaligned(&self) -> Vec<String> {
+        let aligned = self.operators.iter().filter(|o| o.kind == ALIGNED_KIND);
+        let problem = |o: &OperatorInfo| {
+            let problem = self.alignment_problem(o.vertex)?;
+            Some(format!("'{}': {problem}", o.name))
+        };
+        aligned.filter_map(problem).collect()
     }
 
     /// The two ends of an edge.

@@ -44,6 +44,8 @@ pub struct Subtask {
     slice: usize,
     /// Records that the source may read in the next step at most, while it is held back.
     allowance: Option<usize>,
+    /// At the end of the last step it could not take input.
+    held_back: bool,
 }
 
 impl Subtask {
@@ -60,6 +62,7 @@ impl Subtask {
             not_before,
             slice,
             allowance: None,
+            held_back: false,
         }
     }
 
@@ -138,7 +141,9 @@ impl Subtask {
                 Poll::End => self.reading = false,
             }
         }
+        let held_back = held || self.queued > 0 || !self.head.room();
         let mut turn = Turn::new(now, outbox);
+        turn.held_back = std::mem::replace(&mut self.held_back, held_back) || held_back;
         self.head.turn(&mut turn)?;
         let Turn { again, wake_at, .. } = turn;
         if self.queued == 0 && !self.reading && self.head.finished() {

@@ -4,7 +4,7 @@ use crate::build::BuildContext;
 use crate::clock::Clock;
 use crate::exchange::Keyed;
 use crate::fault::Flow;
-use crate::graph::{GraphRef, JobSettings, OperatorId};
+use crate::graph::{GraphRef, JobSettings, OperatorId, SOURCE_KIND};
 use crate::hash::key_hash;
 use crate::observe::{JobStats, SubtaskStats};
 use crate::operator::{NoOutbox, Node, Operator};
@@ -41,6 +41,13 @@ impl<T: 'static, Op: Operator<T>> OperatorHarness<T, T, Op> {
     /// Drives an operator of plain records.
     pub fn new(operator: Op) -> Self {
         Self::with(operator, Box::new(|value| value), |_| {})
+    }
+
+    /// Drives an operator that stands right behind a source, in the source's vertex.
+    pub fn source_side(operator: Op) -> Self {
+        let harness = Self::new(operator);
+        assert_eq!(harness.context.job.operators[0].kind, SOURCE_KIND);
+        harness
     }
 
     /// Drives an operator that puts records to a side output; returns where they arrive.
