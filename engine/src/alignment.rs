@@ -117,7 +117,10 @@ mod tests {
         assert!(fast.is_ahead(Timestamp(50)), "the other has said nothing");
         slow.publish(Timestamp(0));
         fast.publish(Timestamp(100));
-        assert!(!fast.is_ahead(Timestamp(100)), "exactly the drift is allowed");
+        assert!(
+            !fast.is_ahead(Timestamp(100)),
+            "exactly the drift is allowed"
+        );
         assert!(fast.is_ahead(Timestamp(101)));
         assert!(!slow.is_ahead(Timestamp(0)));
         slow.publish(Timestamp(1));

@@ -66,7 +66,9 @@ impl<P: Clone + 'static> KeyedProcessFunction<u64, JoinSide<P>> for LocalSellers
             JoinSide::Auction { id: auction, .. } => match sellers.persons.get(cx) {
                 Some(profile) => out.collect(cx.timestamp(), LocalAuction { profile, auction }),
                 None => {
-                    sellers.waiting.update(cx, |auctions| auctions.push(auction));
+                    sellers
+                        .waiting
+                        .update(cx, |auctions| auctions.push(auction));
                     Ok(())
                 }
             },
