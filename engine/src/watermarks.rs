@@ -422,7 +422,7 @@ mod tests {
     }
 
     fn harness(strategy: Strategy) -> OperatorHarness<i64, i64, impl Operator<i64, Out = i64>> {
-        OperatorHarness::source_side(AssignWatermarks::new(strategy))
+        OperatorHarness::new(AssignWatermarks::new(strategy))
     }
 
     const fn ms(ms: u64) -> Duration {

@@ -1,5 +1,6 @@
 //! One operator, driven by hand.
 
+use crate::alignment::{Alignment, AlignmentMember};
 use crate::build::BuildContext;
 use crate::clock::Clock;
 use crate::exchange::Keyed;
@@ -35,19 +36,14 @@ pub struct OperatorHarness<T, In, Op: Operator<In>> {
     collected: Collected<Op::Out>,
     clock: Clock,
     context: BuildContext,
+    held_back: bool,
+    wake_at: Timestamp,
 }
 
 impl<T: 'static, Op: Operator<T>> OperatorHarness<T, T, Op> {
     /// Drives an operator of plain records.
     pub fn new(operator: Op) -> Self {
         Self::with(operator, Box::new(|value| value), |_| {})
-    }
-
-    /// Drives an operator that stands right behind a source, in the source's vertex.
-    pub fn source_side(operator: Op) -> Self {
-        let harness = Self::new(operator);
-        assert_eq!(harness.context.job.operators[0].kind, SOURCE_KIND);
-        harness
     }
 
     /// Drives an operator that puts records to a side output; returns where they arrive.
@@ -105,7 +101,8 @@ impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
         graph.edit(|g| {
             let task = g.add_task();
             let vertex = g.add_vertex(task);
-            g.add_operator(vertex, "operator", "operator");
+            // What may only stand behind a source may stand here too.
+            g.add_operator(vertex, "operator", SOURCE_KIND);
             g.set_factory(task, Arc::new(|_| unreachable!("a harness runs no task")));
         });
         let job = graph
@@ -127,6 +124,8 @@ impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
             collected,
             clock,
             context,
+            held_back: false,
+            wake_at: Timestamp::MAX,
         }
     }
 
@@ -161,11 +160,33 @@ impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
         loop {
             let mut outbox = NoOutbox;
             let mut turn = Turn::new(self.clock.now(), &mut outbox);
+            turn.held_back = std::mem::take(&mut self.held_back);
             self.node.turn(&mut turn)?;
+            self.wake_at = turn.wake_at;
             if !turn.again {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether it takes records now.
+    pub fn has_room(&self) -> bool {
+        self.node.room()
+    }
+
+    /// When it wants its next turn at the latest.
+    pub fn wake_at(&self) -> Timestamp {
+        self.wake_at
+    }
+
+    /// Has the next turn say that its subtask could not take input.
+    pub fn hold_back(&mut self) {
+        self.held_back = true;
+    }
+
+    /// Another member of an alignment group.
+    pub fn join_alignment(&self, alignment: &Alignment) -> AlignmentMember {
+        self.context.stats.alignment.join(alignment)
     }
 
     /// Says whether there is room downstream from now on.
