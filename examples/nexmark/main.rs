@@ -93,14 +93,17 @@ fn run<E: Event>(arguments: &Arguments, query: Query, options: &Options) -> Resu
     if let Some(folder) = &arguments.csv {
         csv_out::write_events::<E>(folder, &options.generator, options.events)?;
     }
+    let mut sink = match arguments.count_only {
+        true => RowSink::counting(),
+        false => RowSink::new(file.clone()),
+    };
     let watch = Stopwatch::start();
     let (outcome, parallelism) = if arguments.baseline {
-        let mut sink = RowSink::new(file.clone());
         baseline::run::<E>(query, options, &mut sink);
         (sink.outcome(), 1)
     } else {
         (
-            queries::run::<E>(query, options, file.clone())?,
+            queries::run::<E>(query, options, sink)?,
             options.parallelism,
         )
     };

@@ -32,6 +32,9 @@ pub struct Arguments {
     /// Also write events and results as CSV files to this folder.
     #[arg(long, value_name = "DIR")]
     pub csv: Option<PathBuf>,
+    /// Count the rows of the answer without a digest of them, as benchmarks of other engines do; the digest is then 0.
+    #[arg(long, conflicts_with = "csv")]
+    pub count_only: bool,
     /// Measure the engine against bare loops and its targets, and print tables.
     #[arg(long, conflicts_with = "query")]
     pub bench: bool,

@@ -2,11 +2,13 @@
 //!
 //! A source on the first core emits at a fixed rate; every record goes to the sink's subtask on the second. Its latency
 //! counts from the moment at which it was *scheduled* to be emitted: a stall anywhere, also in the source, shows in all
-//! records that it delays. All latencies are kept, so quantiles are exact.
+//! records that it delays. All latencies are kept, so quantiles are exact. Two bare threads with a channel between them
+//! show what the machine itself does to a record while others use it.
 
 use super::table::{Score, Table, Target, median};
 use anyhow::{Context, Result, ensure};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 use tidegate::prelude::*;
 
@@ -22,8 +24,27 @@ pub fn run(time: Duration, score: &mut Score) {
          medians of {RUNS} runs\nof {:.1} s.",
         time.as_secs_f64()
     );
-    let headings = ["flush", "p50", "p99", "p99.9", "max", "target", "mark"];
+    let headings = [
+        "flush interval",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "target               ",
+        "mark       ",
+    ];
     let table = Table::begin(&about, headings);
+    if let Some(floor) = bare(time) {
+        table.row([
+            "two threads".to_owned(),
+            milliseconds(floor.p50),
+            milliseconds(floor.p99),
+            milliseconds(floor.p999),
+            milliseconds(floor.max),
+            String::new(),
+            String::new(),
+        ]);
+    }
     let sends_at_once = [Some(Target::Below(0.1)), Some(Target::Below(0.5))];
     for (interval, targets) in [
         (Some(0), sends_at_once),
@@ -94,23 +115,27 @@ impl Quantiles {
 
 /// One run; `None` for the default flush interval.
 fn measure(flush_interval: Option<u64>, time: Duration) -> Result<Quantiles> {
-    let count = (time.as_secs_f64() * RATE as f64) as u64;
+    let count = records_in(time);
     let env = StreamEnv::new(EnvArgs {
         parallelism: Some(2),
         flush_interval,
         cores: Some(2),
         ..EnvArgs::default()
     });
-    let (sender, receiver) = channel();
+    let latencies = Arc::new(Mutex::new(Vec::new()));
     env.source("ticks", Ticks { count })
         .parallelism(1)
         .partition_custom(|_, subtasks| subtasks - 1)
-        .sink("latencies", Latencies { count, sender });
+        .sink(
+            "latencies",
+            Latencies {
+                count,
+                all: latencies.clone(),
+            },
+        );
     env.execute("latency")?;
-    let latencies = receiver
-        .into_iter()
-        .max_by_key(Vec::len)
-        .unwrap_or_default();
+    let mut latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner);
+    let latencies = std::mem::take(&mut *latencies);
     ensure!(
         latencies.len() as u64 == count,
         "{} of {count} records came to the second subtask",
@@ -119,9 +144,47 @@ fn measure(flush_interval: Option<u64>, time: Duration) -> Result<Quantiles> {
     Quantiles::of(latencies).context("there were no records")
 }
 
+/// The same without an engine: a thread that emits, a channel, a thread that waits for records.
+fn bare(time: Duration) -> Option<Quantiles> {
+    let count = records_in(time);
+    let (sender, receiver) = crossbeam_channel::unbounded::<Tick>();
+    let latencies = thread::scope(|scope| {
+        let consumer = scope.spawn(|| {
+            let mut latencies = Vec::with_capacity(count as usize);
+            latencies.extend(receiver.into_iter().map(Tick::latency));
+            latencies
+        });
+        let began = Instant::now();
+        for n in 0..count {
+            let scheduled = began + due(n);
+            while Instant::now() < scheduled {
+                std::hint::spin_loop();
+            }
+            if sender.send(Tick(scheduled)).is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        consumer.join().unwrap_or_default()
+    });
+    Quantiles::of(latencies)
+}
+
+fn records_in(time: Duration) -> u64 {
+    (time.as_secs_f64() * RATE as f64) as u64
+}
+
 /// When a record should have been emitted.
 #[derive(Clone, Copy, Debug)]
 struct Tick(Instant);
+
+impl Tick {
+    /// Nanoseconds since then.
+    #[inline(always)]
+    fn latency(self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+}
 
 /// Emits record n no earlier than n / `RATE` after the first.
 struct Ticks {
@@ -182,38 +245,44 @@ impl SourceReader for TickReader {
 /// Keeps the latency of every record that comes in.
 struct Latencies {
     count: u64,
-    sender: Sender<Vec<u64>>,
+    all: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Sink<Tick> for Latencies {
     type Writer = LatencyWriter;
 
     fn open(&self, context: &mut OpenContext<'_>) -> Flow<LatencyWriter> {
-        let here = context.subtask() + 1 == context.parallelism();
-        let room = if here { self.count as usize } else { 0 };
+        let crossed = context.subtask() == 1;
+        let room = if crossed { self.count as usize } else { 0 };
         Ok(LatencyWriter {
+            crossed,
             latencies: Vec::with_capacity(room),
-            sender: self.sender.clone(),
+            all: self.all.clone(),
         })
     }
 }
 
 struct LatencyWriter {
+    /// Whether this subtask is on the other core than the source.
+    crossed: bool,
     latencies: Vec<u64>,
-    sender: Sender<Vec<u64>>,
+    all: Arc<Mutex<Vec<u64>>>,
 }
 
 impl SinkWriter<Tick> for LatencyWriter {
     #[inline(always)]
-    fn write(&mut self, _at: Timestamp, Tick(scheduled): Tick) -> Flow {
-        self.latencies.push(scheduled.elapsed().as_nanos() as u64);
+    fn write(&mut self, _at: Timestamp, tick: Tick) -> Flow {
+        if !self.crossed {
+            return Err(Fault::user("a record stayed on the core of its source"));
+        }
+        self.latencies.push(tick.latency());
         Ok(())
     }
 
     fn close(&mut self) -> Flow {
-        self.sender
-            .send(std::mem::take(&mut self.latencies))
-            .map_err(|_| Fault::user("nobody waits for the latencies"))
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.append(&mut self.latencies);
+        Ok(())
     }
 }
 

@@ -29,11 +29,11 @@ pub fn run(seconds: f64, score: &mut Score) {
     let table = Table::begin(
         "Memory, each in a process of its own.",
         [
-            "what",
+            "what                     ",
             "before MiB",
             "after MiB",
             "peak MiB",
-            "figure",
+            "figure       ",
             "target",
             "mark",
         ],

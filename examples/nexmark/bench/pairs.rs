@@ -62,7 +62,7 @@ impl Case {
         };
         let watch = Stopwatch::start();
         let outcome = match runner {
-            Runner::Engine(_) => queries::run::<E>(self.query, &options, None)?,
+            Runner::Engine(_) => queries::run::<E>(self.query, &options, RowSink::default())?,
             Runner::Loop => {
                 let mut sink = RowSink::default();
                 baseline::run::<E>(self.query, &options, &mut sink);
@@ -158,7 +158,7 @@ pub fn run(seconds: f64, score: &mut Score) {
         "Parallelism 1 over a bare loop. x is time per event over the loop's, in CPU time of all threads (which the \
          target asks of,\nsince others on the machine do not count into it) and by the clock; M/s are events by the clock.",
         [
-            "query",
+            "query     ",
             "events",
             "engine M/s",
             "loop M/s",

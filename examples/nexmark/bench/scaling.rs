@@ -21,7 +21,13 @@ fn second_core(seconds: f64, score: &mut Score) {
         "Parallelism 2 over parallelism 1, events per second by the clock. A lean keyed query is compared with two bare \
          threads\ninstead (below): there the exchange is the work.",
         [
-            "query", "p 2 M/s", "p 1 M/s", "ratio", "cpu x", "target", "mark",
+            "query     ",
+            "p 2 M/s",
+            "p 1 M/s",
+            "ratio",
+            "cpu x",
+            "target",
+            "mark",
         ],
     );
     for mode in [Mode::Lean, Mode::Full] {
@@ -47,7 +53,13 @@ fn bare_pair(seconds: f64, score: &mut Score) {
     let table = begin(
         "Parallelism 2 over two bare threads that ship keys to each other, events per second by the clock.",
         [
-            "query", "p 2 M/s", "bare M/s", "ratio", "cpu x", "target", "mark",
+            "query     ",
+            "p 2 M/s",
+            "bare M/s",
+            "ratio",
+            "cpu x",
+            "target",
+            "mark",
         ],
     );
     for query in KEYED {
@@ -67,7 +79,13 @@ fn many_subtasks(seconds: f64, score: &mut Score) {
     let table = begin(
         "Parallelism 64 over parallelism 2, events per second by the clock.",
         [
-            "query", "p 64 M/s", "p 2 M/s", "ratio", "cpu x", "target", "mark",
+            "query     ",
+            "p 64 M/s",
+            "p 2 M/s",
+            "ratio",
+            "cpu x",
+            "target",
+            "mark",
         ],
     );
     for mode in [Mode::Lean, Mode::Full] {

@@ -61,20 +61,24 @@ impl fmt::Display for Score {
     }
 }
 
-/// A table that is printed while it is measured, so a column's width is that of its heading or `CELL`.
+/// A table that is printed while it is measured, so the widths of its columns must be known before.
 pub struct Table<const N: usize> {
     widths: [usize; N],
 }
 
+/// The width of a column at least.
 const CELL: usize = 8;
 
 impl<const N: usize> Table<N> {
-    /// Prints what the table is about and its headings.
+    /// Prints what the table is about and its headings. Spaces behind a heading widen its column.
     pub fn begin(about: &str, headings: [&str; N]) -> Self {
         let widths = headings.map(|heading| heading.chars().count().max(CELL));
         let table = Table { widths };
         println!("\n{about}\n");
-        println!("{}", table.line(&headings.map(str::to_owned)));
+        println!(
+            "{}",
+            table.line(&headings.map(|heading| heading.trim_end().to_owned()))
+        );
         let rules = widths.map(|width| "-".repeat(width));
         println!("{}", table.line(&rules));
         table
