@@ -83,7 +83,7 @@ where
     D: Collector<P::Local> + Stage,
 {
     fn apply(&mut self, from: u32, signal: Signal) -> Flow {
-        for signal in self.gate.signal(0, from, signal).into_iter().flatten() {
+        for signal in self.gate.signal(0, from, signal)?.into_iter().flatten() {
             Stage::signal(&mut self.down, signal)?;
         }
         Ok(())
@@ -172,6 +172,9 @@ where
     fn signal(&mut self, signal: Signal) -> Flow {
         self.outputs.signal(signal);
         if self.consumes() {
+            if self.produces() {
+                self.gate.crossed(self.placement.me, self.local)?;
+            }
             self.apply(self.placement.me, signal)
         } else {
             Ok(())
@@ -181,6 +184,9 @@ where
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         self.outputs.turn(turn);
         if self.consumes() {
+            if self.produces() {
+                self.gate.crossed(self.placement.me, self.local)?;
+            }
             self.gate.turn(self.placement.me, turn);
             self.down.turn(turn)?;
             self.received
@@ -219,6 +225,7 @@ where
                         "edge {edge:?}: a foreign batch"
                     )));
                 };
+                self.gate.begins(0, *from, batch.records.len())?;
                 let (partition, down) = (&self.partition, &mut self.down);
                 let records = receive(&mut batch, *from, |record| {
                     down.collect(record.at, partition.lift(record.hash, record.value))
