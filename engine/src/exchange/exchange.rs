@@ -188,7 +188,10 @@ where
                 self.gate.crossed(self.placement.me, self.local)?;
             }
             self.gate.turn(self.placement.me, turn);
-            self.down.turn(turn)?;
+        }
+        // Even where this vertex has no part in the subtask, one behind it may have.
+        self.down.turn(turn)?;
+        if self.consumes() {
             self.received
                 .publish(self.gate.records + self.local, self.gate.watermark());
         }
@@ -240,23 +243,20 @@ where
     }
 
     fn room(&self) -> bool {
-        self.outputs.room() && (!self.consumes() || self.down.room())
+        self.outputs.room() && self.down.room()
     }
 
     fn accepts(&self, edge: EdgeId) -> Option<bool> {
         if edge == self.edge {
             return Some(self.down.room());
         }
-        if self.consumes() {
-            self.down.accepts(edge)
-        } else {
-            None
-        }
+        self.down.accepts(edge)
     }
 
     fn finished(&self) -> bool {
         (!self.produces() || self.outputs.finished())
-            && (!self.consumes() || (self.gate.ended() && self.down.finished()))
+            && (!self.consumes() || self.gate.ended())
+            && self.down.finished()
     }
 }
 
