@@ -127,7 +127,7 @@ pub fn blocked(time: Duration) -> Result<Blocked> {
         peak: 0,
     };
     while began.elapsed() < time && !job.ended() {
-        thread::sleep(PAUSE);
+        thread::park_timeout(PAUSE);
         let now = rss_bytes();
         // A tenth of the time is for the channels to fill.
         if began.elapsed() < time / 10 {
@@ -141,7 +141,7 @@ pub fn blocked(time: Duration) -> Result<Blocked> {
     gate.open.store(true, Relaxed);
     let opened = Instant::now();
     while gate.written.load(Relaxed) == slipped && opened.elapsed() < PATIENCE && !job.ended() {
-        thread::sleep(PAUSE);
+        thread::park_timeout(PAUSE);
     }
     let flowed = gate.written.load(Relaxed) > slipped;
     job.cancel();
