@@ -73,7 +73,8 @@ fn main() -> Result<()> {
 
     let graph = env.actors();
     let numbers = graph.source("numbers", Generator::new(arguments.numbers, |n| n + 1));
-    let judge = |of: u64, says| Map::new(move |n: u64| (n, if n % of == 0 { says } else { "" }));
+    let judge =
+        |of: u64, says| Map::new(move |n: u64| (n, if n.is_multiple_of(of) { says } else { "" }));
     let fizz = graph.vertex("fizz?", judge(3, "Fizz"));
     let buzz = graph.vertex("buzz?", judge(5, "Buzz"));
     let clerk = graph.keyed_vertex("clerk", |verdict: &Verdict| verdict.0, Clerk::default());

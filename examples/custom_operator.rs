@@ -12,42 +12,34 @@ use std::f64::consts::TAU;
 use tidegate::engine::state::KeyTable;
 use tidegate::prelude::*;
 
-const HARBOURS: [&str; 3] = ["Dover", "Brest", "Cuxhaven"];
-
-#[derive(Clone, Debug, PartialEq)]
-struct Reading {
-    harbour: &'static str,
-    metres: f64,
-}
-
-/// Emits a line at each high and low water, per harbour.
-struct TurnOfTide {
-    broken: SideOutput<Reading>,
-    to_the_side: SideBuffer<Reading>,
-    gauges: KeyTable<&'static str, Gauge>,
-}
+/// A harbour and the level of its water, in metres.
+type Reading = (&'static str, f64);
 
 /// What is known of a harbour: its last reading, and whether the water was rising.
+#[derive(Clone)]
 struct Gauge {
     at: Timestamp,
-    metres: f64,
+    level: f64,
     rising: Option<bool>,
 }
 
-impl TurnOfTide {
-    fn new(broken: &SideOutput<Reading>) -> Self {
-        TurnOfTide {
-            broken: broken.clone(),
-            to_the_side: SideBuffer::default(),
-            gauges: KeyTable::default(),
-        }
-    }
+/// Emits a line at each high and low water. A job is defined with a prototype: each subtask works on
+/// a clone, and opens it before the first record.
+#[derive(Clone)]
+struct TurnOfTide {
+    impossible: SideOutput<Reading>,
+    aside: SideBuffer<Reading>,
+    gauges: KeyTable<&'static str, Gauge>,
 }
 
-/// The operator that a job is defined with is a prototype; each subtask gets a clone, with fresh state.
-impl Clone for TurnOfTide {
-    fn clone(&self) -> Self {
-        TurnOfTide::new(&self.broken)
+impl TurnOfTide {
+    fn new(impossible: SideOutput<Reading>) -> Self {
+        let (aside, gauges) = (SideBuffer::default(), KeyTable::default());
+        TurnOfTide {
+            impossible,
+            aside,
+            gauges,
+        }
     }
 }
 
@@ -55,7 +47,7 @@ impl Operator<Keyed<&'static str, Reading>> for TurnOfTide {
     type Out = String;
 
     fn open(&mut self, context: &mut OpenContext<'_>) -> Flow {
-        self.to_the_side = context.side_output(&self.broken);
+        self.aside = context.side_output(&self.impossible);
         Ok(())
     }
 
@@ -65,85 +57,65 @@ impl Operator<Keyed<&'static str, Reading>> for TurnOfTide {
         record: Keyed<&'static str, Reading>,
         out: &mut C,
     ) -> Flow {
-        // The key's hash has been computed once, on the way here.
+        // The hash of the key was computed once, on the way here.
         let Keyed {
             hash,
-            key,
-            value: reading,
+            key: harbour,
+            value: (_, level),
         } = record;
-        let Some(gauge) = self.gauges.get_mut(hash, &key) else {
-            self.gauges.insert(
-                hash,
-                key,
-                Gauge {
-                    at,
-                    metres: reading.metres,
-                    rising: None,
-                },
-            );
-            return Ok(());
+        let first = Gauge {
+            at,
+            level,
+            rising: None,
         };
-        if (reading.metres - gauge.metres).abs() > 1.0 {
-            self.to_the_side.collect(at, reading);
+        let gauge = self.gauges.get_or_insert_with(hash, harbour, || first);
+        if (level - gauge.level).abs() > 1.0 {
+            self.aside.collect(at, record.value);
             return Ok(());
         }
-        let rising = Some(reading.metres > gauge.metres);
-        let last = std::mem::replace(
-            gauge,
-            Gauge {
-                at,
-                metres: reading.metres,
-                rising,
-            },
-        );
+        if level == gauge.level {
+            return Ok(());
+        }
+        let rising = Some(level > gauge.level);
+        let last = std::mem::replace(gauge, Gauge { at, level, rising });
         let name = match (last.rising, rising) {
             (Some(true), Some(false)) => "high water",
             (Some(false), Some(true)) => "low water ",
             _ => return Ok(()),
         };
-        out.collect(
-            at,
-            format!("{}  {key:<9} {name} {:>5.2} m", last.at, last.metres),
-        )
+        let (at, level) = (last.at, last.level);
+        out.collect(at, format!("{at}  {harbour:<8}  {name}  {level:>5.2} m"))
     }
 }
 
-/// Reading `n` of the one feed that all gauges share: a tide every 12 h 25 min, and a gull now and then.
+/// Reading `n` of the feed: a tide takes 12 h 25 min, and now and then a gull sits on a gauge.
 fn reading(n: u64) -> Reading {
-    let (harbour, minutes) = ((n % 3) as usize, (n / 3 * 10) as f64);
-    let height = [3.0, 3.2, 1.5][harbour];
+    let (harbour, phase, height) = [
+        ("Dover", 0.0, 3.0),
+        ("Brest", 0.2, 3.2),
+        ("Cuxhaven", 0.5, 1.5),
+    ][n as usize % 3];
+    let tides = (n / 3 * 10) as f64 / 745.0 + phase;
     let gull = if n % 101 == 100 { 9.0 } else { 0.0 };
-    let metres = height * (TAU * (minutes / 745.0 + harbour as f64 / 5.0)).sin() + gull;
-    Reading {
-        harbour: HARBOURS[harbour],
-        metres,
-    }
+    (harbour, height * (TAU * tides).sin() + gull)
 }
 
 fn main() -> Result<()> {
-    const MIDNIGHT: i64 = 1_767_225_600_000; // 2026-01-01
     let env = StreamEnv::from_args()?;
-    let broken = SideOutput::new("broken");
-    let feed = Generator::new(3 * 6 * 24, |n| {
-        (MIDNIGHT + n as i64 / 3 * 600_000, reading(n))
-    });
-    let (turns, impossible) = env
-        .source("gauges", feed)
+    let impossible = SideOutput::new("impossible");
+    // Ten minutes between the readings of a gauge, from the first hour of 2026.
+    let time = |n: u64| Timestamp(1_767_225_600_000 + n as i64 / 3 * 600_000);
+    let readings = (0..3 * 6 * 24).map(|n| (time(n), reading(n)));
+    let (turns, gulls) = env
+        .source("gauges", Values::timestamped(readings))
         .parallelism(1) // several readers of one feed would mix up its order
-        .watermarks(WatermarkStrategy::monotonous().timestamps(|(at, _): &(i64, _)| *at))
-        .map(|(_, reading)| reading)
-        .key_by(|reading| reading.harbour)
-        .operate("turn of tide", TurnOfTide::new(&broken))
-        .side_output(&broken);
+        .key_by(|(harbour, _)| *harbour)
+        .operate("turn of tide", TurnOfTide::new(impossible.clone()))
+        .side_output(&impossible);
     turns.sink("turns", Print::new());
-    impossible
-        .map(|r| {
-            format!(
-                "                      {:<9} can't be {:.2} m: a gull?",
-                r.harbour, r.metres
-            )
-        })
-        .sink("impossible", Print::new());
+    gulls
+        .map(|(harbour, level)| format!("{harbour}: {level:.2} m can't be. A gull?"))
+        .sink("gulls", Print::new());
     env.execute("turn of tide")?;
     Ok(())
 }
@@ -155,33 +127,22 @@ mod tests {
 
     #[test]
     fn it_finds_turns_per_harbour_and_puts_leaps_aside() {
-        let broken = SideOutput::new("broken");
-        let operator = TurnOfTide::new(&broken);
-        let key = |reading: &Reading| reading.harbour;
-        let (mut harness, aside) = OperatorHarness::keyed_with_side(operator, key, &broken);
-        for (minute, (harbour, metres)) in [
-            ("Brest", 1.0),
-            ("Brest", 1.5),
-            ("Dover", 0.2),
-            ("Brest", 9.9),
-            ("Brest", 1.4),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let at = minute as i64 * 60_000;
+        let impossible = SideOutput::new("impossible");
+        let operator = TurnOfTide::new(impossible.clone());
+        let (mut harness, aside) =
+            OperatorHarness::keyed_with_side(operator, |r: &Reading| r.0, &impossible);
+        for (at, level) in [(0, 1.0), (1_000, 1.5), (3_000, 9.9), (4_000, 1.4)] {
             harness
-                .push(at, Reading { harbour, metres })
-                .expect("it takes any reading");
+                .push(at, ("Brest", level))
+                .expect("it takes any level");
         }
+        harness
+            .push(5_000, ("Dover", 0.2))
+            .expect("it takes any level");
         assert_eq!(
             harness.values(),
-            ["1970-01-01T00:01:00Z  Brest     high water  1.50 m"]
+            ["1970-01-01T00:00:01Z  Brest     high water   1.50 m"]
         );
-        let leap = Reading {
-            harbour: "Brest",
-            metres: 9.9,
-        };
-        assert_eq!(aside.drain(), [(Timestamp(180_000), leap)]);
+        assert_eq!(aside.drain(), [(Timestamp(3_000), ("Brest", 9.9))]);
     }
 }

@@ -46,7 +46,7 @@ pub struct EnvArgs {
     #[arg(long, value_name = "MS")]
     pub flush_interval: Option<u64>,
     /// Threads at most [default: the machine's cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub cores: Option<usize>,
     /// Serve metrics over HTTP at /metrics, /observe and /health while the job runs; an address
     /// other than loopback needs a token in TIDEGATE_TOKEN
@@ -58,6 +58,14 @@ pub struct EnvArgs {
     /// Print the job's plan, as a picture and as JSON, and do not run it
     #[arg(long)]
     pub plan: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("give at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 /// When progress is shown.

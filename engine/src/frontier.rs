@@ -84,8 +84,13 @@ impl WatermarkFrontier {
 
     /// Channel `ch` promises that no record at or before `watermark` follows. An idle channel
     /// becomes active by it; an ended channel, a value that goes back, and an unknown channel
-    /// change nothing.
+    /// change nothing. [`Timestamp::MAX`] promises that no record follows at all, and is the channel's
+    /// end: the combined watermark comes there only when every channel has, so that an idle one may
+    /// still bring records.
     pub fn update(&mut self, ch: usize, watermark: Timestamp) -> Option<FrontierChange> {
+        if watermark == Timestamp::MAX {
+            return self.end(ch);
+        }
         let was_idle = self.is_idle();
         let channel = self.channels.get_mut(ch)?;
         let before = channel.watermark;
@@ -218,6 +223,22 @@ mod tests {
 
     const fn at(ms: i64) -> Option<FrontierChange> {
         Some(FrontierChange::Advanced(Timestamp(ms)))
+    }
+
+    #[test]
+    fn the_last_watermark_waits_for_idle_channels() {
+        let mut f = WatermarkFrontier::new(2);
+        f.update(0, Timestamp(5));
+        assert_eq!(f.idle(1), at(5));
+        assert_eq!(f.update(0, Timestamp::MAX), Some(FrontierChange::Idle));
+        assert_eq!(f.end(0), None, "it has ended already");
+        assert_eq!(
+            f.update(1, Timestamp(7)),
+            at(7),
+            "it still had something to say"
+        );
+        assert_eq!(f.update(1, Timestamp::MAX), at(i64::MAX));
+        assert!(f.is_ended());
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub mod window;
 pub mod prelude {
     pub use crate::api::{
         ActorGraph, BroadcastConnectedStreams, ConnectedStreams, DataStream,
-        KeyedBroadcastConnectedStreams, KeyedConnectedStreams, KeyedStream, Offset, Upstream,
+        KeyedBroadcastConnectedStreams, KeyedConnectedStreams, KeyedStream, Offset, SinkHandle,
+        Upstream,
     };
     pub use crate::build::OpenContext;
     pub use crate::exchange::{

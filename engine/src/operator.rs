@@ -124,6 +124,8 @@ pub struct Node<In, Op, D> {
     op: Op,
     down: D,
     name: Rc<str>,
+    /// Its vertex has a part in this subtask; else the operator was not opened and is never called.
+    present: bool,
     suspended: bool,
     held: VecDeque<Signal>,
     input: PhantomData<fn(In)>,
@@ -140,10 +142,17 @@ where
             op,
             down,
             name,
+            present: true,
             suspended: false,
             held: VecDeque::new(),
             input: PhantomData,
         }
+    }
+
+    /// The place of an operator whose vertex has no part in this subtask, though one behind it may.
+    pub fn absent(mut self) -> Self {
+        self.present = false;
+        self
     }
 
     /// Runs a hook; its error is given this operator's name, and so is its panic.
@@ -247,6 +256,9 @@ where
     }
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
+        if !self.present {
+            return self.down.turn(turn);
+        }
         if self.suspended && self.down.room() {
             self.resume()?;
             // Either there is more to emit, or room again for a batch that waits before this chain.

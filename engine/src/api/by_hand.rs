@@ -132,12 +132,7 @@ impl ActorGraph {
         let factory = move |cx: &mut BuildContext| {
             let down = branches.build(cx, Op::Out::clone)?;
             let down = node::<In, Op, _>(cx, place.operator, prototype.get(), down)?;
-            Ok(gate::<In, _, _>(
-                cx,
-                place.operator,
-                Forward::default(),
-                down,
-            ))
+            Ok(gate::<In, _, _>(cx, place.vertex, Forward::default(), down))
         };
         self.graph
             .edit(|g| g.set_factory(place.task, Arc::new(factory)));
@@ -167,7 +162,7 @@ impl ActorGraph {
             let down = node::<Keyed<K, In>, Op, _>(cx, place.operator, prototype.get(), down)?;
             Ok(gate::<In, _, _>(
                 cx,
-                place.operator,
+                place.vertex,
                 ByKey::new(key.clone()),
                 down,
             ))
@@ -195,7 +190,7 @@ impl ActorGraph {
             };
             let writer = cx.takes_part(operator).then(open).transpose()?;
             let down = SinkStage::<T, S::Writer>::new(writer, name, cx.stats_of(operator));
-            Ok(gate::<T, _, _>(cx, operator, Forward::default(), down))
+            Ok(gate::<T, _, _>(cx, place.vertex, Forward::default(), down))
         };
         self.graph.edit(|g| {
             g.add_check(operator, Arc::new(move || checked.check()));

@@ -18,8 +18,10 @@
 //! # }
 //! ```
 
+use super::chaining::StartChain;
 use super::connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 use super::keyed::KeyedStream;
+use super::partition::SetParallelism;
 use super::stream::DataStream;
 use super::upstream::Upstream;
 use crate::exchange::{ByEitherKey, Either};
@@ -363,7 +365,10 @@ where
     G: Fn(&B) -> K + Clone + Send + Sync + 'static,
 {
     /// One record for each pair, at the later one's time.
-    pub fn map<T, H>(self, mut function: H) -> DataStream<T, impl Upstream<Out = T>>
+    pub fn map<T, H>(
+        self,
+        mut function: H,
+    ) -> DataStream<T, impl SetParallelism<Out = T> + StartChain>
     where
         T: 'static,
         H: FnMut(&A, &B) -> T + Clone + Send + 'static,

@@ -97,10 +97,10 @@ where
 /// A stream behind a hash exchange and the operator that needs it.
 pub struct KeyedUpstream<U, F, K, Op> {
     pub(super) up: U,
-    select: F,
-    op: Op,
+    pub(super) select: F,
+    pub(super) op: Op,
     pub(super) operator: OperatorId,
-    edge: EdgeId,
+    pub(super) edge: EdgeId,
     key: PhantomData<fn() -> K>,
 }
 

@@ -11,11 +11,14 @@
 
 mod broadcast;
 mod by_hand;
+mod chaining;
+mod checked;
 mod connect;
 mod joins;
 mod keyed;
 mod partition;
 mod process;
+mod sinks;
 mod split;
 mod stream;
 mod union;
@@ -25,6 +28,8 @@ mod windowed_general;
 
 pub use broadcast::{BroadcastConnectedStreams, KeyedBroadcastConnectedStreams};
 pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
+pub use chaining::{Crossed, Cut, StartChain, Started};
+pub use checked::Checked;
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};
 pub use joins::{
     ByWindow, CoGroup, InnerJoin, IntervalJoined, Meeting, NearMet, Nearness, Offset,
@@ -32,6 +37,7 @@ pub use joins::{
 };
 pub use keyed::{KeyedStream, KeyedUpstream};
 pub use partition::{Passage, Redistributed, SetParallelism};
+pub use sinks::SinkHandle;
 pub use split::{BoxedUpstream, Junction};
 pub use stream::{DataStream, Place};
 pub use union::Merged;

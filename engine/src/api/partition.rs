@@ -1,7 +1,10 @@
 //! Choosing the subtask by other means than a key, and changing the parallelism.
 
+use super::chaining::Cut;
 use super::keyed::KeyedUpstream;
-use super::stream::DataStream;
+use super::split::WithSide;
+use super::stream::{DataStream, Place};
+use super::union::Merged;
 use super::upstream::{Chained, FromSource, Make, Upstream};
 use crate::build::{BuildContext, Prototype};
 use crate::exchange::{
@@ -151,6 +154,47 @@ where
     }
 }
 
+impl<T: Send + 'static, P: Distribution<T>> SetParallelism for Merged<T, P> {
+    type Set = Self;
+    fn set(stream: DataStream<P::Local, Self>, parallelism: u32) -> DataStream<P::Local, Self> {
+        set_vertex(&stream, parallelism);
+        stream
+    }
+}
+
+impl<T: Send + 'static> SetParallelism for Cut<T> {
+    type Set = Self;
+    fn set(stream: DataStream<T, Self>, parallelism: u32) -> DataStream<T, Self> {
+        set_vertex(&stream, parallelism);
+        stream
+    }
+}
+
+impl<U: SetParallelism, S: 'static> SetParallelism for WithSide<U, S> {
+    type Set = WithSide<U::Set, S>;
+
+    fn set(stream: DataStream<U::Out, Self>, parallelism: u32) -> DataStream<U::Out, Self::Set> {
+        let DataStream { graph, up, place } = stream;
+        let (up, wrap) = up.unwrap();
+        let stream = U::set(DataStream { graph, up, place }, parallelism);
+        if stream.place.vertex != place.vertex {
+            // The side stream was taken where the operator no longer is.
+            stream.graph.edit(|g| {
+                let name = g.operator_mut(place.operator).name.clone();
+                g.problem(format!(
+                    "'{name}': set its parallelism before its side output is taken"
+                ));
+            });
+        }
+        let DataStream { graph, up, place } = stream;
+        DataStream {
+            graph,
+            up: wrap.around(up),
+            place,
+        }
+    }
+}
+
 impl<U, Op> SetParallelism for Chained<U, Op>
 where
     U: Upstream,
@@ -179,21 +223,25 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
     /// Gives the last operator a vertex of its own with this parallelism. Returns the exchange that it
     /// needs before it, if it has none yet.
     pub(super) fn detach(&mut self, parallelism: u32) -> Option<EdgeId> {
-        let (operator, vertex) = (self.place.operator, self.place.vertex);
+        detach(&self.graph, &mut self.place, parallelism)
+    }
+}
+
+/// Gives the last operator of a place a vertex of its own, behind an exchange, with a parallelism.
+pub(super) fn detach(graph: &GraphRef, place: &mut Place, parallelism: u32) -> Option<EdgeId> {
+    let (operator, vertex) = (place.operator, place.vertex);
+    graph.edit(|g| {
         // The first operator of a vertex has its exchange already; any other gets one.
-        let edge = self.graph.edit(|g| {
-            if g.vertex_mut(vertex).operators.first() == Some(&operator) {
-                return None;
-            }
+        let edge = (g.vertex_mut(vertex).operators.first() != Some(&operator)).then(|| {
             let task = g.vertex_mut(vertex).task;
             let own = g.add_vertex(task);
             g.move_operator(operator, own);
-            self.place.vertex = own;
-            Some(g.add_edge(vertex, Some(own), EdgeKind::Rebalance))
+            place.vertex = own;
+            g.add_edge(vertex, Some(own), EdgeKind::Rebalance)
         });
-        set_vertex(self, parallelism);
+        g.vertex_mut(place.vertex).parallelism = Some(parallelism);
         edge
-    }
+    })
 }
 
 /// A stream that may have an exchange before its last operator.
@@ -221,14 +269,7 @@ where
         let edge = self.edge;
         self.up.attach(graph, move |cx: &mut BuildContext| {
             let down = make(cx)?;
-            let Some(edge) = edge else {
-                return Ok(Passage::Through(down));
-            };
-            let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
-            let (meters, deal) = (cx.meters::<U::Out>(edge), Rebalance::default());
-            Ok(Passage::Across(Exchange::new(
-                edge, placement, deal, settings, meters, down,
-            )))
+            Ok(Passage::<U::Out, D>::new(cx, edge, down))
         });
     }
 }
@@ -246,6 +287,16 @@ pub enum Passage<T, D> {
 }
 
 impl<T: Send + 'static, D: Collector<T> + Stage> Passage<T, D> {
+    /// An exchange before `down`, if there is an edge.
+    pub(super) fn new(cx: &BuildContext, edge: Option<EdgeId>, down: D) -> Self {
+        let Some(edge) = edge else {
+            return Passage::Through(down);
+        };
+        let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
+        let (meters, deal) = (cx.meters::<T>(edge), Rebalance::default());
+        Passage::Across(Exchange::new(edge, placement, deal, settings, meters, down))
+    }
+
     fn stage(&mut self) -> &mut dyn Stage {
         match self {
             Passage::Through(down) => down,

@@ -1,5 +1,6 @@
 //! Streams through process functions.
 
+use super::chaining::{StartChain, Started};
 use super::keyed::{KeyedStream, KeyedUpstream};
 use super::partition::{Detached, SetParallelism};
 use super::stream::DataStream;
@@ -70,6 +71,34 @@ where
             let down = make(cx)?;
             node::<U::Out, Process<U::Out, F>, D>(cx, operator, Process::new(prototype.get()), down)
         });
+    }
+}
+
+impl<U, F> StartChain for Processed<U, F>
+where
+    U: Upstream,
+    U::Out: Send,
+    F: ProcessFunction<U::Out>,
+{
+    type Started = Processed<Started<U>, F>;
+
+    fn start(stream: DataStream<F::Out, Self>) -> DataStream<F::Out, Self::Started> {
+        let DataStream {
+            graph,
+            up,
+            mut place,
+        } = stream;
+        let Processed {
+            up,
+            function,
+            operator,
+        } = up;
+        let up = Processed {
+            up: Started::new(up, &graph, &mut place),
+            function,
+            operator,
+        };
+        DataStream { graph, up, place }
     }
 }
 

@@ -146,6 +146,26 @@ pub struct WithSide<U, S> {
     junction: Junction<S>,
 }
 
+/// A [`WithSide`] without what it is around.
+pub(super) struct SideTaken<S> {
+    tag: SideOutput<S>,
+    junction: Junction<S>,
+}
+
+impl<S> SideTaken<S> {
+    pub(super) fn around<U>(self, up: U) -> WithSide<U, S> {
+        let SideTaken { tag, junction } = self;
+        WithSide { up, tag, junction }
+    }
+}
+
+impl<U, S> WithSide<U, S> {
+    pub(super) fn unwrap(self) -> (U, SideTaken<S>) {
+        let WithSide { up, tag, junction } = self;
+        (up, SideTaken { tag, junction })
+    }
+}
+
 impl<U: Upstream, S: 'static> Upstream for WithSide<U, S> {
     type Out = U::Out;
 

@@ -7,12 +7,10 @@ use crate::exchange::{EdgeId, EdgeKind};
 use crate::graph::{ALIGNED_KIND, GraphRef, OperatorId, SOURCE_KIND, TaskId, VertexId};
 use crate::operator::{Blueprint, Operator};
 use crate::operators::{Filter, FilterMap, FlatMap, Inspect, Map};
-use crate::sink::{Sink, SinkStage};
 use crate::source::Source;
 use crate::watermarks::{
     AssignWatermarks, TimestampAssigner, WatermarkGenerator, WatermarkStrategy,
 };
-use std::sync::Arc;
 
 /// Where in the graph a stream stands.
 #[derive(Clone, Copy, Debug)]
@@ -212,27 +210,5 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
         self.graph
             .edit(|g| g.vertex_mut(self.place.vertex).max_parallelism = Some(max));
         self
-    }
-
-    /// Ends the stream in a sink.
-    pub fn sink<S: Sink<T>>(mut self, name: &str, sink: S) {
-        let operator = self.enter(name, "sink");
-        let sink = Arc::new(sink);
-        let checked = sink.clone();
-        self.graph
-            .edit(|g| g.add_check(operator, Arc::new(move || checked.check())));
-        self.up.attach(&self.graph, move |cx| {
-            let name = cx.name(operator);
-            let open = || {
-                sink.open(&mut cx.open(operator))
-                    .map_err(|fault| fault.at(&name))
-            };
-            let writer = cx.takes_part(operator).then(open).transpose()?;
-            Ok(SinkStage::<T, S::Writer>::new(
-                writer,
-                cx.name(operator),
-                cx.stats_of(operator),
-            ))
-        });
     }
 }

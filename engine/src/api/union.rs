@@ -3,8 +3,8 @@
 use super::stream::{DataStream, Place};
 use super::upstream::{Make, Upstream};
 use crate::build::{BuildContext, Prototype};
-use crate::exchange::{Distribution, EdgeKind, EdgeOut, Forward, GateHead};
-use crate::graph::{GraphRef, OperatorId, TaskId};
+use crate::exchange::{Distribution, EdgeId, EdgeKind, EdgeOut, Forward, GateHead};
+use crate::graph::{GraphRef, OperatorId, TaskId, VertexId};
 use crate::observe::VertexMeter;
 use crate::stage::{Collector, Head, Stage};
 use std::marker::PhantomData;
@@ -31,19 +31,49 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     {
         let edge = self.leave(kind);
         self.graph.edit(|g| g.end_edge(edge, to.vertex));
-        let prototype = Prototype::new(partition);
-        self.up.attach(&self.graph, move |cx| {
-            let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
-            let (sent, _) = cx.meters::<T>(edge);
-            Ok(EdgeOut::new(
-                edge,
-                placement,
-                prototype.get(),
-                settings,
-                sent,
-            ))
-        });
+        end_in(self.up, &self.graph, edge, partition);
     }
+}
+
+/// Ends a chain in an edge to another task.
+pub(super) fn end_in<U, P>(up: U, graph: &GraphRef, edge: EdgeId, partition: P)
+where
+    U: Upstream,
+    U::Out: Send,
+    P: Distribution<U::Out>,
+{
+    let prototype = Prototype::new(partition);
+    up.attach(graph, move |cx| {
+        let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
+        let (sent, _) = cx.meters::<U::Out>(edge);
+        Ok(EdgeOut::new(
+            edge,
+            placement,
+            prototype.get(),
+            settings,
+            sent,
+        ))
+    });
+}
+
+/// Begins the chain of a task at the vertex in which an edge ends.
+pub(super) fn begin_at<T, P, D>(
+    graph: &GraphRef,
+    (edge, task): (EdgeId, TaskId),
+    partition: P,
+    make: impl Make<D>,
+) where
+    T: Send + 'static,
+    P: Distribution<T>,
+    D: Collector<P::Local> + Stage + 'static,
+{
+    let prototype = Prototype::new(partition);
+    let factory = move |cx: &mut BuildContext| {
+        let down = make(cx)?;
+        let (_, vertex) = cx.job.ends(edge);
+        Ok(gate::<T, P, D>(cx, vertex, prototype.get(), down))
+    };
+    graph.edit(|g| g.set_factory(task, Arc::new(factory)));
 }
 
 /// A stream that begins at edges from other actors.
@@ -96,7 +126,8 @@ where
         let prototype = Prototype::new(self.partition);
         let factory = move |cx: &mut BuildContext| {
             let down = make(cx)?;
-            Ok(gate::<T, P, D>(cx, operator, prototype.get(), down))
+            let vertex = cx.job.vertex_of(operator);
+            Ok(gate::<T, P, D>(cx, vertex, prototype.get(), down))
         };
         graph.edit(|g| g.set_factory(self.task, Arc::new(factory)));
     }
@@ -105,7 +136,7 @@ where
 /// The head of a vertex that is fed by all edges that end in it, in one subtask.
 pub(super) fn gate<T, P, D>(
     cx: &BuildContext,
-    operator: OperatorId,
+    vertex: VertexId,
     partition: P,
     down: D,
 ) -> Box<dyn Head>
@@ -114,7 +145,6 @@ where
     P: Distribution<T>,
     D: Collector<P::Local> + Stage + 'static,
 {
-    let vertex = cx.job.vertex_of(operator);
     let edges = cx
         .job
         .edges_into(vertex)
@@ -125,7 +155,7 @@ where
         cx.job.parallelism(vertex),
         partition,
         cx.job.settings.channels,
-        VertexMeter::new(cx.stats_of(operator), size_of::<T>()),
+        VertexMeter::new(cx.stats.subtask(vertex.0, cx.me), size_of::<T>()),
         down,
     ))
 }

@@ -93,9 +93,10 @@ where
     D: Collector<Op::Out> + Stage,
 {
     let name = cx.name(operator);
-    if cx.takes_part(operator) {
-        op.open(&mut cx.open(operator))
-            .map_err(|fault| fault.at(&name))?;
+    if !cx.takes_part(operator) {
+        return Ok(Node::new(op, name, down).absent());
     }
+    op.open(&mut cx.open(operator))
+        .map_err(|fault| fault.at(&name))?;
     Ok(Node::new(op, name, down))
 }

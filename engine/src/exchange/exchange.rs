@@ -83,7 +83,7 @@ where
     D: Collector<P::Local> + Stage,
 {
     fn apply(&mut self, from: u32, signal: Signal) -> Flow {
-        for signal in self.gate.signal(0, from, signal).into_iter().flatten() {
+        for signal in self.gate.signal(0, from, signal)?.into_iter().flatten() {
             Stage::signal(&mut self.down, signal)?;
         }
         Ok(())
@@ -172,6 +172,9 @@ where
     fn signal(&mut self, signal: Signal) -> Flow {
         self.outputs.signal(signal);
         if self.consumes() {
+            if self.produces() {
+                self.gate.crossed(self.placement.me, self.local)?;
+            }
             self.apply(self.placement.me, signal)
         } else {
             Ok(())
@@ -181,8 +184,14 @@ where
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         self.outputs.turn(turn);
         if self.consumes() {
+            if self.produces() {
+                self.gate.crossed(self.placement.me, self.local)?;
+            }
             self.gate.turn(self.placement.me, turn);
-            self.down.turn(turn)?;
+        }
+        // Even where this vertex has no part in the subtask, one behind it may have.
+        self.down.turn(turn)?;
+        if self.consumes() {
             self.received
                 .publish(self.gate.records + self.local, self.gate.watermark());
         }
@@ -219,6 +228,7 @@ where
                         "edge {edge:?}: a foreign batch"
                     )));
                 };
+                self.gate.begins(0, *from, batch.records.len())?;
                 let (partition, down) = (&self.partition, &mut self.down);
                 let records = receive(&mut batch, *from, |record| {
                     down.collect(record.at, partition.lift(record.hash, record.value))
@@ -233,23 +243,20 @@ where
     }
 
     fn room(&self) -> bool {
-        self.outputs.room() && (!self.consumes() || self.down.room())
+        self.outputs.room() && self.down.room()
     }
 
     fn accepts(&self, edge: EdgeId) -> Option<bool> {
         if edge == self.edge {
             return Some(self.down.room());
         }
-        if self.consumes() {
-            self.down.accepts(edge)
-        } else {
-            None
-        }
+        self.down.accepts(edge)
     }
 
     fn finished(&self) -> bool {
         (!self.produces() || self.outputs.finished())
-            && (!self.consumes() || (self.gate.ended() && self.down.finished()))
+            && (!self.consumes() || self.gate.ended())
+            && self.down.finished()
     }
 }
 

@@ -1,6 +1,8 @@
 //! The receiving ends of a subtask's channels: merged watermarks, and credits handed back in bulk.
 
+use super::grammar::Grammar;
 use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message};
+use crate::fault::Flow;
 use crate::flow::CreditWindow;
 use crate::frontier::{FrontierChange, WatermarkFrontier};
 use crate::stage::{Signal, Turn};
@@ -21,6 +23,8 @@ pub struct Gate {
     open: usize,
     edges: Vec<EdgeInputs>,
     ended: bool,
+    /// Where the job asks for it.
+    grammar: Option<Box<Grammar>>,
     /// Records received so far.
     pub records: u64,
 }
@@ -61,6 +65,10 @@ impl Gate {
             open: base,
             edges: list,
             ended: false,
+            grammar: edges
+                .iter()
+                .any(|(_, _, settings)| settings.check_grammar)
+                .then(|| Box::new(Grammar::new(base))),
             records: 0,
         }
     }
@@ -71,8 +79,11 @@ impl Gate {
     }
 
     /// Takes a signal of one channel; returns what follows from it for all together.
-    pub fn signal(&mut self, edge: usize, from: u32, signal: Signal) -> [Option<Signal>; 2] {
+    pub fn signal(&mut self, edge: usize, from: u32, signal: Signal) -> Flow<[Option<Signal>; 2]> {
         let channel = self.edges[edge].base + from as usize;
+        if let Some(grammar) = &mut self.grammar {
+            grammar.signal(channel, signal)?;
+        }
         let change = match signal {
             Signal::Watermark(at) => self.frontier.update(channel, at),
             Signal::Idle => self.frontier.idle(channel),
@@ -84,11 +95,35 @@ impl Gate {
         let first = match change {
             Some(FrontierChange::Advanced(at)) => Some(Signal::Watermark(at)),
             Some(FrontierChange::Idle) => Some(Signal::Idle),
-            _ => None,
+            // Those behind wait for this subtask again, at the watermark that they know.
+            Some(FrontierChange::Active) => Some(Signal::Watermark(self.frontier.current())),
+            None => None,
         };
         let end = self.open == 0 && !self.ended;
         self.ended |= end;
-        [first, end.then_some(Signal::EndOfInput)]
+        let all = [first, end.then_some(Signal::EndOfInput)];
+        if let Some(grammar) = &mut self.grammar {
+            for signal in all.into_iter().flatten() {
+                grammar.passes(signal)?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// So many records come in a batch of one channel.
+    pub fn begins(&self, edge: usize, from: u32, records: usize) -> Flow {
+        match &self.grammar {
+            Some(grammar) => grammar.records(self.edges[edge].base + from as usize, records),
+            None => Ok(()),
+        }
+    }
+
+    /// So many records in all have come by a direct call.
+    pub fn crossed(&mut self, from: u32, records: u64) -> Flow {
+        match &mut self.grammar {
+            Some(grammar) => grammar.counted(self.edges[0].base + from as usize, records),
+            None => Ok(()),
+        }
     }
 
     /// The place of an edge in this gate.

@@ -88,12 +88,18 @@ where
                     "edge {edge:?}: a foreign batch"
                 )));
             };
+            self.gate.begins(index, *from, batch.records.len())?;
             let (partition, down) = (&self.partition, &mut self.down);
             let records = receive(&mut batch, *from, |record| {
                 down.collect(record.at, partition.lift(record.hash, record.value))
             })?;
             for signal in std::mem::take(&mut batch.signals) {
-                for signal in self.gate.signal(index, *from, signal).into_iter().flatten() {
+                for signal in self
+                    .gate
+                    .signal(index, *from, signal)?
+                    .into_iter()
+                    .flatten()
+                {
                     Stage::signal(&mut self.down, signal)?;
                 }
             }

@@ -14,6 +14,7 @@ mod either;
 mod exchange;
 mod gate;
 mod gate_head;
+mod grammar;
 mod kind;
 mod outputs;
 mod with_broadcast;
@@ -76,6 +77,8 @@ pub struct ChannelSettings {
     pub batch_records: u32,
     /// Milliseconds that a record may wait for its batch to fill; 0 sends at the end of each turn.
     pub flush_interval_ms: u64,
+    /// Fail on a channel that breaks the grammar of streams ([`crate::stage`]); for tests.
+    pub check_grammar: bool,
 }
 
 impl Default for ChannelSettings {
@@ -85,6 +88,7 @@ impl Default for ChannelSettings {
             max_credits: constants::DEFAULT_MAX_CHANNEL_CREDITS,
             batch_records: constants::DEFAULT_BATCH_RECORDS,
             flush_interval_ms: constants::DEFAULT_FLUSH_INTERVAL_MS,
+            check_grammar: false,
         }
     }
 }

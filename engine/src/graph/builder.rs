@@ -84,6 +84,16 @@ impl GraphBuilder {
         self.vertices[to.0 as usize].operators.push(operator);
     }
 
+    /// Whether an operator is the first of its task.
+    pub fn begins_task(&self, operator: OperatorId) -> bool {
+        let vertex = self.operators[operator.0 as usize].vertex;
+        let Vertex {
+            task, operators, ..
+        } = &self.vertices[vertex.0 as usize];
+        let first = self.vertices.iter().position(|v| v.task == *task);
+        first == Some(vertex.0 as usize) && operators.first() == Some(&operator)
+    }
+
     /// An edge whose consumer may come later.
     pub fn add_edge(&mut self, from: VertexId, to: Option<VertexId>, kind: EdgeKind) -> EdgeId {
         self.edges.push(Edge { from, to, kind });
@@ -227,8 +237,10 @@ impl GraphBuilder {
         }
         for (id, factory) in self.factories.iter().enumerate() {
             if factory.is_none() {
-                let last = self.vertices.iter().rfind(|v| v.task.0 as usize == id);
-                let last = last.and_then(|v| v.operators.last());
+                let Some(last) = self.vertices.iter().rfind(|v| v.task.0 as usize == id) else {
+                    continue; // the edge that leads nowhere tells it
+                };
+                let last = last.operators.last();
                 let name = last.map_or("?", |o| &self.operators[o.0 as usize].name);
                 problems.push(format!("'{name}': its stream ends without a sink; add one"));
             }

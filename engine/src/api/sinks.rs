@@ -1,0 +1,65 @@
+//! The ends of streams.
+
+use super::partition::{Passage, detach};
+use super::stream::{DataStream, Place};
+use super::upstream::Upstream;
+use crate::exchange::EdgeId;
+use crate::graph::GraphRef;
+use crate::sink::{Sink, SinkStage};
+use std::sync::{Arc, OnceLock};
+
+/// A sink that a stream ends in, to name it and to give it a parallelism.
+pub struct SinkHandle {
+    graph: GraphRef,
+    place: Place,
+    /// The exchange before the sink, if it got one; the subtasks look here when they are built.
+    edge: Arc<OnceLock<EdgeId>>,
+}
+
+impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
+    /// Ends the stream in a sink.
+    pub fn sink<S: Sink<T>>(mut self, name: &str, sink: S) -> SinkHandle {
+        let operator = self.enter(name, "sink");
+        let DataStream { graph, up, place } = self;
+        let (sink, edge) = (Arc::new(sink), Arc::new(OnceLock::new()));
+        let (checked, before) = (sink.clone(), edge.clone());
+        graph.edit(|g| g.add_check(operator, Arc::new(move || checked.check())));
+        up.attach(&graph, move |cx| {
+            let name = cx.name(operator);
+            let open = || {
+                sink.open(&mut cx.open(operator))
+                    .map_err(|fault| fault.at(&name))
+            };
+            let writer = cx.takes_part(operator).then(open).transpose()?;
+            let stats = cx.stats_of(operator);
+            let stage = SinkStage::<T, S::Writer>::new(writer, cx.name(operator), stats);
+            Ok(Passage::<T, _>::new(cx, before.get().copied(), stage))
+        });
+        SinkHandle { graph, place, edge }
+    }
+}
+
+impl SinkHandle {
+    /// Names the sink.
+    pub fn name(self, name: &str) -> Self {
+        self.graph
+            .edit(|g| name.clone_into(&mut g.operator_mut(self.place.operator).name));
+        self
+    }
+
+    /// Gives the sink a stable id, by which its state is found again.
+    pub fn uid(self, uid: &str) -> Self {
+        self.graph
+            .edit(|g| g.operator_mut(self.place.operator).uid = Some(uid.to_owned()));
+        self
+    }
+
+    /// How many subtasks the sink has. Where this differs from the operator before it, records are
+    /// dealt out in turn between them.
+    pub fn parallelism(mut self, parallelism: u32) -> Self {
+        if let Some(edge) = detach(&self.graph, &mut self.place, parallelism) {
+            self.edge.get_or_init(|| edge);
+        }
+        self
+    }
+}

@@ -1,0 +1,328 @@
+//! The subtasks of a job, the messages between them, and who is next.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tidegate_engine::build::BuildContext;
+use tidegate_engine::clock::Clock;
+use tidegate_engine::exchange::{AnyBatch, Batch, EdgeId, Message, Outbox};
+use tidegate_engine::graph::{JobGraph, VertexId};
+use tidegate_engine::observe::JobStats;
+use tidegate_engine::source::Waker;
+use tidegate_engine::task::{Next, Subtask};
+use tidegate_engine::time::Timestamp;
+
+/// Numbers that only the seed decides.
+#[derive(Clone, Debug)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// A number below `sides`.
+    pub fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % sides.max(1) as u64) as usize
+    }
+}
+
+/// Whether one sink has room, and how to tell its subtask that it has again.
+type Door = (Arc<AtomicBool>, Waker);
+
+/// Sinks that have room or not, as the simulation says.
+#[derive(Clone, Default)]
+pub struct Doors(Arc<Mutex<Vec<Door>>>);
+
+impl Doors {
+    /// A door of one sink's writer, open at first.
+    pub fn add(&self, waker: Waker) -> Arc<AtomicBool> {
+        let door = Arc::new(AtomicBool::new(true));
+        self.0
+            .lock()
+            .expect("no panic inside")
+            .push((door.clone(), waker));
+        door
+    }
+
+    /// Opens or shuts one.
+    fn flip(&self, dice: &mut Dice) {
+        let doors = self.0.lock().expect("no panic inside");
+        let (door, waker) = &doors[dice.roll(doors.len())];
+        if !door.fetch_xor(true, Relaxed) {
+            waker.wake();
+        }
+    }
+
+    /// Opens all; true if any was shut.
+    fn open(&self) -> bool {
+        let mut any = false;
+        for (door, waker) in self.0.lock().expect("no panic inside").iter() {
+            if !door.swap(true, Relaxed) {
+                any = true;
+                waker.wake();
+            }
+        }
+        any
+    }
+}
+
+/// How many records a batch holds, for the one type of records that the jobs have.
+fn records<T: 'static>(batch: &AnyBatch) -> u64 {
+    let batch = batch.downcast_ref::<Batch<T>>();
+    batch.expect("a batch of the job's records").records.len() as u64
+}
+
+/// A channel as its credits see it.
+#[derive(Debug)]
+struct Account {
+    /// Credits that the producer has been told of.
+    granted: u64,
+    /// Credits that the consumer has given out.
+    issued: u64,
+    sent: u64,
+    arrived: u64,
+}
+
+/// A subtask, and when it wants its next step.
+struct Actor {
+    subtask: Subtask,
+    woken: Arc<AtomicBool>,
+    until: Timestamp,
+    done: bool,
+}
+
+/// One direction of a channel: its edge, its subtasks, and whether it carries credits.
+type Link = (u32, u32, u32, bool);
+
+#[derive(Default)]
+struct Sent(Vec<(EdgeId, u32, Message)>);
+
+impl Outbox for Sent {
+    fn send(&mut self, edge: EdgeId, to: u32, message: Message) {
+        self.0.push((edge, to, message));
+    }
+}
+
+/// A job at work.
+pub struct Network<T> {
+    job: Arc<JobGraph>,
+    clock: Clock,
+    dice: Dice,
+    doors: Doors,
+    actors: Vec<Vec<Actor>>,
+    links: BTreeMap<Link, VecDeque<Message>>,
+    accounts: BTreeMap<(u32, u32, u32), Account>,
+    record: std::marker::PhantomData<T>,
+}
+
+/// Steps after which a job that has not come to its end never will.
+const STEPS: usize = 1_000_000;
+
+impl<T: 'static> Network<T> {
+    /// Builds all subtasks, as a runner does before it starts the first.
+    pub fn new(job: JobGraph, seed: u64, doors: Doors) -> Self {
+        let job = Arc::new(job);
+        let clock = Clock::manual(Timestamp(0));
+        let vertices = (0..job.vertices.len() as u32).map(VertexId);
+        let vertices = vertices.map(|v| (job.vertex_name(v), job.parallelism(v)));
+        let stats = Arc::new(JobStats::new(vertices));
+        let build = |factory: &tidegate_engine::graph::Factory, me| {
+            let woken = Arc::new(AtomicBool::new(true));
+            let wake = woken.clone();
+            let waker = Waker::new(move || wake.store(true, Relaxed));
+            let (job, clock, stats) = (job.clone(), clock.clone(), stats.clone());
+            let slice = job.settings.slice;
+            let mut context = BuildContext::new(job, me, clock, stats, waker);
+            let head = factory(&mut context).expect("the chain is built");
+            let mut subtask = Subtask::new(head, slice);
+            subtask.open().expect("the chain opens");
+            Actor {
+                subtask,
+                woken,
+                until: Timestamp::MIN,
+                done: false,
+            }
+        };
+        let actors = job.tasks.iter().map(|task| {
+            let subtasks = 0..task.parallelism;
+            subtasks.map(|me| build(&task.factory, me)).collect()
+        });
+        Network {
+            actors: actors.collect(),
+            job: job.clone(),
+            clock,
+            dice: Dice(seed),
+            doors,
+            links: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            record: std::marker::PhantomData,
+        }
+    }
+
+    /// Runs the job to its end.
+    pub fn run(mut self) {
+        for _ in 0..STEPS {
+            if self.dice.roll(20) == 0 {
+                self.doors.flip(&mut self.dice);
+            }
+            if self.dice.roll(10) == 0 {
+                let pause = self.dice.roll(8) as u64;
+                self.clock.advance(Duration::from_millis(pause));
+            }
+            let arriving = self.links.iter().filter(|(_, q)| !q.is_empty());
+            let arriving: Vec<Link> = arriving.map(|(link, _)| *link).collect();
+            let ready = self.ready();
+            let choices = arriving.len() + ready.len();
+            if choices == 0 {
+                if self.actors.iter().flatten().all(|actor| actor.done) {
+                    return;
+                }
+                self.let_time_pass();
+                continue;
+            }
+            let choice = self.dice.roll(choices);
+            match arriving.get(choice) {
+                Some(link) => self.deliver(*link),
+                None => {
+                    let (task, me) = ready[choice - arriving.len()];
+                    self.step(task, me);
+                }
+            }
+        }
+        panic!("the job goes on and on: {}", self.picture());
+    }
+
+    /// Subtasks that an actor would give a step now: neither more nor fewer.
+    fn ready(&self) -> Vec<(usize, usize)> {
+        let now = self.clock.now();
+        let mut ready = Vec::new();
+        for (task, actors) in self.actors.iter().enumerate() {
+            for (me, actor) in actors.iter().enumerate() {
+                if !actor.done && (actor.woken.load(Relaxed) || actor.until <= now) {
+                    ready.push((task, me));
+                }
+            }
+        }
+        ready
+    }
+
+    /// Nobody has anything to do: the next timer, or an open door, must change that.
+    fn let_time_pass(&mut self) {
+        let waiting = self.actors.iter().flatten().filter(|actor| !actor.done);
+        let next = waiting.map(|a| a.until).min().unwrap_or(Timestamp::MAX);
+        if next == Timestamp::MAX {
+            assert!(self.doors.open(), "deadlock: {}", self.picture());
+            return;
+        }
+        let pause = next.0.saturating_sub(self.clock.now().0).max(0) as u64;
+        self.clock.advance(Duration::from_millis(pause));
+    }
+
+    fn step(&mut self, task: usize, me: usize) {
+        let now = self.clock.now();
+        let limit = (self.dice.roll(4) == 0).then(|| 1 + self.dice.roll(5));
+        let actor = &mut self.actors[task][me];
+        if actor.woken.swap(false, Relaxed) {
+            actor.subtask.wake();
+        }
+        actor.subtask.allow(limit);
+        let mut sent = Sent::default();
+        let next = actor.subtask.step(now, &mut sent);
+        match next.unwrap_or_else(|fault| panic!("task {task}, subtask {me}: {fault}")) {
+            Next::Again => actor.until = Timestamp::MIN,
+            Next::Wait { until, .. } => actor.until = until,
+            Next::Done => actor.done = true,
+        }
+        for (edge, to, message) in sent.0 {
+            self.post(edge, me as u32, to, message);
+        }
+    }
+
+    fn post(&mut self, edge: EdgeId, me: u32, to: u32, message: Message) {
+        let link = match &message {
+            Message::Batch { from, batch } => {
+                assert_eq!(*from, me, "a batch tells who sent it");
+                let records = records::<T>(batch);
+                let account = self.account(edge.0, me, to);
+                account.sent += records;
+                assert!(
+                    account.sent <= account.granted,
+                    "edge {edge:?} from {me} to {to} carries more than was granted: {account:?}"
+                );
+                (edge.0, me, to, false)
+            }
+            Message::Credit { from, records, .. } => {
+                assert_eq!(*from, me, "a credit tells who gives it");
+                let most = u64::from(self.job.settings.channels.max_credits);
+                let account = self.account(edge.0, to, me);
+                account.issued += u64::from(*records);
+                let open = account.issued - account.arrived;
+                assert!(
+                    open <= most,
+                    "edge {edge:?} from {to} to {me}: {open} credits at once: {account:?}"
+                );
+                (edge.0, me, to, true)
+            }
+        };
+        self.links.entry(link).or_default().push_back(message);
+    }
+
+    fn deliver(&mut self, link: Link) {
+        let (edge, from, to, credit) = link;
+        let queue = self.links.get_mut(&link).expect("it was listed");
+        let message = queue.pop_front().expect("it was not empty");
+        let edge = EdgeId(edge);
+        let (producers, consumers) = self.job.tasks_of(edge);
+        let task = match &message {
+            Message::Batch { batch, .. } => {
+                let records = records::<T>(batch);
+                self.account(edge.0, from, to).arrived += records;
+                consumers
+            }
+            Message::Credit { records, .. } => {
+                self.account(edge.0, to, from).granted += u64::from(*records);
+                producers
+            }
+        };
+        debug_assert_eq!(credit, task == producers && credit);
+        let actor = &mut self.actors[task.0 as usize][to as usize];
+        if actor.done {
+            // Credits may come to a producer that has nothing to send any more; batches may not.
+            assert!(credit, "a batch for a subtask that has ended");
+            return;
+        }
+        actor.until = Timestamp::MIN;
+        let received = actor.subtask.receive(edge, message);
+        received.unwrap_or_else(|fault| panic!("task {task:?}, subtask {to}: {fault}"));
+    }
+
+    fn account(&mut self, edge: u32, from: u32, to: u32) -> &mut Account {
+        let initial = u64::from(self.job.settings.channels.initial_credits);
+        self.accounts
+            .entry((edge, from, to))
+            .or_insert_with(|| Account {
+                granted: initial,
+                issued: initial,
+                sent: 0,
+                arrived: 0,
+            })
+    }
+
+    /// What a person needs to see why nothing moves.
+    fn picture(&self) -> String {
+        let mut text = format!("at {}\n{}\n", self.clock.now(), self.job.plan());
+        for (task, actors) in self.actors.iter().enumerate() {
+            for (me, actor) in actors.iter().enumerate() {
+                let (done, until) = (actor.done, actor.until);
+                let queued = actor.subtask.queued();
+                text += &format!("task {task}/{me}: done {done}, until {until}, {queued} queued\n");
+            }
+        }
+        for (channel, account) in &self.accounts {
+            text += &format!("{channel:?}: {account:?}\n");
+        }
+        text
+    }
+}
