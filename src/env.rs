@@ -68,6 +68,9 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Set for tests: every exchange then checks what it receives against the grammar of streams.
+const CHECK_GRAMMAR: &str = "TIDEGATE_CHECK_GRAMMAR";
+
 /// When progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ShowProgress {
@@ -118,6 +121,7 @@ impl StreamEnv {
         if let Some(ms) = args.flush_interval {
             settings.channels.flush_interval_ms = ms;
         }
+        settings.channels.check_grammar = std::env::var_os(CHECK_GRAMMAR).is_some();
         let mut run = RunSettings::default();
         run.cores = args.cores.unwrap_or(run.cores).max(1);
         run.metrics = args.metrics.as_deref().map(MetricsSettings::from_env);

@@ -368,7 +368,7 @@ where
     pub fn map<T, H>(
         self,
         mut function: H,
-    ) -> DataStream<T, impl SetParallelism<Out = T> + StartChain>
+    ) -> DataStream<T, impl SetParallelism<Out = T, Set: StartChain> + StartChain>
     where
         T: 'static,
         H: FnMut(&A, &B) -> T + Clone + Send + 'static,

@@ -175,7 +175,7 @@ impl<U: SetParallelism, S: 'static> SetParallelism for WithSide<U, S> {
 
     fn set(stream: DataStream<U::Out, Self>, parallelism: u32) -> DataStream<U::Out, Self::Set> {
         let DataStream { graph, up, place } = stream;
-        let (up, wrap) = up.unwrap();
+        let (up, wrap) = up.take_apart();
         let stream = U::set(DataStream { graph, up, place }, parallelism);
         if stream.place.vertex != place.vertex {
             // The side stream was taken where the operator no longer is.

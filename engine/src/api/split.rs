@@ -160,7 +160,7 @@ impl<S> SideTaken<S> {
 }
 
 impl<U, S> WithSide<U, S> {
-    pub(super) fn unwrap(self) -> (U, SideTaken<S>) {
+    pub(super) fn take_apart(self) -> (U, SideTaken<S>) {
         let WithSide { up, tag, junction } = self;
         (up, SideTaken { tag, junction })
     }
