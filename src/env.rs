@@ -189,3 +189,48 @@ impl StreamEnv {
         Ok(LocalRunner::new(self.run.clone()).run(graph)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<EnvArgs, clap::Error> {
+        let all = std::iter::once("job").chain(arguments.iter().copied());
+        OnlyEnv::try_parse_from(all).map(|parsed| parsed.env)
+    }
+
+    #[test]
+    fn numbers_that_no_job_can_have_are_wrong_usage() {
+        for option in ["--parallelism", "--max-parallelism", "--cores"] {
+            let error = parse(&[option, "0"]).expect_err("0 is refused");
+            assert_eq!(error.exit_code(), 2, "{option}");
+            assert!(error.to_string().contains(option), "{error}");
+        }
+        assert!(parse(&["--parallelism", "32769"]).is_err());
+        let args = parse(&["--parallelism", "3"]).expect("a good line");
+        assert_eq!(args.parallelism, Some(3));
+    }
+
+    #[test]
+    fn progress_is_shown_where_there_is_a_command_line() {
+        let args = parse(&[]).expect("a good line");
+        assert_eq!(args.progress, Some(ShowProgress::Auto));
+        assert_eq!(EnvArgs::default().progress, None);
+    }
+
+    #[test]
+    fn a_main_that_returns_the_error_prints_it_once_and_on_one_line() {
+        let env = StreamEnv::with_parallelism(200);
+        let numbers = tidegate_connectors::Values::new(0..3);
+        env.source("numbers", numbers)
+            .key_by(|n| *n)
+            .reduce(|a, b| a + b)
+            .sink("out", tidegate_connectors::BlackHole);
+        let error = env.execute("sums").expect_err("too many subtasks");
+        assert_eq!(
+            format!("Error: {error:?}"),
+            "Error: the job 'sums' can't run: parallelism 200 is above its max_parallelism 128; \
+             lower the one or raise the other"
+        );
+    }
+}

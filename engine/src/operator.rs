@@ -270,18 +270,25 @@ where
         if let Some(signal) = self.op.turn(turn.now) {
             Stage::signal(&mut self.down, signal)?;
         }
+        let mut waits = self.suspended;
         while let Some(at) = self.op.next_timer() {
             if at > turn.now {
                 turn.wake_at(at);
                 break;
             }
             if !self.down.room() {
+                waits = true;
                 break;
             }
             let now = turn.now;
             self.guarded(|op, down| op.timer(now, down))?;
         }
-        self.down.turn(turn)
+        self.down.turn(turn)?;
+        // What stood in the way may have left just now, and nobody else tells of it.
+        if waits && self.down.room() {
+            turn.again = true;
+        }
+        Ok(())
     }
 
     fn room(&self) -> bool {

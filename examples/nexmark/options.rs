@@ -42,7 +42,13 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = parse_seconds)]
     pub bench_seconds: f64,
     /// Measure this alone; may be given several times.
-    #[arg(long, value_name = "PART", value_enum, requires = "bench")]
+    #[arg(
+        long,
+        value_name = "PART",
+        value_enum,
+        requires = "bench",
+        conflicts_with = "query"
+    )]
     pub bench_only: Vec<BenchPart>,
     /// What a benchmark runs in a process of its own.
     #[arg(long, value_enum, hide = true, conflicts_with_all = ["query", "bench"])]

@@ -117,7 +117,7 @@ where
     }
 
     fn finished(&self) -> bool {
-        !self.active || (self.gate.ended() && self.down.finished())
+        (!self.active || self.gate.ended()) && self.down.finished()
     }
 }
 

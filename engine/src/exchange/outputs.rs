@@ -58,6 +58,12 @@ fn full_batch(settings: ChannelSettings, credit: u32) -> u32 {
     (credit / 4).clamp(least, settings.batch_records.max(least))
 }
 
+/// What a sender has at least once the consumer has processed all that was sent: less than half of the
+/// least window is held back. A larger batch, filled while more was granted, may have to be split.
+fn always_granted(settings: ChannelSettings) -> u32 {
+    settings.initial_credits.max(1) / 2 + 1
+}
+
 const NOWHERE: u32 = u32::MAX;
 
 impl<T: Send + 'static> Outputs<T> {
@@ -129,6 +135,7 @@ impl<T: Send + 'static> Outputs<T> {
     /// Hands to the outbox whatever is full or due and has credit.
     pub fn turn(&mut self, turn: &mut Turn<'_>) {
         let interval = self.settings.flush_interval_ms as i64;
+        let always = always_granted(self.settings);
         for channel in &mut self.channels {
             let waited = !channel.sealed.is_empty();
             if channel.holds_something() && channel.sealed.is_empty() {
@@ -142,14 +149,17 @@ impl<T: Send + 'static> Outputs<T> {
                 }
             }
             while let Some(batch) = channel.sealed.front() {
-                let records = batch.records.len() as u32;
-                if records > channel.credit {
+                if batch.records.len() as u32 > channel.credit {
                     channel.starved = true;
-                    break;
+                    if channel.credit < always {
+                        break;
+                    }
+                    channel.split();
                 }
                 let Some(mut batch) = channel.sealed.pop_front() else {
                     break;
                 };
+                let records = batch.records.len() as u32;
                 channel.credit -= records;
                 self.records += u64::from(records);
                 batch.starved = std::mem::take(&mut channel.starved);
@@ -245,6 +255,20 @@ impl<T> Channel<T> {
         if std::mem::take(&mut self.idle) {
             self.filling.signals.push(Signal::Idle);
         }
+    }
+
+    /// Cuts the oldest sealed batch in two, the first of which the credit at hand covers.
+    #[cold]
+    fn split(&mut self) {
+        let Some(whole) = self.sealed.front_mut() else {
+            return;
+        };
+        let rest = whole.records.split_off(self.credit as usize);
+        let records = std::mem::replace(&mut whole.records, rest);
+        self.sealed.push_front(Box::new(Batch {
+            records,
+            ..Batch::with_capacity(0)
+        }));
     }
 
     #[inline(never)]

@@ -175,7 +175,8 @@ impl Subtask {
         if self.queued == 0 && !self.reading && self.head.finished() {
             return Ok(Next::Done);
         }
-        if progress || again {
+        // The turn may have sent what was in the way of a batch that waits.
+        if progress || again || self.can_take() {
             return Ok(Next::Again);
         }
         let reading = self.reading && !held && self.head.room();
@@ -221,6 +222,15 @@ impl Subtask {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Whether a batch waits that the chain has room for.
+    fn can_take(&self) -> bool {
+        let waiting = self.queues.iter().filter(|(_, queue)| !queue.is_empty());
+        self.queued > 0
+            && waiting
+                .into_iter()
+                .any(|(e, _)| self.head.accepts(*e) == Some(true))
     }
 
     /// Batches that wait.

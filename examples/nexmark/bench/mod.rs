@@ -31,6 +31,7 @@ pub fn run(arguments: &Arguments) {
         env!("CARGO_PKG_VERSION"),
         std::thread::available_parallelism().map_or(1, usize::from)
     );
+    warn_of_others();
     if wanted(BenchPart::Pairs) {
         pairs::run(seconds * PAIR_SHARE, &mut score);
     }
@@ -44,6 +45,21 @@ pub fn run(arguments: &Arguments) {
         memory::run(seconds, &mut score);
     }
     println!("\n{score}");
+}
+
+/// Says so where others keep the machine busy: what is measured by the clock then tells more of them than of the engine.
+fn warn_of_others() {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load
+        .split_whitespace()
+        .next()
+        .and_then(|load| load.parse::<f64>().ok());
+    if let Some(load) = load.filter(|load| *load > 0.5) {
+        println!(
+            "Others use this machine (load {load} before the first run): don't trust latencies, nor ratios by the clock \
+             above parallelism 1."
+        );
+    }
 }
 
 /// Measures what needs a process of its own, and prints its figures for the process that asked.
