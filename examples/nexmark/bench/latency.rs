@@ -5,6 +5,7 @@
 //! records that it delays. All latencies are kept, so quantiles are exact. Two bare threads with a channel between them
 //! show what the machine itself does to a record while others use it.
 
+use super::quantiles::Quantiles;
 use super::table::{Score, Table, Target, median};
 use anyhow::{Context, Result, ensure};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,34 +84,6 @@ pub fn run(time: Duration, score: &mut Score) {
 
 fn milliseconds(ms: f64) -> String {
     format!("{ms:.3}")
-}
-
-/// Of one run, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-struct Quantiles {
-    p50: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
-}
-
-impl Quantiles {
-    /// Of latencies in nanoseconds, in any order.
-    fn of(mut latencies: Vec<u64>) -> Option<Self> {
-        latencies.sort_unstable();
-        let last = latencies.len().checked_sub(1)?;
-        // What this share of all does not exceed.
-        let at = |share: f64| {
-            let rank = (latencies.len() as f64 * share).ceil() as usize;
-            latencies[rank.saturating_sub(1).min(last)] as f64 / 1e6
-        };
-        Some(Quantiles {
-            p50: at(0.5),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: at(1.0),
-        })
-    }
 }
 
 /// One run; `None` for the default flush interval.
@@ -289,17 +262,6 @@ impl SinkWriter<Tick> for LatencyWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_are_exact() {
-        let quantiles = Quantiles::of((1..=1_000).rev().map(|ms| ms * 1_000_000).collect());
-        let quantiles = quantiles.expect("there are latencies");
-        assert_eq!(
-            [quantiles.p50, quantiles.p99, quantiles.p999, quantiles.max],
-            [500.0, 990.0, 999.0, 1000.0]
-        );
-        assert!(Quantiles::of(Vec::new()).is_none());
-    }
 
     #[test]
     fn every_record_crosses_and_waits_no_longer_than_it_has_to() {

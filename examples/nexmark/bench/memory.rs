@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 use tidegate::prelude::*;
 
@@ -126,8 +125,8 @@ pub fn blocked(time: Duration) -> Result<Blocked> {
         highest: 0,
         peak: 0,
     };
-    while began.elapsed() < time && !job.ended() {
-        thread::park_timeout(PAUSE);
+    let looks = crossbeam_channel::tick(PAUSE);
+    while began.elapsed() < time && !job.ended() && looks.recv().is_ok() {
         let now = rss_bytes();
         // A tenth of the time is for the channels to fill.
         if began.elapsed() < time / 10 {
@@ -140,9 +139,11 @@ pub fn blocked(time: Duration) -> Result<Blocked> {
     let slipped = gate.written.load(Relaxed);
     gate.open.store(true, Relaxed);
     let opened = Instant::now();
-    while gate.written.load(Relaxed) == slipped && opened.elapsed() < PATIENCE && !job.ended() {
-        thread::park_timeout(PAUSE);
-    }
+    while gate.written.load(Relaxed) == slipped
+        && opened.elapsed() < PATIENCE
+        && !job.ended()
+        && looks.recv().is_ok()
+    {}
     let flowed = gate.written.load(Relaxed) > slipped;
     job.cancel();
     let ended = job.wait();

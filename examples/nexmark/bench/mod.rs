@@ -10,6 +10,7 @@
 mod latency;
 mod memory;
 mod pairs;
+mod quantiles;
 mod scaling;
 mod table;
 
