@@ -32,8 +32,9 @@ demo: setup ## Run the flights job on a bundled month of real data and compare w
 
 test: setup format clippy tests docs ## Everything CI checks: format, clippy, all tests with the house rules, docs
 
-bench: setup ## Measure the NEXMark queries against bare loops in the same process
+bench: setup ## Measure the NEXMark queries against bare loops, and against other engines where they are prepared
 	cargo run $(PROFILE) --example nexmark -- --bench
+	@.ci/bench-peers
 
 lint: setup format clippy house-rules deny ## Format, clippy, house rules, and cargo-deny where it is installed
 

@@ -1,6 +1,7 @@
 //! Where a job begins: settings from the command line, sources, and execution.
 
 use clap::{Args, Parser, ValueEnum};
+use std::fmt;
 use tidegate_actors::metrics_server::MetricsSettings;
 use tidegate_actors::progress::ProgressMode;
 use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings, RunningJob};
@@ -8,8 +9,11 @@ use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
 
+/// The most key groups, and so the most subtasks, that an operator may have.
+const MOST: i64 = 32_768;
+
 /// Why a job could not be defined or run. Prints as what to do about it, without a backtrace.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// The graph has problems; all of them are listed.
     #[error(transparent)]
@@ -19,6 +23,13 @@ pub enum Error {
     Run(#[from] runner::Error),
 }
 
+impl fmt::Debug for Error {
+    /// As it displays itself: this is what a `main` that returns it prints.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// The result of defining and running jobs.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -26,24 +37,23 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Args, Clone, Debug, Default)]
 pub struct EnvArgs {
     /// Subtasks of each operator that doesn't name a number [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     pub parallelism: Option<u32>,
     /// Key groups: the most subtasks that a keyed operator may ever have [default: 128]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     pub max_parallelism: Option<u32>,
     /// Milliseconds that a record may wait for its batch to fill; 0 sends at once [default: 10]
     #[arg(long, value_name = "MS")]
     pub flush_interval: Option<u64>,
     /// Threads at most [default: the machine's cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub cores: Option<usize>,
     /// Serve metrics over HTTP at /metrics, /observe and /health while the job runs; an address
     /// other than loopback needs a token in TIDEGATE_TOKEN
     #[arg(long, value_name = "ADDR")]
     pub metrics: Option<String>,
-    /// Show progress on stderr: auto for jobs whose input ends, on for every job, or off [default:
-    /// auto on the command line]
-    #[arg(long, value_name = "WHEN", value_enum)]
+    /// Show progress on stderr: auto for jobs whose input ends, on for every job, or off
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub progress: Option<ShowProgress>,
     /// Print the job's plan, as a picture and as JSON, and do not run it
     #[arg(long)]
@@ -52,6 +62,14 @@ pub struct EnvArgs {
 
 /// Set for tests: every exchange then checks what it receives against the grammar of streams.
 const CHECK_GRAMMAR: &str = "TIDEGATE_CHECK_GRAMMAR";
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("give at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
 
 /// When progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -92,9 +110,7 @@ impl StreamEnv {
     /// From the program's arguments, where these are all it has. Wrong ones end the program with
     /// exit code 2 and a message that says what is known.
     pub fn from_args() -> Result<Self> {
-        let mut args = OnlyEnv::parse().env;
-        args.progress.get_or_insert(ShowProgress::Auto);
-        Ok(StreamEnv::new(args))
+        Ok(StreamEnv::new(OnlyEnv::parse().env))
     }
 
     /// From options that were parsed as part of the program's own.
@@ -124,6 +140,11 @@ impl StreamEnv {
             parallelism: Some(parallelism),
             ..EnvArgs::default()
         })
+    }
+
+    /// The settings of the job.
+    pub fn settings(&self) -> &JobSettings {
+        &self.settings
     }
 
     /// The settings of the job, to change them.
@@ -170,5 +191,50 @@ impl StreamEnv {
             });
         }
         Ok(LocalRunner::new(self.run.clone()).run(graph)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<EnvArgs, clap::Error> {
+        let all = std::iter::once("job").chain(arguments.iter().copied());
+        OnlyEnv::try_parse_from(all).map(|parsed| parsed.env)
+    }
+
+    #[test]
+    fn numbers_that_no_job_can_have_are_wrong_usage() {
+        for option in ["--parallelism", "--max-parallelism", "--cores"] {
+            let error = parse(&[option, "0"]).expect_err("0 is refused");
+            assert_eq!(error.exit_code(), 2, "{option}");
+            assert!(error.to_string().contains(option), "{error}");
+        }
+        assert!(parse(&["--parallelism", "32769"]).is_err());
+        let args = parse(&["--parallelism", "3"]).expect("a good line");
+        assert_eq!(args.parallelism, Some(3));
+    }
+
+    #[test]
+    fn progress_is_shown_where_there_is_a_command_line() {
+        let args = parse(&[]).expect("a good line");
+        assert_eq!(args.progress, Some(ShowProgress::Auto));
+        assert_eq!(EnvArgs::default().progress, None);
+    }
+
+    #[test]
+    fn a_main_that_returns_the_error_prints_it_once_and_on_one_line() {
+        let env = StreamEnv::with_parallelism(200);
+        let numbers = tidegate_connectors::Values::new(0..3);
+        env.source("numbers", numbers)
+            .key_by(|n| *n)
+            .reduce(|a, b| a + b)
+            .sink("out", tidegate_connectors::BlackHole);
+        let error = env.execute("sums").expect_err("too many subtasks");
+        assert_eq!(
+            format!("Error: {error:?}"),
+            "Error: the job 'sums' can't run: parallelism 200 is above its max_parallelism 128; \
+             lower the one or raise the other"
+        );
     }
 }

@@ -31,6 +31,7 @@ fn info() {
         max_parallelism,
         channels,
         slice,
+        slice_micros: _,
     } = JobSettings::default();
     println!("tidegate         {}", env!("CARGO_PKG_VERSION"));
     println!(

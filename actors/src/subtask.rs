@@ -152,6 +152,9 @@ impl SubtaskActor {
         build.memory = self.shared.memory.clone();
         let task = &job.tasks[self.exit.task as usize];
         let mut subtask = Subtask::new((task.factory)(&mut build)?, job.settings.slice);
+        if job.settings.slice_micros > 0 {
+            subtask.begin_short();
+        }
         subtask.open()?;
         self.subtask = Some(subtask);
         Ok(())
@@ -217,7 +220,10 @@ impl SubtaskActor {
         subtask.allow(allowance);
         let next = catch(|| subtask.step(now, &mut self.post));
         let queued = subtask.queued() as u64;
-        let busy = began.elapsed().as_nanos() as u64;
+        let took = began.elapsed();
+        let limit = Duration::from_micros(self.shared.job.settings.slice_micros);
+        subtask.fit_slice(took, limit);
+        let busy = took.as_nanos() as u64;
         self.end_turn();
         for stats in &self.stats {
             stats.busy_ns.fetch_add(busy, Relaxed);

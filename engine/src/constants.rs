@@ -23,8 +23,10 @@ pub const DEFAULT_HOST: &str = "localhost";
 pub const DEFAULT_PARALLELISM: u32 = 1;
 /// Key groups: the most subtasks that a keyed operator may ever have.
 pub const DEFAULT_MAX_PARALLELISM: u32 = 128;
-/// Records that a source reads in one turn: some hundred microseconds of work.
-pub const DEFAULT_SLICE_RECORDS: usize = 4096;
+/// Records that a source reads in one turn at most: some hundred microseconds of cheap work.
+pub const DEFAULT_SLICE_RECORDS: usize = 16_384;
+/// Microseconds that a slice may take before the next ones are made shorter.
+pub const DEFAULT_SLICE_MICROS: u64 = 1_000;
 
 /// Records that a consumer grants a channel at first and when it is pressed.
 pub const DEFAULT_CHANNEL_CREDITS: u32 = 1000;

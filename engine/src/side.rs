@@ -53,7 +53,9 @@ impl<S> SideOutput<S> {
 
 /// Where an operator puts the records of a side output during a turn. It lives in one actor, but
 /// operators, which own one, must be `Send` to be prototypes; hence the lock, which nobody contends.
-pub struct SideBuffer<S>(Option<Arc<Mutex<Vec<(Timestamp, S)>>>>);
+pub struct SideBuffer<S>(Option<Arc<Mutex<SideRecords<S>>>>);
+
+type SideRecords<S> = Vec<(Timestamp, S)>;
 
 impl<S> Clone for SideBuffer<S> {
     fn clone(&self) -> Self {

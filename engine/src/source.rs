@@ -83,7 +83,8 @@ pub trait SourceReader: 'static {
     /// Emits at most about `budget` records. Must not block.
     fn poll<C: Collector<Self::Item>>(&mut self, budget: usize, out: &mut C) -> Flow<Poll>;
 
-    /// Where the record that was emitted last came from, such as `flights.csv:1200`.
+    /// Where the record that was emitted last came from, such as `flights.csv:1200`; empty where there is
+    /// none.
     fn position(&self) -> String;
 
     /// Records so far that did not parse and were skipped or put aside.
@@ -172,6 +173,7 @@ impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
     }
 
     fn position(&self) -> Option<String> {
-        self.reader.as_ref().map(SourceReader::position)
+        let position = self.reader.as_ref().map(SourceReader::position);
+        position.filter(|position| !position.is_empty())
     }
 }

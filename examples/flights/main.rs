@@ -22,6 +22,7 @@ mod records;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tidegate::prelude::*;
@@ -43,7 +44,7 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
     /// CSV of the airports' weather, for weather-join
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required_if_eq("query", "weather-join"))]
     weather: Option<PathBuf>,
     #[command(flatten)]
     env: EnvArgs,
@@ -71,11 +72,15 @@ fn run(arguments: &Arguments) -> Result<()> {
     let env = StreamEnv::new(arguments.env.clone());
     let mut dead_letters = arguments.output.as_os_str().to_owned();
     dead_letters.push(".dead-letters.jsonl");
+    let dead_letters = PathBuf::from(dead_letters);
+    if !arguments.env.plan {
+        remove_earlier(&dead_letters)?;
+    }
     let flights = env
         .source(
             "flights",
             FileSource::csv::<records::Flight>(&arguments.input)
-                .on_error(DeadLetters::file(PathBuf::from(dead_letters))),
+                .on_error(DeadLetters::file(dead_letters)),
         )
         .watermarks(
             WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(11 * 3600))
@@ -105,6 +110,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Dead letters are appended to a file; those of an earlier run go as its output does.
+fn remove_earlier(dead_letters: &Path) -> Result<()> {
+    match fs::remove_file(dead_letters) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("can't remove {}", dead_letters.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The first rows of the answer, in order.
 fn print_head(output: &Path) -> Result<()> {
     const ROWS: usize = 8;
@@ -122,6 +137,10 @@ fn print_head(output: &Path) -> Result<()> {
         let mut lines = text.lines().map(str::to_owned);
         header = lines.next().unwrap_or_default();
         rows.extend(lines);
+    }
+    if rows.is_empty() {
+        println!("  no rows");
+        return Ok(());
     }
     rows.sort();
     let more = rows.len().saturating_sub(ROWS);

@@ -5,7 +5,8 @@
 //! cargo run --release --example nexmark -- --query q5 --events 10_000_000 --mode lean --baseline
 //! ```
 //!
-//! Both lines must end in the same digest. `--csv DIR` writes events and results, for others to check.
+//! Both lines must end in the same digest. `--csv DIR` writes events and results, for others to check. `--bench` compares
+//! the two, and with them parallelism, latency and memory, with the targets that the engine sets itself.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -14,10 +15,12 @@
 //! | `rules.rs`, `answer_rows.rs` | what the queries mean: filters, classes, ties; the rows of their answers |
 //! | `digest.rs`, `csv_out.rs` | the sink of rows: count, order-independent digest, CSV |
 //! | `baseline/` | the queries as bare loops, and the table that defines them |
+//! | `bench/` | `--bench`: tables of ratios, medians of alternating runs in one process |
 //! | `options.rs`, `report.rs` | the command line, the line that it prints |
 
 mod answer_rows;
 mod baseline;
+mod bench;
 mod csv_out;
 mod digest;
 mod events;
@@ -42,6 +45,17 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(part) = arguments.bench_part {
+        return match bench::run_child(part, &arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        };
+    }
+    if arguments.bench {
+        // Speed is not a test: a target that is missed is printed, and the run has done its work.
+        bench::run(&arguments);
+        return ExitCode::SUCCESS;
+    }
     let (query, options) = match arguments.check() {
         Ok(checked) => checked,
         Err(line) => {
@@ -79,14 +93,17 @@ fn run<E: Event>(arguments: &Arguments, query: Query, options: &Options) -> Resu
     if let Some(folder) = &arguments.csv {
         csv_out::write_events::<E>(folder, &options.generator, options.events)?;
     }
+    let mut sink = match arguments.count_only {
+        true => RowSink::counting(),
+        false => RowSink::new(file.clone()),
+    };
     let watch = Stopwatch::start();
     let (outcome, parallelism) = if arguments.baseline {
-        let mut sink = RowSink::new(file.clone());
         baseline::run::<E>(query, options, &mut sink);
         (sink.outcome(), 1)
     } else {
         (
-            queries::run::<E>(query, options, file.clone())?,
+            queries::run::<E>(query, options, sink)?,
             options.parallelism,
         )
     };

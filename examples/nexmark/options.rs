@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[command(name = "nexmark")]
 pub struct Arguments {
     /// The query: q0 to q9, q11, q12, q14 to q22, or count.
-    #[arg(long)]
+    #[arg(long, default_value = "", required_unless_present_any = ["bench", "bench_part"])]
     pub query: String,
     /// How many events to generate.
     #[arg(long, default_value = "10000000", value_parser = parse_count)]
@@ -32,6 +32,49 @@ pub struct Arguments {
     /// Also write events and results as CSV files to this folder.
     #[arg(long, value_name = "DIR")]
     pub csv: Option<PathBuf>,
+    /// Count the rows of the answer without a digest of them, as benchmarks of other engines do; the digest is then 0.
+    #[arg(long, conflicts_with = "csv")]
+    pub count_only: bool,
+    /// Measure the engine against bare loops and its targets, and print tables.
+    #[arg(long, conflicts_with = "query")]
+    pub bench: bool,
+    /// How long each latency run and the blocked sink last; pairs of runs take a tenth of it each.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = parse_seconds)]
+    pub bench_seconds: f64,
+    /// Measure this alone; may be given several times.
+    #[arg(
+        long,
+        value_name = "PART",
+        value_enum,
+        requires = "bench",
+        conflicts_with = "query"
+    )]
+    pub bench_only: Vec<BenchPart>,
+    /// What a benchmark runs in a process of its own.
+    #[arg(long, value_enum, hide = true, conflicts_with_all = ["query", "bench"])]
+    pub bench_part: Option<ChildPart>,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchPart {
+    /// Parallelism 1 against a bare loop.
+    Pairs,
+    /// Parallelism 2 and 64.
+    Scaling,
+    /// From source to sink between two cores.
+    Latency,
+    /// A blocked sink; many keys.
+    Memory,
+}
+
+/// What is measured in a process of its own, since the memory of one run must not be mixed with another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ChildPart {
+    /// A sink that refuses.
+    Blocked,
+    /// Many keys.
+    Keys,
 }
 
 /// The size of an event.
@@ -98,6 +141,14 @@ fn parse_count(text: &str) -> Result<u64, String> {
         .map_err(|error| format!("{error}"))
 }
 
+/// A time long enough to measure in.
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.5..=600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give a number of seconds from 0.5 to 600".to_owned()),
+    }
+}
+
 macro_rules! queries {
     ($($variant:ident $name:literal,)*) => {
         /// The queries; `baseline/mod.rs` says what each asks. q10 and q13 need files and a service beside the stream.
@@ -162,6 +213,25 @@ mod tests {
             "{line}"
         );
         assert_eq!(Query::ALL.len(), 22);
+    }
+
+    #[test]
+    fn a_benchmark_takes_no_query() {
+        let parse = |line: &str| {
+            let words = std::iter::once("nexmark").chain(line.split_whitespace());
+            Arguments::try_parse_from(words)
+        };
+        let arguments = parse("--bench --bench-only pairs --bench-only memory").expect("good");
+        assert_eq!(arguments.bench_only, [BenchPart::Pairs, BenchPart::Memory]);
+        let wrong = [
+            "",
+            "--bench --query q0",
+            "--query q0 --bench-only pairs",
+            "--bench --bench-seconds 0",
+        ];
+        for line in wrong {
+            assert!(parse(line).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! What a run cost and answered, as one line: JSON for programs, words for people.
 
 use crate::digest::Outcome;
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::fmt;
 use std::fs;
 use std::time::Instant;
-
-/// Clock ticks per second in `/proc/self/stat`; the same on every Linux that Rust runs on.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Measures a run from its start.
 #[derive(Debug)]
@@ -53,7 +51,7 @@ pub struct Report {
     pub digest: String,
     /// The most memory that the process held so far.
     pub peak_rss_bytes: u64,
-    /// CPU time of the run in all threads, in steps of 10 ms.
+    /// CPU time of the run in all threads, also those that have ended.
     pub cpu_seconds: f64,
 }
 
@@ -100,38 +98,32 @@ impl fmt::Display for Report {
     }
 }
 
-/// CPU time of this process so far; 0 where there is no `/proc`.
+/// CPU time of this process so far, of all its threads.
 fn cpu_seconds() -> f64 {
-    fs::read_to_string("/proc/self/stat")
-        .ok()
-        .and_then(|stat| cpu_ticks(&stat))
-        .unwrap_or(0) as f64
-        / TICKS_PER_SECOND
-}
-
-/// User and system time from the text of `/proc/PID/stat`. The second field is the program's name, which may hold
-/// anything, so counting begins after its closing parenthesis.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// The high-water mark of this process's resident memory; 0 where there is no `/proc`.
-fn peak_rss_bytes() -> u64 {
+pub fn peak_rss_bytes() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+/// This process's resident memory; 0 where there is no `/proc`.
+pub fn rss_bytes() -> u64 {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(field: &str) -> u64 {
     fs::read_to_string("/proc/self/status")
         .ok()
-        .and_then(|status| high_water_kib(&status))
+        .and_then(|status| kibibytes(&status, field))
         .unwrap_or(0)
         * 1024
 }
 
-fn high_water_kib(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn kibibytes(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -141,14 +133,25 @@ mod tests {
 
     #[test]
     fn reads_proc() {
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 150 25 0 0 20 0 1 0 5";
-        assert_eq!(cpu_ticks(stat), Some(175));
-        assert_eq!(cpu_ticks("7 (a"), None);
-        assert_eq!(
-            high_water_kib("Name:\tx\nVmHWM:\t    1234 kB\nVmRSS: 1 kB\n"),
-            Some(1234)
-        );
-        assert!(peak_rss_bytes() > 0);
+        let status = "Name:\tx\nVmHWM:\t    1234 kB\nVmRSS: 1 kB\n";
+        assert_eq!(kibibytes(status, "VmHWM:"), Some(1234));
+        assert_eq!(kibibytes(status, "VmRSS:"), Some(1));
+        assert_eq!(kibibytes(status, "VmSwap:"), None);
+        assert!(peak_rss_bytes() > 0 && rss_bytes() > 0);
+    }
+
+    #[test]
+    fn cpu_time_counts_threads_that_have_ended() {
+        let watch = Stopwatch::start();
+        let work = || {
+            let began = Instant::now();
+            while began.elapsed().as_millis() < 20 {
+                std::hint::black_box(peak_rss_bytes());
+            }
+        };
+        std::thread::spawn(work).join().expect("it does not panic");
+        let (seconds, cpu_seconds) = watch.stop();
+        assert!(seconds >= 0.02 && cpu_seconds > 0.001, "{cpu_seconds}");
     }
 
     #[test]

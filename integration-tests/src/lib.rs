@@ -1,1 +1,4 @@
-//! Whole jobs, whole processes, real data: see `tests/`.
+//! What the tests of whole processes share; the tests themselves are in `tests/`.
+
+pub mod processes;
+pub mod tables;

@@ -83,7 +83,9 @@ impl SinkWriter<u64> for GatedWriter {
 fn blocked(count: u64, slice: usize, sink: &Gated) -> StreamEnv {
     let mut env = StreamEnv::with_parallelism(1);
     env.run_settings_mut().cores = 2;
+    // Exact numbers need slices of one length, however long one takes.
     env.settings_mut().slice = slice;
+    env.settings_mut().slice_micros = 0;
     env.run_settings_mut().pressure.interval = Duration::from_millis(20);
     // No batch leaves because of its age: so every number below is exact.
     env.settings_mut().channels.flush_interval_ms = 3_600_000;

@@ -173,7 +173,7 @@ impl ProcessFunction<u64> for Sort {
         value: u64,
         out: &mut C,
     ) -> Flow {
-        if value % 2 == 0 {
+        if value.is_multiple_of(2) {
             return out.collect(cx.timestamp(), value);
         }
         odd.collect(cx.timestamp(), value);

@@ -28,19 +28,24 @@ fn rows(n: u64) -> String {
 }
 
 fn gzip(path: &Path, text: &str) {
-    let mut encoder = GzEncoder::new(fs::File::create(path).unwrap(), Compression::fast());
-    encoder.write_all(text.as_bytes()).unwrap();
-    encoder.finish().unwrap();
+    let file = fs::File::create(path).expect("a test writes its folder");
+    let mut encoder = GzEncoder::new(file, Compression::fast());
+    encoder
+        .write_all(text.as_bytes())
+        .expect("a test writes its folder");
+    encoder.finish().expect("a test writes its folder");
 }
 
 /// The lines of all whole files in a folder, sorted.
 fn lines(folder: &Path) -> Vec<String> {
     let mut lines = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    for entry in fs::read_dir(folder).expect("the job wrote it") {
+        let path = entry.expect("nobody removes it").path();
+        let name = path.file_name().expect("an entry has a name");
+        let name = name.to_string_lossy().into_owned();
         assert!(name.starts_with("part-"), "{name} was left behind");
-        lines.extend(fs::read_to_string(path).unwrap().lines().map(str::to_owned));
+        let text = fs::read_to_string(path).expect("it is text");
+        lines.extend(text.lines().map(str::to_owned));
     }
     lines.sort();
     lines

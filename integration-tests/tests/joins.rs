@@ -187,31 +187,50 @@ fn flights_meet_the_weather_around_them() {
 }
 
 #[test]
-fn late_records_of_both_streams_come_to_one_side() {
-    let env = StreamEnv::with_parallelism(1);
+fn a_record_is_either_joined_or_comes_to_the_side() {
+    let env = StreamEnv::with_parallelism(2);
     let strict = WatermarkStrategy::monotonous();
     let flights = env
-        .source("flights", Generator::new(1000, flight))
+        .source("flights", Generator::new(FLIGHTS, flight))
         .watermarks(strict.timestamps(|f: &Flight| f.departed_at));
-    let strict = WatermarkStrategy::monotonous();
-    let weather = env
-        .source("weather", Generator::new(1000, weather))
-        .watermarks(strict.timestamps(|w: &Weather| w.observed_at));
+    let in_order = WatermarkStrategy::bounded_out_of_orderness(HOUR);
+    let observations = env
+        .source("weather", Generator::new(OBSERVATIONS, weather))
+        .watermarks(in_order.timestamps(|w: &Weather| w.observed_at));
     let (out, aside) = (Collect::new(), Collect::new());
     let tag = SideOutput::new("late");
     let (joined, late) = flights
         .key_by(|f| f.origin)
-        .interval_join(weather.key_by(|w| w.origin))
+        .interval_join(observations.key_by(|w| w.origin))
         .between(0, HOUR_MS)
         .late_output(&tag)
-        .map(|f, w| (f.departed_at, w.observed_at))
+        .map(|f, w| (f.departed_at, f.origin, w.observed_at))
         .side_output(&tag);
     joined.sink("out", out.clone());
-    late.map(|record| matches!(record, Either::First(_)))
-        .sink("late", aside.clone());
+    late.sink("late", aside.clone());
     env.execute("late").expect("the job runs");
-    assert!(aside.values().iter().all(|flight| *flight));
-    assert!(!out.values().is_empty());
+    let mut late: Vec<_> = aside
+        .values()
+        .into_iter()
+        .map(|record| match record {
+            Either::First(f) => (f.departed_at, f.origin),
+            Either::Second(w) => panic!("{w:?} is in order"),
+        })
+        .collect();
+    late.sort_unstable();
+    let mut want = Vec::new();
+    for f in (0..FLIGHTS).map(flight) {
+        if late.binary_search(&(f.departed_at, f.origin)).is_ok() {
+            continue;
+        }
+        let near = (0..OBSERVATIONS)
+            .map(weather)
+            .filter(|w| w.origin == f.origin);
+        let near = near.filter(|w| (0..=HOUR_MS).contains(&(w.observed_at - f.departed_at)));
+        want.extend(near.map(|w| (f.departed_at, f.origin, w.observed_at)));
+    }
+    want.sort_unstable();
+    assert_eq!(sorted(&out), want, "{} flights were late", late.len());
 }
 
 #[test]

@@ -16,7 +16,10 @@ struct Click {
 fn click(n: u64) -> Click {
     let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let (user, jitter) = ((mixed >> 40) % KEYS, (mixed >> 20) % 400);
-    Click { user, at: (n * 10 + jitter) as i64 }
+    Click {
+        user,
+        at: (n * 10 + jitter) as i64,
+    }
 }
 
 fn clicks() -> impl Iterator<Item = Click> {
@@ -42,7 +45,11 @@ fn sessions() -> Vec<(u64, i64, i64, u64)> {
 #[test]
 fn sessions_are_those_of_the_sorted_input_at_every_parallelism() {
     let want = sessions();
-    assert!(want.len() > 2 * KEYS as usize, "the input has silences: {}", want.len());
+    assert!(
+        want.len() > 2 * KEYS as usize,
+        "the input has silences: {}",
+        want.len()
+    );
     for parallelism in [1, 2, 3] {
         let env = StreamEnv::with_parallelism(parallelism);
         let out = Collect::new();
@@ -98,12 +105,25 @@ fn count_windows_are_complete_at_every_parallelism() {
             .process(|context, clicks, out| out.emit((*context.key, clicks.len() as u64)))
             .sink("lists", lists.clone());
         env.execute("counts").expect("the job runs");
-        let sums = per_user(sums.values().into_iter().map(|w| (w.key, w.value)).collect());
+        let sums = per_user(
+            sums.values()
+                .into_iter()
+                .map(|w| (w.key, w.value))
+                .collect(),
+        );
         let lists = per_user(lists.values());
         for (user, n) in &clicks_of {
-            assert_eq!(sums[user], (n / 10, n / 10 * 10), "parallelism {parallelism}");
+            assert_eq!(
+                sums[user],
+                (n / 10, n / 10 * 10),
+                "parallelism {parallelism}"
+            );
             let fired = n / 5;
-            assert_eq!(lists[user], (fired, 5 + (fired - 1) * 10), "parallelism {parallelism}");
+            assert_eq!(
+                lists[user],
+                (fired, 5 + (fired - 1) * 10),
+                "parallelism {parallelism}"
+            );
         }
     }
 }
@@ -113,10 +133,12 @@ fn a_trigger_and_an_evictor_change_when_and_what_a_window_emits() {
     for parallelism in [1, 2, 3] {
         let env = StreamEnv::with_parallelism(parallelism);
         let (early, newest) = (Collect::new(), Collect::new());
-        let timed = env.source("clicks", Generator::new(RECORDS, click)).watermarks(
-            WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(1))
-                .timestamps(|c: &Click| c.at),
-        );
+        let timed = env
+            .source("clicks", Generator::new(RECORDS, click))
+            .watermarks(
+                WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(1))
+                    .timestamps(|c: &Click| c.at),
+            );
         let (left, right) = timed.fork();
         let minute = Tumbling::event_time(Duration::from_secs(60));
         left.key_by(|c| c.user)
@@ -149,7 +171,8 @@ fn sample(file: &str) -> Vec<Vec<String>> {
     let path = format!("{}/../examples/data/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).expect("the sample is part of the project");
     let rows = text.lines().skip(1);
-    rows.map(|row| row.split(',').map(str::to_owned).collect()).collect()
+    rows.map(|row| row.split(',').map(str::to_owned).collect())
+        .collect()
 }
 
 /// Milliseconds since the epoch of a time such as `2013-01-31T23:59:00Z`; the sample ends in February.
@@ -191,17 +214,33 @@ fn aircraft_sessions_of_real_flights_are_those_of_another_program() {
         .into_iter()
         .map(|row| {
             let number = |at: usize| row[at].parse().expect("a number");
-            (millis_of(&row[0]), millis_of(&row[1]), row[2].clone(), (number(3), number(4)))
+            (
+                millis_of(&row[0]),
+                millis_of(&row[1]),
+                row[2].clone(),
+                (number(3), number(4)),
+            )
         })
         .collect();
     want.sort_unstable();
-    let good = sample("flights-2013-01.csv").into_iter().filter(|row| row[1] != "NA");
+    let good = sample("flights-2013-01.csv")
+        .into_iter()
+        .filter(|row| row[1] != "NA");
     let flights: Vec<(String, i64, u64)> = good
-        .map(|row| (row[5].clone(), millis_of(&row[1]), row[11].parse().expect("miles")))
+        .map(|row| {
+            (
+                row[5].clone(),
+                millis_of(&row[1]),
+                row[11].parse().expect("miles"),
+            )
+        })
         .collect();
     for parallelism in [1, 2, 3] {
-        let (env, out, flights) =
-            (StreamEnv::with_parallelism(parallelism), Collect::new(), flights.clone());
+        let (env, out, flights) = (
+            StreamEnv::with_parallelism(parallelism),
+            Collect::new(),
+            flights.clone(),
+        );
         env.source(
             "flights",
             Generator::new(flights.len() as u64, move |n| flights[n as usize].clone()),
@@ -216,9 +255,15 @@ fn aircraft_sessions_of_real_flights_are_those_of_another_program() {
         .sink("out", out.clone());
         env.execute("sessions").expect("the job runs");
         let rows = out.values().into_iter();
-        let mut got: Vec<_> =
-            rows.map(|w| (w.window.start.0, w.window.end.0, w.key, w.value)).collect();
+        let mut got: Vec<_> = rows
+            .map(|w| (w.window.start.0, w.window.end.0, w.key, w.value))
+            .collect();
         got.sort_unstable();
-        assert!(got == want, "parallelism {parallelism}: {} of {}", got.len(), want.len());
+        assert!(
+            got == want,
+            "parallelism {parallelism}: {} of {}",
+            got.len(),
+            want.len()
+        );
     }
 }

@@ -215,7 +215,7 @@ impl<F: Format> SourceReader for FileReader<F> {
             .mark
             .as_ref()
             .map(|mark| mark.position(self.line, self.offset));
-        here.unwrap_or_else(|| "its first file".to_owned())
+        here.unwrap_or_default()
     }
 
     fn dead_letters(&self) -> u64 {

@@ -275,6 +275,10 @@ where
 }
 
 /// An exchange, or nothing, by what the graph says.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a subtask holds one, and a box would cost each record a jump"
+)]
 pub enum Passage<T, D> {
     /// Straight on.
     Through(D),

@@ -29,6 +29,13 @@ struct Channel<T> {
     due: Timestamp,
 }
 
+/// Emptied buffers, boxed as they travel.
+#[allow(
+    clippy::vec_box,
+    reason = "a batch crosses as a `Box<dyn Any>`: to unbox it here is to allocate it again"
+)]
+type Spare<T> = Vec<Box<Batch<T>>>;
+
 /// The sending ends of all channels from one subtask over one edge, except the one to itself.
 pub struct Outputs<T> {
     edge: EdgeId,
@@ -38,7 +45,7 @@ pub struct Outputs<T> {
     index: Vec<u32>,
     settings: ChannelSettings,
     /// Emptied buffers that came back, the last one on top: the next batch takes the warmest.
-    spare: Vec<Box<Batch<T>>>,
+    spare: Spare<T>,
     /// Records handed over so far.
     pub records: u64,
     ended: bool,
@@ -130,6 +137,7 @@ impl<T: Send + 'static> Outputs<T> {
         let interval = self.settings.flush_interval_ms as i64;
         let always = always_granted(self.settings);
         for channel in &mut self.channels {
+            let waited = !channel.sealed.is_empty();
             if channel.holds_something() && channel.sealed.is_empty() {
                 if channel.due == Timestamp::MAX {
                     channel.due = Timestamp(turn.now.0.saturating_add(interval));
@@ -161,6 +169,9 @@ impl<T: Send + 'static> Outputs<T> {
                 };
                 turn.outbox.send(self.edge, channel.to, message);
             }
+            // What stands before this stage has had its turn without the room that there is now, and
+            // what has not filled a batch has no due time yet: nobody else would wake this subtask.
+            turn.again |= waited && channel.sealed.is_empty();
         }
     }
 
@@ -261,7 +272,7 @@ impl<T> Channel<T> {
     }
 
     #[inline(never)]
-    fn seal(&mut self, capacity: usize, spare: &mut Vec<Box<Batch<T>>>) {
+    fn seal(&mut self, capacity: usize, spare: &mut Spare<T>) {
         self.seal_signals();
         let next = spare
             .pop()
@@ -269,5 +280,58 @@ impl<T> Channel<T> {
         self.sealed
             .push_back(std::mem::replace(&mut self.filling, next));
         self.due = Timestamp::MAX;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Outbox;
+
+    #[derive(Default)]
+    struct Sent(Vec<usize>);
+
+    impl Outbox for Sent {
+        fn send(&mut self, _edge: EdgeId, _to: u32, message: Message) {
+            if let Message::Batch { batch, .. } = message {
+                let batch = batch.downcast::<Batch<u32>>().expect("of this type");
+                self.0.push(batch.records.len());
+            }
+        }
+    }
+
+    /// What left in a turn, and whether it asks for another one.
+    fn turn(outputs: &mut Outputs<u32>) -> (Vec<usize>, bool, Timestamp) {
+        let mut sent = Sent::default();
+        let mut turn = Turn::new(Timestamp(0), &mut sent);
+        outputs.turn(&mut turn);
+        let Turn { again, wake_at, .. } = turn;
+        (sent.0, again, wake_at)
+    }
+
+    fn push(outputs: &mut Outputs<u32>, records: u32) {
+        for value in 0..records {
+            let (at, hash) = (Timestamp(0), 0);
+            outputs.push(1, Rec { at, hash, value });
+        }
+    }
+
+    #[test]
+    fn room_that_comes_within_a_turn_asks_for_another_turn() {
+        let settings = ChannelSettings {
+            initial_credits: 8,
+            batch_records: 4,
+            flush_interval_ms: 10,
+            ..ChannelSettings::default()
+        };
+        let mut outputs = Outputs::new(EdgeId(0), 0, 1..2, 2, settings);
+        push(&mut outputs, 14);
+        assert_eq!(turn(&mut outputs), (vec![4, 4], false, Timestamp::MAX));
+        assert!(!outputs.room(), "the third batch waits for credit");
+        outputs.credit(1, 4, &mut Vec::new());
+        assert_eq!(turn(&mut outputs), (vec![4], true, Timestamp::MAX));
+        assert!(outputs.room());
+        let flushes = Timestamp(10);
+        assert_eq!(turn(&mut outputs), (vec![], false, flushes), "two are left");
     }
 }

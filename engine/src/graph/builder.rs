@@ -190,21 +190,28 @@ impl GraphBuilder {
     }
 
     fn check_parallelism(&self, settings: &JobSettings, problems: &mut Vec<String>) {
+        // What the job as a whole is given is one problem, however many vertices go by it.
+        let mut seen_default = false;
         for vertex in &self.vertices {
-            let name = self.first_name(vertex);
+            let by_default = vertex.parallelism.is_none() && vertex.max_parallelism.is_none();
+            if by_default && std::mem::replace(&mut seen_default, true) {
+                continue;
+            }
+            let whose = match by_default {
+                true => String::new(),
+                false => format!("'{}': ", self.first_name(vertex)),
+            };
             let parallelism = vertex.parallelism.unwrap_or(settings.parallelism);
             let max = vertex.max_parallelism.unwrap_or(settings.max_parallelism);
             if parallelism == 0 {
-                problems.push(format!("'{name}': parallelism 0; give it at least 1"));
+                problems.push(format!("{whose}parallelism 0; give it at least 1"));
             }
             if max == 0 || max > 32_768 {
-                problems.push(format!(
-                    "'{name}': max_parallelism {max} is not in 1..=32768"
-                ));
+                problems.push(format!("{whose}max_parallelism {max} is not in 1..=32768"));
             }
             if parallelism > max {
                 problems.push(format!(
-                    "'{name}': parallelism {parallelism} is above its max_parallelism {max}; \
+                    "{whose}parallelism {parallelism} is above its max_parallelism {max}; \
                      lower the one or raise the other"
                 ));
             }

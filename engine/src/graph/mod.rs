@@ -102,6 +102,8 @@ pub struct JobSettings {
     pub channels: ChannelSettings,
     /// Records that a source reads in one turn at most.
     pub slice: usize,
+    /// Microseconds that one turn of reading may take before the next ones read less; 0 for no limit.
+    pub slice_micros: u64,
 }
 
 impl Default for JobSettings {
@@ -111,6 +113,7 @@ impl Default for JobSettings {
             max_parallelism: crate::constants::DEFAULT_MAX_PARALLELISM,
             channels: ChannelSettings::default(),
             slice: crate::constants::DEFAULT_SLICE_RECORDS,
+            slice_micros: crate::constants::DEFAULT_SLICE_MICROS,
         }
     }
 }
@@ -266,5 +269,8 @@ pub struct GraphError {
 }
 
 fn list(problems: &[String]) -> String {
+    if let [only] = problems {
+        return format!(" {only}");
+    }
     problems.iter().map(|p| format!("\n  - {p}")).collect()
 }

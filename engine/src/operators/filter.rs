@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn drops_what_does_not_match() {
-        let mut harness = OperatorHarness::new(Filter::new(|x: &u64| x % 2 == 0));
+        let mut harness = OperatorHarness::new(Filter::new(|x: &u64| x.is_multiple_of(2)));
         for x in 0..4 {
             harness.push(0, x).expect("filters");
         }

@@ -58,9 +58,7 @@ where
             return out.collect(at, (self.fold)(accumulator, &key, value));
         }
         let initial = &self.initial;
-        let accumulator = self
-            .values
-            .get_or_insert_with(hash, key.clone(), || initial.clone());
+        let accumulator = self.values.insert_new(hash, key.clone(), initial.clone());
         out.collect(at, (self.fold)(accumulator, &key, value))
     }
 }

@@ -192,6 +192,9 @@ impl<K> Matching<K> {
     }
 }
 
+/// A record that came while others were being emitted, and its time.
+type Waiting<K, A, B> = (Timestamp, Keyed<K, Either<A, B>>);
+
 /// Emits what a function makes of each pair of records whose times are near each other, at the
 /// later one's time.
 ///
@@ -210,7 +213,7 @@ pub struct IntervalJoin<K, A, B, F> {
     passed: Timestamp,
     /// What waits for room: the record at hand and those behind it.
     matching: Option<Matching<K>>,
-    waiting: VecDeque<(Timestamp, Keyed<K, Either<A, B>>)>,
+    waiting: VecDeque<Waiting<K, A, B>>,
     since_asking: u32,
     late: SideBuffer<Either<A, B>>,
     stats: Arc<SubtaskStats>,

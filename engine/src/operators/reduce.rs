@@ -55,7 +55,7 @@ where
                 so_far.clone()
             }
             None => {
-                self.values.insert(hash, key, value.clone());
+                self.values.insert_new(hash, key, value.clone());
                 value
             }
         };

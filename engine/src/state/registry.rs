@@ -76,7 +76,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
         if let Some(value) = entries.get_mut(hash, key) {
             return change(value);
         }
-        change(entries.get_or_insert_with(hash, key.clone(), make))
+        change(entries.insert_new(hash, key.clone(), make()))
     }
 
     /// Adds a value to the current key's entry, or makes it the entry where there is none.
@@ -95,7 +95,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
         match entries.get_mut(hash, key) {
             Some(entry) => add(entry, value),
             None => {
-                entries.insert(hash, key.clone(), make(value));
+                entries.insert_new(hash, key.clone(), make(value));
             }
         }
     }

@@ -90,6 +90,19 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
         }
     }
 
+    /// Stores the value of a key that has none, which the caller has just looked up.
+    #[inline]
+    pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> &mut V {
+        debug_assert!(
+            self.get(hash, &key).is_none(),
+            "the caller found no value of this key"
+        );
+        let entry = self
+            .entries
+            .insert_unique(hash, (key, value), |(k, _)| key_hash(k));
+        &mut entry.into_mut().1
+    }
+
     /// Takes a key's value out.
     pub fn remove(&mut self, hash: u64, key: &K) -> Option<V> {
         let found = self.entries.find_entry(hash, |(k, _)| k == key).ok()?;

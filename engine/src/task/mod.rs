@@ -31,6 +31,9 @@ pub enum Next {
 /// Batches of one step at most: small batches of many channels share the cost of a step.
 const BATCHES_PER_STEP: usize = 8;
 
+/// Records of the first slice, before anything is known of what a record costs.
+const FIRST_SLICE: usize = 512;
+
 /// A subtask without its actor.
 pub struct Subtask {
     head: Box<dyn Head>,
@@ -42,6 +45,9 @@ pub struct Subtask {
     reading: bool,
     not_before: Timestamp,
     slice: usize,
+    longest_slice: usize,
+    /// The last step read a slice.
+    has_read: bool,
     /// Records that the source may read in the next step at most, while it is held back.
     allowance: Option<usize>,
     /// At the end of the last step it could not take input.
@@ -61,6 +67,8 @@ impl Subtask {
             reading: true,
             not_before,
             slice,
+            longest_slice: slice,
+            has_read: false,
             allowance: None,
             held_back: false,
         }
@@ -115,6 +123,24 @@ impl Subtask {
         self.allowance = records;
     }
 
+    /// Begins with short slices, which [`Subtask::fit_slice`] lengthens where records are cheap.
+    pub fn begin_short(&mut self) {
+        self.slice = self.longest_slice.min(FIRST_SLICE);
+    }
+
+    /// Fits the slices to come to how long a step took: half as long after one that took longer than
+    /// `limit`, twice as long, up to the most, after one well below it.
+    pub fn fit_slice(&mut self, took: Duration, limit: Duration) {
+        if !std::mem::take(&mut self.has_read) || limit.is_zero() {
+            return;
+        }
+        if took > limit {
+            self.slice = (self.slice / 2).max(1);
+        } else if took < limit / 4 {
+            self.slice = (self.slice * 2).min(self.longest_slice);
+        }
+    }
+
     /// Takes a few batches or reads one slice, then gives the chain a turn.
     pub fn step(&mut self, now: Timestamp, outbox: &mut dyn Outbox) -> Flow<Next> {
         let mut progress = false;
@@ -129,7 +155,7 @@ impl Subtask {
             let slice = self.slice.min(self.allowance.unwrap_or(usize::MAX));
             progress = true;
             match self.head.poll(slice)? {
-                Poll::Read(_) => {}
+                Poll::Read(_) => self.has_read = true,
                 Poll::Wait(pause) => {
                     progress = false;
                     self.not_before = now.plus(pause.max(Duration::from_micros(1)));

@@ -54,6 +54,9 @@ enum Firing<K, A, B> {
     Merged(i64, Vec<K>),
 }
 
+/// A record that came while others were being emitted, and its time.
+type Waiting<K, A, B> = (Timestamp, Keyed<K, Either<A, B>>);
+
 /// Joins or groups the records of two streams by key and event-time window.
 pub struct CoGroupWindows<K, A, B, G> {
     function: G,
@@ -76,7 +79,7 @@ pub struct CoGroupWindows<K, A, B, G> {
     pace: Pace,
     /// A watermark waits until all that it made due is out; so do records that come meanwhile.
     suspended: bool,
-    waiting: Vec<(Timestamp, Keyed<K, Either<A, B>>)>,
+    waiting: Vec<Waiting<K, A, B>>,
     late: SideBuffer<Either<A, B>>,
     stats: Arc<SubtaskStats>,
 }

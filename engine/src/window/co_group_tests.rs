@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-type Record = Either<(u8, u32), (u8, u32)>;
+type Side = (u8, u32);
+type Record = Either<Side, Side>;
 
 fn key(record: &Record) -> u8 {
     match record {
@@ -22,11 +23,9 @@ fn ms(n: i64) -> Duration {
     Duration::from_millis(n as u64)
 }
 
-type Join<F> = CoGroupWindows<u8, (u8, u32), (u8, u32), Pairs<F>>;
+type Join<F> = CoGroupWindows<u8, Side, Side, Pairs<F>>;
 
-fn join(
-    spec: Aligned,
-) -> Join<impl FnMut(&(u8, u32), &(u8, u32)) -> (u8, u32, u32) + Clone + Send> {
+fn join(spec: Aligned) -> Join<impl FnMut(&Side, &Side) -> (u8, u32, u32) + Clone + Send> {
     CoGroupWindows::new(
         spec,
         Pairs::new(|a: &(u8, u32), b: &(u8, u32)| (a.0, a.1, b.1)),

@@ -257,9 +257,12 @@ fn key(item: &Item) -> u64 {
     item.id.2 % 13
 }
 
+/// How often each `(subtask, source, number)` arrived.
+type Counts = BTreeMap<(u32, u32, u64), u32>;
+
 /// How often each record arrived.
 #[derive(Clone, Default)]
-struct Arrivals(Arc<Mutex<BTreeMap<(u32, u32, u64), u32>>>, Doors);
+struct Arrivals(Arc<Mutex<Counts>>, Doors);
 
 struct ArrivalsWriter {
     arrivals: Arrivals,
@@ -398,6 +401,7 @@ pub fn run(plan: &Plan) {
         max_parallelism: 16,
         channels: plan.channels,
         slice: plan.slice,
+        slice_micros: 0,
     };
     let job = graph.finish("simulated", settings).expect("a sound graph");
     Network::<Item>::new(job, plan.seed, doors).run();

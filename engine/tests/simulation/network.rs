@@ -28,9 +28,12 @@ impl Dice {
     }
 }
 
+/// Whether one sink has room, and how to tell its subtask that it has again.
+type Door = (Arc<AtomicBool>, Waker);
+
 /// Sinks that have room or not, as the simulation says.
 #[derive(Clone, Default)]
-pub struct Doors(Arc<Mutex<Vec<(Arc<AtomicBool>, Waker)>>>);
+pub struct Doors(Arc<Mutex<Vec<Door>>>);
 
 impl Doors {
     /// A door of one sink's writer, open at first.

@@ -4,7 +4,7 @@ use super::panes::Panes;
 use super::{BareQuery, FxMap};
 use crate::answer_rows::{BidWithAuction, LocalAuction, NewSeller};
 use crate::digest::RowSink;
-use crate::events::{Auction, Event, JoinSide, WholeBid};
+use crate::events::{Auction, Event, JoinSide, Value, WholeBid};
 use crate::rules::{Q20_CATEGORY, WINDOW};
 use hashbrown::HashSet;
 use rustc_hash::FxBuildHasher;
@@ -25,11 +25,12 @@ impl<P> Default for LocalSellers<P> {
     }
 }
 
-impl<E: Event> BareQuery<E> for LocalSellers<E::Profile> {
+impl<P: Value> LocalSellers<P> {
+    /// Takes in a person or an auction.
     #[inline(always)]
-    fn on(&mut self, event: E, sink: &mut RowSink) {
-        match event.q3_side() {
-            Some(JoinSide::Person { id, profile, .. }) => {
+    pub fn add(&mut self, side: JoinSide<P>, sink: &mut RowSink) {
+        match side {
+            JoinSide::Person { id, profile, .. } => {
                 for auction in self.waiting.remove(&id).unwrap_or_default() {
                     sink.emit(&LocalAuction {
                         profile: profile.clone(),
@@ -38,14 +39,22 @@ impl<E: Event> BareQuery<E> for LocalSellers<E::Profile> {
                 }
                 self.persons.insert(id, profile);
             }
-            Some(JoinSide::Auction { seller, id, .. }) => match self.persons.get(&seller) {
+            JoinSide::Auction { seller, id, .. } => match self.persons.get(&seller) {
                 Some(profile) => sink.emit(&LocalAuction {
                     profile: profile.clone(),
                     auction: id,
                 }),
                 None => self.waiting.entry(seller).or_default().push(id),
             },
-            None => {}
+        }
+    }
+}
+
+impl<E: Event> BareQuery<E> for LocalSellers<E::Profile> {
+    #[inline(always)]
+    fn on(&mut self, event: E, sink: &mut RowSink) {
+        if let Some(side) = event.q3_side() {
+            self.add(side, sink);
         }
     }
 }
@@ -80,10 +89,10 @@ impl<T> Default for NewSellers<T> {
     }
 }
 
-impl<E: Event> BareQuery<E> for NewSellers<E::Text> {
+impl<T: Value> NewSellers<T> {
+    /// Takes in a person or an auction.
     #[inline(always)]
-    fn on(&mut self, event: E, sink: &mut RowSink) {
-        let Some(side) = event.q8_side() else { return };
+    pub fn add(&mut self, side: JoinSide<T>, sink: &mut RowSink) {
         let time = side.time();
         let window_start = time / WINDOW * WINDOW;
         let window = self.panes.at(time);
@@ -115,6 +124,15 @@ impl<E: Event> BareQuery<E> for NewSellers<E::Text> {
                     window.sellers.insert(id);
                 }
             },
+        }
+    }
+}
+
+impl<E: Event> BareQuery<E> for NewSellers<E::Text> {
+    #[inline(always)]
+    fn on(&mut self, event: E, sink: &mut RowSink) {
+        if let Some(side) = event.q8_side() {
+            self.add(side, sink);
         }
     }
     #[inline(always)]

@@ -41,6 +41,7 @@ mod ranking;
 mod sessions;
 mod stateless;
 mod totals;
+pub mod two_threads;
 mod windows;
 
 use crate::digest::RowSink;

@@ -10,16 +10,24 @@ use crate::rules::{self, DAY};
 #[derive(Default)]
 pub struct RunningCounts(FxMap<u64, u64>);
 
+impl RunningCounts {
+    /// Takes in a bid.
+    #[inline(always)]
+    pub fn add(&mut self, bidder: u64, sink: &mut RowSink) {
+        let bids = self.0.entry(bidder).or_insert(0);
+        *bids += 1;
+        sink.emit(&RunningCount {
+            bidder,
+            bids: *bids,
+        });
+    }
+}
+
 impl<E: Event> BareQuery<E> for RunningCounts {
     #[inline(always)]
     fn on(&mut self, event: E, sink: &mut RowSink) {
         if let Some(bid) = event.bid() {
-            let bids = self.0.entry(bid.bidder).or_insert(0);
-            *bids += 1;
-            sink.emit(&RunningCount {
-                bidder: bid.bidder,
-                bids: *bids,
-            });
+            self.add(bid.bidder, sink);
         }
     }
 }

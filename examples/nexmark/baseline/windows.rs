@@ -19,8 +19,34 @@ pub struct HotAuctions {
 }
 
 impl HotAuctions {
+    /// Takes in a bid.
+    #[inline(always)]
+    pub fn add(&mut self, time: u64, auction: u64) {
+        *self.panes.at(time).entry(auction).or_insert(0) += 1;
+    }
+
+    /// When the next window ends.
+    #[inline(always)]
+    pub fn next_end(&self) -> u64 {
+        self.panes.end()
+    }
+
+    /// Ends the windows that end by `watermark`.
+    pub fn end_until(&mut self, watermark: u64, mut found: impl FnMut(HotAuction)) {
+        while watermark >= self.panes.end() {
+            self.step().into_iter().for_each(&mut found);
+        }
+    }
+
+    /// Ends all windows that hold a bid.
+    pub fn end_all(&mut self, mut found: impl FnMut(HotAuction)) {
+        for _ in 0..self.panes.len() + PANES_PER_WINDOW - 1 {
+            self.step().into_iter().for_each(&mut found);
+        }
+    }
+
     /// Ends a pane, and with it a window.
-    fn step(&mut self, sink: &mut RowSink) {
+    fn step(&mut self) -> Option<HotAuction> {
         let window_end = self.panes.end();
         self.ended.push_back(self.panes.pop());
         if self.ended.len() > PANES_PER_WINDOW
@@ -40,13 +66,11 @@ impl HotAuctions {
                 best
             }
         });
-        if let Some((auction, bids)) = hottest {
-            sink.emit(&HotAuction {
-                window_end,
-                auction,
-                bids,
-            });
-        }
+        hottest.map(|(auction, bids)| HotAuction {
+            window_end,
+            auction,
+            bids,
+        })
     }
 }
 
@@ -54,22 +78,18 @@ impl<E: Event> BareQuery<E> for HotAuctions {
     #[inline(always)]
     fn on(&mut self, event: E, _: &mut RowSink) {
         if let Some(bid) = event.bid() {
-            *self.panes.at(bid.date_time).entry(bid.auction).or_insert(0) += 1;
+            self.add(bid.date_time, bid.auction);
         }
     }
     #[inline(always)]
     fn next_firing(&self) -> u64 {
-        self.panes.end()
+        self.next_end()
     }
     fn fire(&mut self, watermark: u64, sink: &mut RowSink) {
-        while watermark >= self.panes.end() {
-            self.step(sink);
-        }
+        self.end_until(watermark, |hottest| sink.emit(&hottest));
     }
     fn end(&mut self, sink: &mut RowSink) {
-        for _ in 0..self.panes.len() + PANES_PER_WINDOW - 1 {
-            self.step(sink);
-        }
+        self.end_all(|hottest| sink.emit(&hottest));
     }
 }
 
@@ -80,22 +100,56 @@ pub struct HighestBids {
 }
 
 impl HighestBids {
-    fn step(&mut self, sink: &mut RowSink) {
+    /// Takes in a bid.
+    #[inline(always)]
+    pub fn add(&mut self, bid: Bid) {
+        let best = self.panes.at(bid.date_time);
+        if best.is_none_or(|best| rules::q7_is_higher(&bid, &best)) {
+            *best = Some(bid);
+        }
+    }
+
+    /// When the next window ends.
+    #[inline(always)]
+    pub fn next_end(&self) -> u64 {
+        self.panes.end()
+    }
+
+    /// Ends the windows that end by `watermark`: the end of each that holds a bid, and the highest of it.
+    pub fn end_until(&mut self, watermark: u64, mut found: impl FnMut(u64, Bid)) {
+        while watermark >= self.panes.end() {
+            self.step(&mut found);
+        }
+    }
+
+    /// Ends all windows that hold a bid.
+    pub fn end_all(&mut self, mut found: impl FnMut(u64, Bid)) {
+        for _ in 0..self.panes.len() {
+            self.step(&mut found);
+        }
+    }
+
+    fn step(&mut self, found: &mut impl FnMut(u64, Bid)) {
         let window_end = self.panes.end();
-        if let Some(Bid {
+        if let Some(bid) = self.panes.pop() {
+            found(window_end, bid);
+        }
+    }
+
+    /// The row of a window's highest bid.
+    pub fn row(window_end: u64, bid: Bid) -> HighestBid {
+        let Bid {
             auction,
             bidder,
             price,
             date_time,
-        }) = self.panes.pop()
-        {
-            sink.emit(&HighestBid {
-                window_end,
-                auction,
-                bidder,
-                price,
-                date_time,
-            });
+        } = bid;
+        HighestBid {
+            window_end,
+            auction,
+            bidder,
+            price,
+            date_time,
         }
     }
 }
@@ -104,25 +158,18 @@ impl<E: Event> BareQuery<E> for HighestBids {
     #[inline(always)]
     fn on(&mut self, event: E, _: &mut RowSink) {
         if let Some(bid) = event.bid() {
-            let best = self.panes.at(bid.date_time);
-            if best.is_none_or(|best| rules::q7_is_higher(&bid, &best)) {
-                *best = Some(bid);
-            }
+            self.add(bid);
         }
     }
     #[inline(always)]
     fn next_firing(&self) -> u64 {
-        self.panes.end()
+        self.next_end()
     }
     fn fire(&mut self, watermark: u64, sink: &mut RowSink) {
-        while watermark >= self.panes.end() {
-            self.step(sink);
-        }
+        self.end_until(watermark, |end, bid| sink.emit(&Self::row(end, bid)));
     }
     fn end(&mut self, sink: &mut RowSink) {
-        for _ in 0..self.panes.len() {
-            self.step(sink);
-        }
+        self.end_all(|end, bid| sink.emit(&Self::row(end, bid)));
     }
 }
 
@@ -133,6 +180,12 @@ pub struct BidderWindows {
 }
 
 impl BidderWindows {
+    /// Takes in a bid.
+    #[inline(always)]
+    pub fn add(&mut self, time: u64, bidder: u64) {
+        *self.panes.at(time).entry(bidder).or_insert(0) += 1;
+    }
+
     fn step(&mut self, sink: &mut RowSink) {
         let window_start = self.panes.start();
         let mut counts = self.panes.pop();
@@ -151,7 +204,7 @@ impl<E: Event> BareQuery<E> for BidderWindows {
     #[inline(always)]
     fn on(&mut self, event: E, _: &mut RowSink) {
         if let Some(bid) = event.bid() {
-            *self.panes.at(bid.date_time).entry(bid.bidder).or_insert(0) += 1;
+            self.add(bid.date_time, bid.bidder);
         }
     }
     #[inline(always)]

@@ -20,12 +20,11 @@ pub fn q3<E: Event>(job: &Job<E>) {
 /// A person stays for ever; an auction waits only while its seller is unknown.
 pub struct LocalSellers<P>(PhantomData<fn() -> P>);
 
-/// What is known of a seller.
-pub enum Seller<P> {
-    /// Its auctions came first.
-    Awaited(Vec<u64>),
-    /// The person.
-    Known(P),
+/// What is known of sellers.
+pub struct Sellers<P> {
+    persons: ValueState<u64, P>,
+    /// Auctions that came before their seller.
+    waiting: ValueState<u64, Vec<u64>>,
 }
 
 impl<P> Clone for LocalSellers<P> {
@@ -36,51 +35,43 @@ impl<P> Clone for LocalSellers<P> {
 
 impl<P: Clone + 'static> KeyedProcessFunction<u64, JoinSide<P>> for LocalSellers<P> {
     type Out = LocalAuction<P>;
-    type State = ValueState<u64, Seller<P>>;
+    type State = Sellers<P>;
 
     fn open(
         &mut self,
         states: &mut KeyedStates<u64>,
         _: &mut OpenContext<'_>,
     ) -> Flow<Self::State> {
-        states.value("seller")
+        let (persons, waiting) = (states.value("persons")?, states.value("waiting")?);
+        Ok(Sellers { persons, waiting })
     }
 
     #[inline(always)]
     fn process<C: Collector<Self::Out>>(
         &mut self,
-        seller: &mut Self::State,
+        sellers: &mut Self::State,
         cx: &ProcessContext<'_, u64>,
         side: JoinSide<P>,
         out: &mut C,
     ) -> Flow {
         match side {
             JoinSide::Person { profile, .. } => {
-                if let Some(Seller::Awaited(auctions)) = seller.take(cx) {
-                    for auction in auctions {
-                        let profile = profile.clone();
-                        out.collect(cx.timestamp(), LocalAuction { profile, auction })?;
-                    }
+                for auction in sellers.waiting.take(cx).unwrap_or_default() {
+                    let profile = profile.clone();
+                    out.collect(cx.timestamp(), LocalAuction { profile, auction })?;
                 }
-                seller.set(cx, Seller::Known(profile));
+                sellers.persons.set(cx, profile);
                 Ok(())
             }
-            JoinSide::Auction { id: auction, .. } => {
-                let known = seller.with(cx, |seller| match seller {
-                    Some(Seller::Known(profile)) => Some(profile.clone()),
-                    _ => None,
-                });
-                if let Some(profile) = known {
-                    return out.collect(cx.timestamp(), LocalAuction { profile, auction });
+            JoinSide::Auction { id: auction, .. } => match sellers.persons.get(cx) {
+                Some(profile) => out.collect(cx.timestamp(), LocalAuction { profile, auction }),
+                None => {
+                    sellers
+                        .waiting
+                        .update(cx, |auctions| auctions.push(auction));
+                    Ok(())
                 }
-                let first = || Seller::Awaited(Vec::new());
-                seller.update_or(cx, first, |seller| {
-                    if let Seller::Awaited(auctions) = seller {
-                        auctions.push(auction);
-                    }
-                });
-                Ok(())
-            }
+            },
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Where the rows of a job go: each subtask folds its own, and they are joined when it closes.
 
-use crate::csv_out::RowFile;
 use crate::digest::{Outcome, Row, RowSink};
 use std::sync::{Arc, Mutex, PoisonError};
 use tidegate::prelude::*;
@@ -13,10 +12,10 @@ pub struct RowsOut {
 }
 
 impl RowsOut {
-    /// Rows that are also written to `file`, if there is one.
-    pub fn new(file: Option<RowFile>) -> Self {
+    /// Rows of which each subtask's go to a clone of `unused`.
+    pub fn new(unused: RowSink) -> Self {
         RowsOut {
-            unused: RowSink::new(file),
+            unused,
             total: Arc::default(),
         }
     }

@@ -4,6 +4,7 @@ use super::{Row, file, folder, gzip, row};
 use crate::files::FileSource;
 use crate::testing::read_all;
 use crate::{DeadLetters, OnError};
+use proptest::prelude::*;
 
 fn fault_of(source: FileSource<impl crate::files::Format>) -> String {
     let fault = read_all(&source, 1).fault.expect("it fails").to_string();
@@ -220,4 +221,50 @@ fn dead_letters_that_can_not_be_written_are_reported_before_the_job_starts() {
         fault.starts_with("can't write dead letters to /no/such/folder/bad: "),
         "{fault}"
     );
+}
+
+/// Bytes among which those that mean something to a parser are frequent.
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    let meaningful = prop::sample::select(&b"\"\"\n\n\r,,{}[]:\\0u7-e.\x1f\x8b\xc3\xff\0"[..]);
+    let piece = prop_oneof![
+        3 => meaningful.prop_map(|byte| vec![byte]),
+        1 => any::<u8>().prop_map(|byte| vec![byte]),
+        1 => Just(b"1,a\n".to_vec()),
+        1 => Just(b"{\"id\":1,\"name\":\"a\"}\n".to_vec()),
+    ];
+    prop::collection::vec(piece, 0..80).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn no_bytes_panic_or_hang_a_reader(
+        bytes in bytes(),
+        headed: bool,
+        zipped: bool,
+        parallelism in 1u32..3,
+        range in 1u64..64,
+        block in 16usize..64,
+    ) {
+        let mut text = if headed { b"id,name\n".to_vec() } else { Vec::new() };
+        text.extend(bytes);
+        let lines = text.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let text = if zipped { gzip(&text) } else { text };
+        let (_folder, path) = file("bytes", &text);
+        let csv = FileSource::csv::<Row>(&path).on_error(OnError::Skip);
+        let csv = csv.range_bytes(range).block_bytes(block).max_record_bytes(100);
+        let json = FileSource::json_lines::<Row>(&path).on_error(OnError::Skip);
+        let json = json.range_bytes(range).block_bytes(block).max_record_bytes(100);
+        let plain = FileSource::lines(&path).on_error(OnError::Skip);
+        let plain = plain.range_bytes(range).block_bytes(block).max_record_bytes(100);
+        let (csv, json) = (read_all(&csv, parallelism), read_all(&json, parallelism));
+        let plain = read_all(&plain, parallelism);
+        prop_assert!(csv.values.len() + csv.dead_letters as usize <= lines);
+        prop_assert!(json.values.len() + json.dead_letters as usize <= lines);
+        prop_assert!(plain.values.len() + plain.dead_letters as usize <= lines);
+        for fault in [csv.fault, json.fault, plain.fault].into_iter().flatten() {
+            let fault = fault.to_string();
+            prop_assert!(!fault.contains("panicked") && !fault.contains("bug"), "{}", fault);
+        }
+    }
 }

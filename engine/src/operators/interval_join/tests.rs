@@ -4,18 +4,16 @@ use super::*;
 use crate::testing::OperatorHarness;
 use proptest::prelude::*;
 
-type Record = Either<(u8, u32), (u8, u32)>;
-type Joined = (Timestamp, (u8, u32, u32));
+type Record = Either<Side, Side>;
+type Side = (u8, u32);
+type Triple = (u8, u32, u32);
+type Joined = (Timestamp, Triple);
+type Join<F> = IntervalJoin<u8, Side, Side, F>;
 
 fn join(
     lower: i64,
     upper: i64,
-) -> IntervalJoin<
-    u8,
-    (u8, u32),
-    (u8, u32),
-    impl FnMut(Pair<'_, u8>, &(u8, u32), &(u8, u32)) -> [(u8, u32, u32); 1] + Clone,
-> {
+) -> Join<impl FnMut(Pair<'_, u8>, &Side, &Side) -> [Triple; 1] + Clone> {
     let interval = Interval { lower, upper };
     IntervalJoin::new(
         interval,

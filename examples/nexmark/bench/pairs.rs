@@ -1,0 +1,217 @@
+//! Runs in pairs: the machine that was slow for one run was, with luck, as slow for the run beside it.
+//!
+//! A pair is a run of either side, in turn first, over the same events in the same process; the figure of a pair is the
+//! ratio of their times, that of a case the median of its pairs. Both sides must give the same answer.
+
+use super::table::{Score, Table, Target, median, millions, ratio};
+use crate::baseline::{self, two_threads};
+use crate::digest::{Outcome, RowSink};
+use crate::events::{Event, FullEvent, LeanEvent};
+use crate::generator::Generator;
+use crate::options::{Mode, Options, Query};
+use crate::queries;
+use crate::report::Stopwatch;
+use anyhow::{Context, Result, ensure};
+
+/// Pairs per case; odd, so that one of them is the median.
+const PAIRS: usize = 5;
+
+/// Who runs a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runner {
+    /// Tidegate, at this parallelism.
+    Engine(usize),
+    /// A bare loop.
+    Loop,
+    /// Two bare loops that ship keys to each other.
+    TwoLoops,
+}
+
+/// A query on events of one size.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// The query.
+    pub query: Query,
+    /// The size.
+    pub mode: Mode,
+}
+
+impl Case {
+    /// How the case is called in a table.
+    pub fn name(self) -> String {
+        format!("{} {}", self.mode.name(), self.query.name())
+    }
+
+    /// One run over the first events of seed 0.
+    fn run(self, runner: Runner, events: u64) -> Result<Run> {
+        match self.mode {
+            Mode::Full => self.run_on::<FullEvent>(runner, events),
+            Mode::Lean => self.run_on::<LeanEvent>(runner, events),
+        }
+    }
+
+    fn run_on<E: Event>(self, runner: Runner, events: u64) -> Result<Run> {
+        let parallelism = match runner {
+            Runner::Engine(parallelism) => parallelism,
+            Runner::Loop | Runner::TwoLoops => 1,
+        };
+        let options = Options {
+            events,
+            parallelism,
+            generator: Generator::new(0),
+        };
+        let watch = Stopwatch::start();
+        let outcome = match runner {
+            Runner::Engine(_) => queries::run::<E>(self.query, &options, RowSink::default())?,
+            Runner::Loop => {
+                let mut sink = RowSink::default();
+                baseline::run::<E>(self.query, &options, &mut sink);
+                sink.outcome()
+            }
+            Runner::TwoLoops => two_threads::run(self.query, &options)
+                .context("this query has no bare loop for two threads")?,
+        };
+        let (wall, cpu) = watch.stop();
+        Ok(Run { wall, cpu, outcome })
+    }
+
+    /// So many events that `runner` is busy with them for about `seconds`, in CPU time: others on the machine don't
+    /// count into it.
+    pub fn events_for(self, runner: Runner, seconds: f64) -> Result<u64> {
+        let mut events = 500_000;
+        loop {
+            let run = self.run(runner, events)?;
+            if run.cpu > seconds / 4.0 || events > 1 << 30 {
+                let wanted = events as f64 * seconds / run.cpu.max(1e-3);
+                return Ok(wanted as u64 / 100_000 * 100_000 + 100_000);
+            }
+            events *= 2;
+        }
+    }
+
+    /// Alternating runs of two sides.
+    pub fn compare(self, ours: Runner, theirs: Runner, events: u64) -> Result<Comparison> {
+        let mut pairs = Vec::new();
+        for number in 0..PAIRS {
+            let (our, their);
+            if number % 2 == 0 {
+                our = self.run(ours, events)?;
+                their = self.run(theirs, events)?;
+            } else {
+                their = self.run(theirs, events)?;
+                our = self.run(ours, events)?;
+            }
+            ensure!(
+                our.outcome == their.outcome,
+                "the answers differ: {ours:?} gives {:?}, {theirs:?} {:?}",
+                our.outcome,
+                their.outcome
+            );
+            pairs.push((our, their));
+        }
+        let of = |figure: fn(&(Run, Run)) -> f64| median(pairs.iter().map(figure));
+        Ok(Comparison {
+            our_rate: events as f64 / of(|(our, _)| our.wall),
+            their_rate: events as f64 / of(|(_, their)| their.wall),
+            wall: of(|(our, their)| our.wall / their.wall),
+            cpu: of(|(our, their)| our.cpu / their.cpu),
+        })
+    }
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    wall: f64,
+    cpu: f64,
+    outcome: Outcome,
+}
+
+/// Medians over the pairs of a case.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison {
+    /// Events per second of the one side.
+    pub our_rate: f64,
+    /// Events per second of the other.
+    pub their_rate: f64,
+    /// Our time over theirs, by the clock.
+    pub wall: f64,
+    /// Our time over theirs, in CPU time of all threads.
+    pub cpu: f64,
+}
+
+/// The queries of the tables: first those that treat each event by itself.
+pub const STATELESS: [Query; 3] = [Query::Q0, Query::Q1, Query::Q2];
+/// Those with keys, windows or state.
+pub const KEYED: [Query; 6] = [
+    Query::Q3,
+    Query::Q5,
+    Query::Q7,
+    Query::Q8,
+    Query::Q12,
+    Query::Count,
+];
+
+/// Parallelism 1 against a bare loop.
+pub fn run(seconds: f64, score: &mut Score) {
+    let table = Table::begin(
+        "Parallelism 1 over a bare loop. x is time per event over the loop's, in CPU time of all threads (which the \
+         target asks of,\nsince others on the machine do not count into it) and by the clock; M/s are events by the clock.",
+        [
+            "query     ",
+            "events",
+            "engine M/s",
+            "loop M/s",
+            "x (cpu)",
+            "x (wall)",
+            "target",
+            "mark",
+        ],
+    );
+    for mode in [Mode::Lean, Mode::Full] {
+        for query in STATELESS.into_iter().chain(KEYED) {
+            let limit = match mode {
+                Mode::Lean if KEYED.contains(&query) => 1.6,
+                Mode::Lean | Mode::Full => 1.3,
+            };
+            let (case, target) = (Case { query, mode }, Target::AtMost(limit));
+            let compared = case.events_for(Runner::Loop, seconds).and_then(|events| {
+                Ok((
+                    events,
+                    case.compare(Runner::Engine(1), Runner::Loop, events)?,
+                ))
+            });
+            match compared {
+                Ok((events, compared)) => table.row([
+                    case.name(),
+                    millions(events as f64) + " M",
+                    millions(compared.our_rate),
+                    millions(compared.their_rate),
+                    ratio(compared.cpu),
+                    ratio(compared.wall),
+                    target.to_string(),
+                    score.judge(compared.cpu, target),
+                ]),
+                Err(error) => table.failed(&case.name(), &error, score),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_sides_answer_alike_and_are_measured() {
+        let (query, mode) = (Query::Count, Mode::Lean);
+        let case = Case { query, mode };
+        for runner in [Runner::Engine(2), Runner::TwoLoops] {
+            let compared = case
+                .compare(runner, Runner::Loop, 20_000)
+                .expect("they agree");
+            assert!(compared.our_rate > 0.0 && compared.wall > 0.0 && compared.cpu > 0.0);
+        }
+        assert!(case.events_for(Runner::Loop, 0.01).expect("it runs") >= 100_000);
+    }
+}
