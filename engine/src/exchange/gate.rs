@@ -182,3 +182,20 @@ impl Gate {
         self.frontier.current()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_that_was_idle_tells_those_behind_to_wait_again() {
+        let edge = (EdgeId(0), 2, ChannelSettings::default());
+        let mut gate = Gate::new(&[edge], None);
+        let mut says = |from, signal| gate.signal(0, from, signal).expect("checks nothing")[0];
+        let at = |ms| Signal::Watermark(Timestamp(ms));
+        assert_eq!(says(0, at(5)), None, "the other has said nothing");
+        assert_eq!(says(1, Signal::Idle), Some(at(5)));
+        assert_eq!(says(0, Signal::Idle), Some(Signal::Idle));
+        assert_eq!(says(1, at(3)), Some(at(5)), "no news but that it is back");
+    }
+}
