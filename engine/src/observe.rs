@@ -180,9 +180,9 @@ impl EdgeMeter {
         }
     }
 
-    /// Publishes the totals so far: records handed on, of these sent in batches, credit left, buffered.
+    /// Publishes the totals so far: records handed on, credit left, records buffered.
     /// Several edges of one vertex add up.
-    pub fn publish(&self, records: u64, _sent: u64, credits: u64, buffered: usize) {
+    pub fn publish(&self, records: u64, credits: u64, buffered: usize) {
         let more = records - self.published.replace(records);
         if more > 0 {
             self.stats.records_out.fetch_add(more, Relaxed);

@@ -92,12 +92,8 @@ impl<T: Send + 'static, P: Distribution<T>> Stage for EdgeOut<T, P> {
         self.outputs.turn(turn);
         if self.active {
             let records = self.outputs.records;
-            self.sent.publish(
-                records,
-                records,
-                self.outputs.credits(),
-                self.outputs.buffered(),
-            );
+            self.sent
+                .publish(records, self.outputs.credits(), self.outputs.buffered());
         }
         Ok(())
     }

@@ -198,7 +198,6 @@ where
         if self.produces() {
             self.sent.publish(
                 self.outputs.records + self.local,
-                self.outputs.records,
                 self.outputs.credits(),
                 self.outputs.buffered(),
             );
