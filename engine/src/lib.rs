@@ -7,6 +7,7 @@
 pub mod alignment;
 pub mod api;
 pub mod build;
+pub mod checkpoint;
 pub mod clock;
 pub mod constants;
 pub mod exchange;

@@ -1,0 +1,150 @@
+//! One subtask's part in checkpoints: what its stages have saved, and when all of them have.
+
+use super::barrier::{Barrier, CheckpointId, CheckpointMode};
+use super::image::{OperatorImage, SubtaskImage};
+use super::restore::RestoredJob;
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What a checkpoint cost one subtask's stream, in milliseconds where nothing else is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// From the trigger to the first barrier.
+    pub start_delay: i64,
+    /// From the first barrier of a gate to its last, the longest of the subtask.
+    pub alignment: i64,
+    /// The longest turn in which a barrier passed, in microseconds.
+    pub sync_micros: u64,
+    /// From the barrier's last passage until everything was saved.
+    pub save: i64,
+}
+
+/// Shared by all stages of one subtask.
+#[derive(Clone, Default)]
+pub struct Participant(Rc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    me: u32,
+    mode: CheckpointMode,
+    restored: Option<Arc<RestoredJob>>,
+    leaves: Cell<u32>,
+    under_way: RefCell<VecDeque<UnderWay>>,
+    /// No barrier up to this one is of use any more.
+    settled: Cell<CheckpointId>,
+    barrier_passed: Cell<bool>,
+}
+
+struct UnderWay {
+    barrier: Barrier,
+    /// The ends of the chain that the barrier has not come to.
+    leaves: u32,
+    /// Stages that still save.
+    saving: u32,
+    operators: Vec<OperatorImage>,
+    alignment: i64,
+}
+
+impl Participant {
+    /// Of subtask `me`, which begins with its part of `restored`.
+    pub fn new(me: u32, mode: CheckpointMode, restored: Option<Arc<RestoredJob>>) -> Self {
+        Participant(Rc::new(Shared {
+            me,
+            mode,
+            restored,
+            ..Shared::default()
+        }))
+    }
+
+    /// Whether channels wait for each other's barriers.
+    pub fn mode(&self) -> CheckpointMode {
+        self.0.mode
+    }
+
+    /// What this attempt begins with.
+    pub fn restored(&self) -> Option<&Arc<RestoredJob>> {
+        self.0.restored.as_ref()
+    }
+
+    /// One more end of the chain: it will tell when a barrier has come to it.
+    pub fn add_leaf(&self) {
+        self.0.leaves.set(self.0.leaves.get() + 1);
+    }
+
+    fn with<R>(&self, barrier: Barrier, change: impl FnOnce(&mut UnderWay) -> R) -> Option<R> {
+        if barrier.id <= self.0.settled.get() {
+            return None;
+        }
+        let mut all = self.0.under_way.borrow_mut();
+        let at = match all.iter().position(|u| u.barrier.id == barrier.id) {
+            Some(at) => at,
+            None => {
+                all.push_back(UnderWay {
+                    barrier,
+                    leaves: self.0.leaves.get(),
+                    saving: 0,
+                    operators: Vec::new(),
+                    alignment: 0,
+                });
+                all.len() - 1
+            }
+        };
+        Some(change(&mut all[at]))
+    }
+
+    /// A stage begins to save at this barrier; false where it is of no use any more.
+    pub fn begin(&self, barrier: Barrier) -> bool {
+        self.0.barrier_passed.set(true);
+        self.with(barrier, |u| u.saving += 1).is_some()
+    }
+
+    /// A stage has saved everything; `None` where it had nothing.
+    pub fn saved(&self, barrier: Barrier, image: Option<OperatorImage>) {
+        self.with(barrier, |u| {
+            u.saving = u.saving.saturating_sub(1);
+            u.operators.extend(image);
+        });
+    }
+
+    /// The barrier has come to an end of the chain.
+    pub fn passed_leaf(&self, barrier: Barrier) {
+        self.0.barrier_passed.set(true);
+        self.with(barrier, |u| u.leaves = u.leaves.saturating_sub(1));
+    }
+
+    /// A gate waited so long, in milliseconds, for the last of a barrier's channels.
+    pub fn aligned(&self, barrier: Barrier, millis: i64) {
+        self.with(barrier, |u| u.alignment = u.alignment.max(millis));
+    }
+
+    /// Whether a barrier passed some stage since this was last asked.
+    pub fn take_barrier_passed(&self) -> bool {
+        self.0.barrier_passed.take()
+    }
+
+    /// A checkpoint, and all before it, will not be taken any more.
+    pub fn abort(&self, id: CheckpointId) {
+        self.0.settled.set(self.0.settled.get().max(id));
+        self.0.under_way.borrow_mut().retain(|u| u.barrier.id > id);
+    }
+
+    /// Takes out the image of the oldest checkpoint that this subtask has done its part of.
+    pub fn take_image(&self, task: u32) -> Option<SubtaskImage> {
+        let mut all = self.0.under_way.borrow_mut();
+        let at = all.iter().position(|u| u.leaves == 0 && u.saving == 0)?;
+        let done = all.remove(at)?;
+        Some(SubtaskImage {
+            barrier: done.barrier,
+            task,
+            subtask: self.0.me,
+            operators: done.operators,
+            timing: Timing {
+                alignment: done.alignment,
+                ..Timing::default()
+            },
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! What a new attempt begins with: saved state, dealt out to the subtasks that there are now.
+
+use super::barrier::CheckpointId;
+use super::image::{OperatorImage, StateData, StateImage, StateKind};
+use crate::fault::{Fault, Flow};
+use crate::hash::owner_of_group;
+use crate::time::Timestamp;
+use std::collections::HashMap;
+
+/// A checkpoint or savepoint that a job goes on from.
+#[derive(Debug, Default)]
+pub struct RestoredJob {
+    /// Its number.
+    pub id: CheckpointId,
+    /// The images of each operator by its stable id, in the order of the old subtasks.
+    operators: HashMap<String, Vec<OperatorImage>>,
+}
+
+impl RestoredJob {
+    /// Of the images that a checkpoint holds: each operator's by the number of the subtask.
+    pub fn new(id: CheckpointId, images: impl IntoIterator<Item = (u32, OperatorImage)>) -> Self {
+        let mut all: Vec<(u32, OperatorImage)> = images.into_iter().collect();
+        all.sort_by_key(|(subtask, _)| *subtask);
+        let mut operators: HashMap<String, Vec<OperatorImage>> = HashMap::new();
+        for (_, image) in all {
+            operators.entry(image.uid.clone()).or_default().push(image);
+        }
+        RestoredJob { id, operators }
+    }
+
+    /// The stable ids of all operators that it holds state of.
+    pub fn uids(&self) -> impl Iterator<Item = &str> {
+        self.operators.keys().map(String::as_str)
+    }
+
+    /// All elements of an operator's state without keys, from all subtasks.
+    pub fn all_elements(&self, uid: &str, state: &str) -> Vec<&[u8]> {
+        let images = self.operators.get(uid).into_iter().flatten();
+        let states = images.flat_map(|image| &image.states);
+        states
+            .filter(|s| s.name == state)
+            .flat_map(elements)
+            .collect()
+    }
+
+    /// The share of subtask `me` of `parallelism`; `None` where nothing was saved of this operator.
+    pub fn operator(
+        &self,
+        uid: &str,
+        me: u32,
+        parallelism: u32,
+        max_parallelism: u32,
+    ) -> Flow<Option<RestoredOperator<'_>>> {
+        let Some(images) = self.operators.get(uid) else {
+            return Ok(None);
+        };
+        for image in images {
+            let keyed = image.states.iter().any(|s| s.kind == StateKind::Keyed);
+            if keyed && image.max_parallelism != max_parallelism {
+                return Err(Fault::user(format_args!(
+                    "its state was saved with max_parallelism {} and the job has {max_parallelism}; \
+                     the number of key groups can't change, set it to what it was",
+                    image.max_parallelism
+                )));
+            }
+        }
+        Ok(Some(RestoredOperator {
+            uid: uid.to_owned(),
+            images,
+            me,
+            parallelism,
+            max_parallelism,
+            taken: Vec::new(),
+        }))
+    }
+}
+
+fn elements(state: &StateImage) -> impl Iterator<Item = &[u8]> {
+    let list = match &state.data {
+        StateData::Elements(elements) => elements.as_slice(),
+        StateData::Groups(_) => &[],
+    };
+    list.iter().map(Vec::as_slice)
+}
+
+/// What one subtask of an operator begins with.
+#[derive(Debug)]
+pub struct RestoredOperator<'a> {
+    uid: String,
+    images: &'a [OperatorImage],
+    me: u32,
+    parallelism: u32,
+    max_parallelism: u32,
+    /// The states that the operator has asked for.
+    taken: Vec<String>,
+}
+
+impl<'a> RestoredOperator<'a> {
+    /// The watermark that all old subtasks had seen.
+    pub fn watermark(&self) -> Timestamp {
+        let seen = self.images.iter().map(|image| image.watermark);
+        seen.min().unwrap_or(Timestamp::MIN)
+    }
+
+    /// The key groups of a keyed state that this subtask owns now.
+    pub(super) fn groups(&mut self, name: &str, types: (&str, &str)) -> Flow<Vec<&'a [u8]>> {
+        self.taken.push(name.to_owned());
+        let mut groups = Vec::new();
+        for state in self.states(name) {
+            self.same_types(state, StateKind::Keyed, types)?;
+            let StateData::Groups(all) = &state.data else {
+                return Err(self.other_kind(state, StateKind::Keyed));
+            };
+            let mine = all.iter().filter(|g| {
+                owner_of_group(g.group, self.max_parallelism, self.parallelism) == self.me
+            });
+            groups.extend(mine.map(|g| g.bytes.as_slice()));
+        }
+        Ok(groups)
+    }
+
+    /// This subtask's elements of a state without keys.
+    pub(super) fn elements(
+        &mut self,
+        name: &str,
+        kind: StateKind,
+        type_name: &str,
+    ) -> Flow<Vec<&'a [u8]>> {
+        self.taken.push(name.to_owned());
+        let mut all = Vec::new();
+        for state in self.states(name) {
+            self.same_types(state, kind, ("", type_name))?;
+            all.extend(elements(state));
+            if kind == StateKind::Broadcast {
+                break;
+            }
+        }
+        if kind == StateKind::List {
+            let (me, parallelism) = (self.me as usize, self.parallelism as usize);
+            all = all.into_iter().skip(me).step_by(parallelism).collect();
+        }
+        Ok(all)
+    }
+
+    /// The states that were saved and that the operator has not asked for.
+    pub fn left_over(&self) -> Vec<&'a str> {
+        let mut names: Vec<&str> = self
+            .images
+            .iter()
+            .flat_map(|image| &image.states)
+            .filter(|s| !self.taken.contains(&s.name) && s.data.bytes() > 0)
+            .map(|s| s.name.as_str())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn states(&self, name: &str) -> Vec<&'a StateImage> {
+        let images: &'a [OperatorImage] = self.images;
+        let named = |image: &'a OperatorImage| image.states.iter().find(|s| s.name == name);
+        images.iter().filter_map(named).collect()
+    }
+
+    fn other_kind(&self, state: &StateImage, kind: StateKind) -> Fault {
+        Fault::user(format_args!(
+            "operator '{}', state '{}': it was saved as {:?} state and is {kind:?} state now",
+            self.uid, state.name, state.kind
+        ))
+    }
+
+    fn same_types(&self, state: &StateImage, kind: StateKind, types: (&str, &str)) -> Flow {
+        if state.kind != kind {
+            return Err(self.other_kind(state, kind));
+        }
+        let changed = |what: &str, old: &str, new: &str| {
+            Err(Fault::user(format_args!(
+                "operator '{}', state '{}': its {what} was saved as {old} and is {new} now; \
+                 go back to the old type or declare a migration",
+                self.uid, state.name
+            )))
+        };
+        if state.key_type != types.0 {
+            return changed("key", &state.key_type, types.0);
+        }
+        if state.value_type != types.1 {
+            return changed("value", &state.value_type, types.1);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! The one hook by which an operator saves and loads its state.
+//!
+//! `Operator::state` names each part of the state once; the visitor that it is called with decides
+//! what happens: at a barrier every part is frozen, then saved (a large one step by step, while
+//! records flow again), and in a later attempt the same call loads what was saved. So what is saved
+//! and what is loaded can't drift apart.
+
+use super::codec::{StateValue, decode, encode};
+use super::image::{StateData, StateImage, StateKind};
+use super::keyed::{Entries, KeyedPart, KeyedSection};
+use super::restore::RestoredOperator;
+use crate::fault::{Fault, Flow};
+use std::any::type_name;
+
+/// State without keys, as a list of elements.
+pub trait ElementsPart {
+    /// The name of the type of an element.
+    fn type_name(&self) -> &'static str;
+
+    /// The encoded elements.
+    fn save(&self) -> Flow<Vec<Vec<u8>>>;
+
+    /// Takes these elements, in addition to what is there.
+    fn load(&mut self, elements: &[&[u8]]) -> Flow;
+}
+
+impl<T: StateValue> ElementsPart for Vec<T> {
+    fn type_name(&self) -> &'static str {
+        type_name::<T>()
+    }
+
+    fn save(&self) -> Flow<Vec<Vec<u8>>> {
+        self.iter().map(encode).collect()
+    }
+
+    fn load(&mut self, elements: &[&[u8]]) -> Flow {
+        for element in elements {
+            self.push(decode(element)?);
+        }
+        Ok(())
+    }
+}
+
+/// The states of one operator that are being saved.
+#[derive(Debug, Default)]
+pub struct Capture {
+    states: Vec<Captured>,
+    max_parallelism: u32,
+}
+
+#[derive(Debug)]
+struct Captured {
+    image: StateImage,
+    section: Option<KeyedSection>,
+    complete: bool,
+}
+
+impl Capture {
+    /// Nothing yet, of an operator with so many key groups.
+    pub fn new(max_parallelism: u32) -> Self {
+        Capture {
+            states: Vec::new(),
+            max_parallelism,
+        }
+    }
+
+    /// Whether every part has been saved whole.
+    pub fn complete(&self) -> bool {
+        self.states.iter().all(|state| state.complete)
+    }
+
+    /// The images of the states, in the order in which they were named.
+    pub fn into_states(self) -> Vec<StateImage> {
+        let images = self.states.into_iter().map(|state| {
+            let data = state.section.map(KeyedSection::into_data);
+            let data = data.unwrap_or(state.image.data);
+            StateImage {
+                data,
+                ..state.image
+            }
+        });
+        images.collect()
+    }
+
+    fn enter(&mut self, name: &str, kind: StateKind, types: (&str, &str)) -> Flow<&mut Captured> {
+        if self.states.iter().any(|s| s.image.name == name) {
+            return Err(Fault::internal(format_args!(
+                "two states are named '{name}'"
+            )));
+        }
+        let keyed = kind == StateKind::Keyed;
+        self.states.push(Captured {
+            image: StateImage {
+                name: name.to_owned(),
+                kind,
+                key_type: types.0.to_owned(),
+                value_type: types.1.to_owned(),
+                data: StateData::Elements(Vec::new()),
+            },
+            section: keyed.then(|| KeyedSection::new(self.max_parallelism)),
+            complete: !keyed,
+        });
+        let last = self.states.len() - 1;
+        Ok(&mut self.states[last])
+    }
+
+    fn find(&mut self, name: &str) -> Flow<&mut Captured> {
+        let found = self.states.iter_mut().find(|s| s.image.name == name);
+        found.ok_or_else(|| {
+            Fault::internal(format_args!(
+                "the state '{name}' was not there at the barrier"
+            ))
+        })
+    }
+}
+
+enum Mode<'a> {
+    Freeze(&'a mut Capture),
+    Save(&'a mut Capture, usize),
+    Thaw,
+    Load(&'a mut RestoredOperator<'a>),
+}
+
+/// What an operator shows its state to.
+pub struct StateVisitor<'a>(Mode<'a>);
+
+impl<'a> StateVisitor<'a> {
+    /// A barrier is here: small states are saved at once, keyed ones frozen.
+    pub fn freeze(capture: &'a mut Capture) -> Self {
+        StateVisitor(Mode::Freeze(capture))
+    }
+
+    /// Goes on saving what is frozen, about `budget` entries of it.
+    pub fn save(capture: &'a mut Capture, budget: usize) -> Self {
+        StateVisitor(Mode::Save(capture, budget))
+    }
+
+    /// The checkpoint was given up.
+    pub fn thaw() -> Self {
+        StateVisitor(Mode::Thaw)
+    }
+
+    /// A new attempt begins with what was saved.
+    pub fn load(from: &'a mut RestoredOperator<'a>) -> Self {
+        StateVisitor(Mode::Load(from))
+    }
+
+    /// Whether state is being loaded: what depends on it is to be worked out anew behind the last part.
+    pub fn loads(&self) -> bool {
+        matches!(self.0, Mode::Load(_))
+    }
+
+    /// State by key.
+    pub fn keyed(&mut self, name: &str, part: &mut (impl KeyedPart + ?Sized)) -> Flow {
+        match &mut self.0 {
+            Mode::Freeze(capture) => {
+                capture.enter(name, StateKind::Keyed, part.types())?;
+                part.freeze()
+            }
+            Mode::Save(capture, budget) => {
+                let captured = capture.find(name)?;
+                if let (false, Some(section)) = (captured.complete, &mut captured.section) {
+                    captured.complete = part.save(section, *budget)?;
+                }
+                Ok(())
+            }
+            Mode::Thaw => {
+                part.thaw();
+                Ok(())
+            }
+            Mode::Load(from) => {
+                for group in from.groups(name, part.types())? {
+                    part.load(&mut Entries::new(group))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Elements that a later attempt deals out to its subtasks in turns.
+    pub fn list(&mut self, name: &str, part: &mut (impl ElementsPart + ?Sized)) -> Flow {
+        self.elements(name, StateKind::List, part)
+    }
+
+    /// Elements that each subtask of a later attempt gets all of.
+    pub fn union(&mut self, name: &str, part: &mut (impl ElementsPart + ?Sized)) -> Flow {
+        self.elements(name, StateKind::Union, part)
+    }
+
+    /// Elements that are the same in all subtasks, now and later.
+    pub fn broadcast(&mut self, name: &str, part: &mut (impl ElementsPart + ?Sized)) -> Flow {
+        self.elements(name, StateKind::Broadcast, part)
+    }
+
+    /// One value of each subtask; a later attempt begins everywhere with `merge` of all of them.
+    pub fn value<T: StateValue + Clone>(
+        &mut self,
+        name: &str,
+        value: &mut T,
+        merge: impl Fn(T, T) -> T,
+    ) -> Flow {
+        let mut all: Vec<T> = match self.0 {
+            Mode::Load(_) => Vec::new(),
+            _ => vec![value.clone()],
+        };
+        self.elements(name, StateKind::Union, &mut all)?;
+        if self.loads()
+            && let Some(merged) = all.into_iter().reduce(merge)
+        {
+            *value = merged;
+        }
+        Ok(())
+    }
+
+    fn elements(
+        &mut self,
+        name: &str,
+        kind: StateKind,
+        part: &mut (impl ElementsPart + ?Sized),
+    ) -> Flow {
+        match &mut self.0 {
+            Mode::Freeze(capture) => {
+                let elements = part.save()?;
+                let captured = capture.enter(name, kind, ("", part.type_name()))?;
+                captured.image.data = StateData::Elements(elements);
+                Ok(())
+            }
+            Mode::Save(..) | Mode::Thaw => Ok(()),
+            Mode::Load(from) => {
+                let elements = from.elements(name, kind, part.type_name())?;
+                part.load(&elements)
+            }
+        }
+    }
+}
