@@ -11,6 +11,7 @@ pub mod image;
 mod keyed;
 mod participant;
 mod restore;
+mod settings;
 pub mod visitor;
 
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};
@@ -19,4 +20,5 @@ pub use image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
 pub use keyed::{Entries, KeyedPart, KeyedSection};
 pub use participant::{Participant, Timing};
 pub use restore::{RestoredJob, RestoredOperator};
+pub use settings::CheckpointSettings;
 pub use visitor::StateVisitor;
