@@ -5,6 +5,7 @@
 
 use crate::alignment::{Alignment, AlignmentMember, LOOK_INTERVAL};
 use crate::build::OpenContext;
+use crate::checkpoint::StateVisitor;
 use crate::clock::Clock;
 use crate::fault::Flow;
 use crate::operator::{Operator, Progress};
@@ -20,6 +21,11 @@ pub trait WatermarkGenerator<T>: Clone + Send + 'static {
 
     /// The watermark at the end of a turn, where there is one.
     fn periodic(&mut self) -> Option<Timestamp>;
+
+    /// Shows what it knows, to be saved and loaded. The watermark that it gave last is taken care of.
+    fn state(&mut self, _state: &mut StateVisitor<'_>) -> Flow {
+        Ok(())
+    }
 }
 
 /// Reads the event time of a record; `at` is what the source gave it.
@@ -71,6 +77,10 @@ impl<T> WatermarkGenerator<T> for BoundedOutOfOrderness {
                 .minus(self.delay)
                 .minus(Duration::from_millis(1))
         })
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        state.value("highest", &mut self.highest, Timestamp::min)
     }
 }
 
@@ -407,6 +417,29 @@ where
                 Ok(())
             }
         }
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let mut reached = (self.idle, self.emitted);
+        state.value("emitted", &mut reached, behind)?;
+        self.strategy.generator.state(state)?;
+        // The end of the input is for its source to say.
+        if state.loads() && reached.1 != Timestamp::MAX && reached.1 != Timestamp::MIN {
+            self.emitted = reached.1;
+            // Those behind hear of it at the end of the first turn, as of one that was idle.
+            (self.idle, self.seen) = (true, self.records.wrapping_sub(1));
+        }
+        Ok(())
+    }
+}
+
+/// Of what two subtasks have emitted, where all go on from: nobody waits for one that was idle.
+fn behind(one: (bool, Timestamp), other: (bool, Timestamp)) -> (bool, Timestamp) {
+    match (one.0, other.0) {
+        (false, true) => one,
+        (true, false) => other,
+        (false, false) => one.min(other),
+        (true, true) => one.max(other),
     }
 }
 

@@ -11,7 +11,6 @@ use crate::window::{
     Reduced, Session, SessionGap, SessionWindows, Trigger, WindowAssigner, WindowContext,
     WindowOutput, Windowed,
 };
-use std::hash::Hash;
 use std::time::Duration;
 
 /// The results of an operator behind a hash exchange.
@@ -47,7 +46,7 @@ pub type ProcessedStream<K, T, U, F, As, P> = BufferedStream<
 
 impl<K, T, U, F, G> WindowedStream<K, T, U, F, Session<G>>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -69,7 +68,7 @@ where
     /// Combines the records of each session two by two: `function(so far, record)`.
     pub fn reduce<R>(self, function: R) -> SessionStream<K, T, U, F, Reduced<R>, G>
     where
-        T: Clone,
+        T: StateValue + Clone,
         R: Fn(&T, T) -> T + Clone + Send + 'static,
     {
         self.aggregate(Reduced::new(function))
@@ -83,7 +82,7 @@ where
 
 impl<K, T, U, F> WindowedStream<K, T, U, F, CountWindow>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -102,7 +101,7 @@ where
     /// Combines the records of each window two by two: `function(so far, record)`.
     pub fn reduce<R>(self, function: R) -> CountedStream<K, T, U, F, Reduced<R>>
     where
-        T: Clone,
+        T: StateValue + Clone,
         R: Fn(&T, T) -> T + Clone + Send + 'static,
     {
         self.aggregate(Reduced::new(function))
@@ -133,7 +132,7 @@ pub struct EvictingStream<K, T: 'static, U: Upstream<Out = T>, F, As, Tr, Ev> {
 
 impl<K, T, U, F, As> WindowedStream<K, T, U, F, As>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Clone + Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -195,7 +194,7 @@ where
 
 impl<K, T, U, F, As, Tr> TriggeredStream<K, T, U, F, As, Tr>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Clone + Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -272,7 +271,7 @@ where
 
 impl<K, T, U, F, As, Tr, Ev> EvictingStream<K, T, U, F, As, Tr, Ev>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Clone + Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,

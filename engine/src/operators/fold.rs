@@ -1,12 +1,12 @@
 //! A running accumulator per key: each record yields what the function makes of it.
 
+use crate::checkpoint::{Key, StateValue, StateVisitor};
 use crate::exchange::Keyed;
 use crate::fault::Flow;
 use crate::operator::Operator;
 use crate::stage::Collector;
 use crate::state::KeyTable;
 use crate::time::Timestamp;
-use std::hash::Hash;
 
 /// Changes a key's accumulator by each record: `(accumulator, key, record) -> emitted`.
 pub struct Fold<K, A, F> {
@@ -38,9 +38,9 @@ impl<K, A, F> Fold<K, A, F> {
 
 impl<K, T, A, U, F> Operator<Keyed<K, T>> for Fold<K, A, F>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: 'static,
-    A: Clone + 'static,
+    A: StateValue + Clone,
     U: 'static,
     F: FnMut(&mut A, &K, T) -> U + 'static,
 {
@@ -60,6 +60,10 @@ where
         let initial = &self.initial;
         let accumulator = self.values.insert_new(hash, key.clone(), initial.clone());
         out.collect(at, (self.fold)(accumulator, &key, value))
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        state.keyed("values", &mut self.values)
     }
 }
 

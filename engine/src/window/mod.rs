@@ -24,6 +24,7 @@ mod sliced;
 #[cfg(test)]
 mod sliced_tests;
 mod slices;
+mod slices_state;
 mod trigger;
 mod triggers;
 
@@ -111,7 +112,7 @@ pub struct Windowed<K, V> {
 }
 
 /// Which clock windows go by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TimeKind {
     /// The records' timestamps; watermarks say how far time has come.
     Event,
