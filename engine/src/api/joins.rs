@@ -357,8 +357,8 @@ pub type NearMet<K, A, B, F, G, H> = MetBy<A, B, ByEitherKey<F, G, K>, IntervalJ
 impl<K, A, B, U, V, F, G> IntervalJoined<A, B, KeyedConnectedStreams<K, A, B, U, V, F, G>>
 where
     K: Key + Send,
-    A: Send + 'static,
-    B: Send + 'static,
+    A: StateValue + Send,
+    B: StateValue + Send,
     U: Upstream<Out = A>,
     V: Upstream<Out = B>,
     F: Fn(&A) -> K + Clone + Send + Sync + 'static,

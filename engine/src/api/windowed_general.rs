@@ -4,6 +4,7 @@ use super::keyed::{KeyedStream, KeyedUpstream};
 use super::stream::DataStream;
 use super::upstream::Upstream;
 use super::windowed::WindowedStream;
+use crate::checkpoint::{Key, StateValue};
 use crate::side::SideOutput;
 use crate::window::{
     AggregateElements, Aggregated, Aggregator, Buffered, Count, CountWindow, CountWindows,
@@ -172,6 +173,7 @@ where
     /// `function(context, records, out)`.
     pub fn process<V, P>(self, function: P) -> ProcessedStream<K, T, U, F, As, ProcessFn<P, V>>
     where
+        T: StateValue,
         V: Send + 'static,
         P: FnMut(&WindowContext<'_, K>, &Elements<T>, &mut WindowOutput<V>)
             + Clone
@@ -184,6 +186,7 @@ where
     /// Computes any number of results from all records of each window.
     pub fn process_with<P>(self, function: P) -> ProcessedStream<K, T, U, F, As, P>
     where
+        T: StateValue,
         P: ProcessWindowFunction<K, T>,
         P::Out: Send,
     {
@@ -233,6 +236,7 @@ where
     /// Combines the records of each window two by two: `function(so far, record)`.
     pub fn reduce<R>(self, function: R) -> GeneralStream<K, T, U, F, As, Tr, Aggregated<Reduced<R>>>
     where
+        T: StateValue,
         R: Fn(&T, T) -> T + Clone + Send + 'static,
     {
         self.aggregate(Reduced::new(function))
@@ -250,6 +254,7 @@ where
         function: P,
     ) -> BufferedStream<K, T, U, F, As, Tr, NoEvictor, ProcessFn<P, V>>
     where
+        T: StateValue,
         V: Send + 'static,
         P: FnMut(&WindowContext<'_, K>, &Elements<T>, &mut WindowOutput<V>)
             + Clone
@@ -262,6 +267,7 @@ where
     /// Computes any number of results from all records of each window.
     pub fn process_with<P>(self, function: P) -> BufferedStream<K, T, U, F, As, Tr, NoEvictor, P>
     where
+        T: StateValue,
         P: ProcessWindowFunction<K, T>,
         P::Out: Send,
     {
@@ -272,7 +278,7 @@ where
 impl<K, T, U, F, As, Tr, Ev> EvictingStream<K, T, U, F, As, Tr, Ev>
 where
     K: Key + Send,
-    T: Clone + Send + 'static,
+    T: StateValue + Clone + Send,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
     As: WindowAssigner<T>,

@@ -190,7 +190,7 @@ impl<K: Key, V: StateValue> KeyedPart for SlicesPart<'_, K, V> {
                 self.slices.table(place).load(&mut part)?;
                 continue;
             }
-            let mut table = KeyTable::default();
+            let mut table: KeyTable<K, V> = KeyTable::default();
             table.load(&mut part)?;
             for (key, value) in table {
                 self.slices.settled.insert(key.clone(), unfired);
