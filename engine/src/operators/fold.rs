@@ -70,7 +70,10 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::side::SideOutput;
     use crate::testing::OperatorHarness;
+    use crate::testing::cut::{Case, Numbered, cuts, script};
+    use proptest::prelude::*;
 
     #[test]
     fn counts_per_key() {
@@ -83,5 +86,17 @@ mod tests {
             harness.push(0, x).expect("folds");
         }
         assert_eq!(harness.values(), [(1, 1), (0, 1), (1, 2)]);
+    }
+
+    proptest! {
+        #[test]
+        fn goes_on_from_a_checkpoint_anywhere(script in script(), cuts in cuts()) {
+            let tag = SideOutput::<()>::new("late");
+            let make = || Fold::new(Vec::new(), |all: &mut Vec<u32>, key: &u8, record: Numbered| {
+                all.push(record.1);
+                (*key, all.clone())
+            });
+            Case { make: &make, key: |record: &Numbered| record.0, tag: &tag }.holds(&script, &cuts)?;
+        }
     }
 }

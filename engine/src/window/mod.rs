@@ -11,6 +11,8 @@ mod co_group;
 #[cfg(test)]
 mod co_group_tests;
 mod count;
+#[cfg(test)]
+mod cut_tests;
 mod due;
 mod evictor;
 mod general;

@@ -68,7 +68,11 @@ impl<K: Hash + Eq> Settled<K> {
 
     /// Whether a window has fired for a key, though not for all.
     pub fn has(&self, window: i64, hash: u64, key: &K) -> bool {
-        !self.over(window) && self.keys.get(hash, key).is_some_and(|first| window < *first)
+        !self.over(window)
+            && self
+                .keys
+                .get(hash, key)
+                .is_some_and(|first| window < *first)
     }
 
     fn insert(&mut self, key: K, first: i64) {
