@@ -7,18 +7,24 @@
 
 mod barrier;
 pub mod codec;
+pub mod coordinator;
 pub mod image;
 mod keyed;
 mod participant;
+pub mod protocol;
 mod restore;
 mod settings;
 pub mod visitor;
 
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};
 pub use codec::{Key, StateValue};
+pub use coordinator::Coordinator;
 pub use image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
 pub use keyed::{Entries, KeyedPart, KeyedSection};
 pub use participant::{Participant, Timing};
+pub use protocol::{
+    Action, Event, Outcome, Phase, Publication, RequestId, SavepointKind, SubtaskRef,
+};
 pub use restore::{RestoredJob, RestoredOperator};
 pub use settings::CheckpointSettings;
 pub use visitor::StateVisitor;
