@@ -10,6 +10,7 @@
 //! What a job shows of itself goes through one handle, [`telemetry::Telemetry`]: the
 //! [`metrics_server`] serves it over HTTP and [`progress`] writes it to the terminal.
 
+pub mod checkpoint_storage;
 pub mod memory_use;
 pub mod metrics_server;
 pub mod pace;
