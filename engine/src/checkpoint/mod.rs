@@ -22,6 +22,7 @@ pub mod load;
 pub mod metadata;
 mod participant;
 pub mod protocol;
+mod restart;
 mod restore;
 mod settings;
 pub mod storage;
@@ -40,6 +41,7 @@ pub use participant::{Participant, Timing};
 pub use protocol::{
     Action, Event, Outcome, Phase, Publication, RequestId, SavepointKind, SubtaskRef,
 };
+pub use restart::{Decision, ExponentialDelay, RestartPolicy, RestartStrategy};
 pub use restore::{RestoredJob, RestoredOperator};
 pub use settings::CheckpointSettings;
 pub use storage::{CheckpointStorage, publish, publish_to, write_image, write_image_to};
