@@ -7,17 +7,20 @@
 
 mod barrier;
 pub mod codec;
+mod commits;
 pub mod coordinator;
 pub mod image;
 mod keyed;
 mod participant;
 pub mod protocol;
+pub mod restart;
 mod restore;
 mod settings;
 pub mod visitor;
 
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};
 pub use codec::{Key, StateValue};
+pub use commits::Commits;
 pub use coordinator::Coordinator;
 pub use image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
 pub use keyed::{Entries, KeyedPart, KeyedSection};
@@ -25,6 +28,7 @@ pub use participant::{Participant, Timing};
 pub use protocol::{
     Action, Event, Outcome, Phase, Publication, RequestId, SavepointKind, SubtaskRef,
 };
+pub use restart::{RestartPolicy, RestartStrategy};
 pub use restore::{RestoredJob, RestoredOperator};
 pub use settings::CheckpointSettings;
 pub use visitor::StateVisitor;
