@@ -383,6 +383,12 @@ fn a_stop_ends_the_job_and_a_failed_stop_does_not() {
     let end = [completed(3, true), reply(3, Ok(3)), Action::Finish];
     assert_eq!(desk.whole(3), end);
     assert!(desk.coordinator.retained().eq([id(2)]), "it is its owner's");
+    let gone = Event::SubtaskGone { subtask: who(0) };
+    assert_eq!(
+        desk.at(desk.now, gone),
+        [Action::Settled],
+        "before its last commit"
+    );
 }
 
 #[test]

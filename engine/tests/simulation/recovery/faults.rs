@@ -19,8 +19,6 @@ pub struct Faults {
     pub drains: Vec<RequestId>,
     /// The input was cut short by a drain.
     pub cut: bool,
-    /// Somebody has asked for a stop in this attempt.
-    pub stopping: bool,
 }
 
 /// Settings that a job may have.
@@ -52,7 +50,6 @@ impl Faults {
             requests: dice.roll(6) as u64,
             drains: Vec::new(),
             cut: false,
-            stopping: false,
         }
     }
 
@@ -95,7 +92,6 @@ impl World {
             if kind == SavepointKind::Drain {
                 self.faults.drains.push(request);
             }
-            self.faults.stopping |= kind != SavepointKind::Savepoint;
             self.tell(Event::SavepointRequested { request, kind });
             if self.dice.roll(4) == 0 {
                 let withdrawn = Event::AbortRequested { request };

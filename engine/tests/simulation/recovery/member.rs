@@ -74,9 +74,11 @@ pub trait Member {
     fn step(&mut self, out: &mut Out);
     /// It knows that the job ends and has nothing left to do.
     fn finished(&self) -> bool;
+    /// Its state, for a person.
+    fn picture(&self) -> String;
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Input {
     Open,
     /// Its barrier came; it waits for the others.
@@ -277,5 +279,15 @@ impl<R: Role> Member for Worker<R> {
 
     fn finished(&self) -> bool {
         self.last_notice && !self.role.ready()
+    }
+
+    fn picture(&self) -> String {
+        let (inputs, aligning, last) = (&self.inputs, self.aligning, self.last);
+        let (triggers, settled, ended) = (&self.triggers, self.settled, self.ended);
+        let (ready, takes) = (self.role.ready(), self.role.takes_input());
+        format!(
+            "{inputs:?}, aligning {aligning:?}, last {last}, {triggers:?}, settled {settled}, \
+             ended {ended}, ready {ready}, takes input {takes}"
+        )
     }
 }

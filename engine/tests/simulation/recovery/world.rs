@@ -147,10 +147,27 @@ impl World {
             return false;
         }
         if !self.one_of_all() {
-            assert!(due < Timestamp::MAX, "I12: nothing can happen any more");
+            assert!(
+                due < Timestamp::MAX,
+                "I12: nothing can happen: {}",
+                self.picture()
+            );
             self.now = due.0;
         }
         false
+    }
+
+    /// What a person needs to see why nothing moves.
+    fn picture(&self) -> String {
+        let Some(attempt) = &self.attempt else {
+            return "no attempt".into();
+        };
+        let members = attempt.refs.iter().zip(&attempt.members);
+        let members = members.map(|(who, member)| format!("{who}: {}\n", member.picture()));
+        let members: String = members.collect();
+        let flags = (attempt.dead, attempt.settled, attempt.finishing);
+        let (coordinator, channels) = (&attempt.coordinator, &attempt.channels);
+        format!("(dead, settled, finishing) {flags:?}\n{coordinator:#?}\n{members}{channels:?}")
     }
 
     fn one_of_all(&mut self) -> bool {
@@ -420,20 +437,15 @@ impl World {
         self.wires.extend(all);
     }
 
-    /// Notices may be lost, but for those that nothing later repairs.
+    /// A notice of completion may be lost, as the next one repairs that.
     fn notify(&mut self, notice: Notice) {
-        let (id, repaired) = match notice {
-            Notice::Completed { id, last } => (id, !last),
-            Notice::Aborted { id } => (
-                id,
-                self.settings.interval.is_some() && !self.faults.stopping,
-            ),
-        };
-        if let Notice::Completed { .. } = notice {
+        let mut repaired = false;
+        if let Notice::Completed { id, last } = notice {
             assert!(
                 self.registry.has(id),
                 "I7: {id} is told complete and not recorded"
             );
+            repaired = !last;
         }
         let Some(attempt) = &self.attempt else {
             return;
@@ -463,7 +475,6 @@ impl World {
     fn start(&mut self) {
         self.attempts += 1;
         self.wires.clear();
-        self.faults.stopping = false;
         let newest = self.registry.newest().cloned();
         // A drain that did not come to its last checkpoint never was.
         let request = newest.as_ref().and_then(|r| r.request);
