@@ -34,6 +34,7 @@ fn channels() -> impl Strategy<Value = ChannelSettings> {
             batch_records: batch,
             flush_interval_ms: flush,
             check_grammar: true,
+            ..ChannelSettings::default()
         }
     })
 }
