@@ -1,17 +1,16 @@
 //! Everything that can happen next, of which the dice choose one.
 
 use super::Tally;
-use super::attempt::{Attempt, Input, subtasks};
+use super::attempt::{Attempt, Input};
 use super::faults::Faults;
 use super::member::{Control, Image, Out};
 use super::publisher::Publisher;
-use super::storage::{Disk, Outside, Registry, images};
+use super::storage::{Disk, Outside, Registry};
 use super::verdict;
 use crate::network::Dice;
-use tidegate_engine::checkpoint::restart::{Decision, RestartPolicy, RestartStrategy};
+use tidegate_engine::checkpoint::restart::{RestartPolicy, RestartStrategy};
 use tidegate_engine::checkpoint::{
-    Action, Barrier, BarrierKind, CheckpointId, CheckpointSettings, Coordinator, Event, Notice,
-    Phase, Timing,
+    Action, Barrier, CheckpointId, CheckpointSettings, Event, Notice, Phase, Timing,
 };
 use tidegate_engine::time::Timestamp;
 
