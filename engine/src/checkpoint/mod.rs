@@ -21,6 +21,7 @@ pub mod load;
 pub mod metadata;
 mod participant;
 mod restore;
+pub mod retention;
 pub mod storage;
 pub mod visitor;
 
