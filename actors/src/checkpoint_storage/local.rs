@@ -29,6 +29,17 @@ impl LocalStorage {
         LocalStorage { root: root.into() }
     }
 
+    /// The storage that a checkpoint's folder lies in, and the folder's path there. Files that it
+    /// shares with others lie beside it.
+    pub fn of_checkpoint(folder: &Path) -> (Self, String) {
+        let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let name = absolute.file_name().and_then(|name| name.to_str());
+        match (absolute.parent(), name) {
+            (Some(parent), Some(name)) => (LocalStorage::new(parent), name.to_owned()),
+            _ => (LocalStorage::new(absolute), String::new()),
+        }
+    }
+
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
