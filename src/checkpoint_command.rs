@@ -9,7 +9,7 @@ use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::engine::checkpoint::load::verify_bytes;
 use tidegate::engine::checkpoint::storage::{Listed, METADATA, checkpoints, join, read_metadata};
 use tidegate::engine::checkpoint::{
-    BarrierKind, CheckpointMetadata, CheckpointStorage, Checksum, Error, FileRef, Result,
+    CheckpointMetadata, CheckpointStorage, Checksum, Error, FileRef, Result,
 };
 
 /// What can be asked of stored checkpoints.
