@@ -1,15 +1,17 @@
 //! What the chain of one subtask is built with.
 
 use crate::alignment::{Alignment, AlignmentMember};
+use crate::checkpoint::{CheckpointId, Participant, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::{EdgeId, Placement};
 use crate::fault::{Fault, Flow};
 use crate::graph::{JobGraph, OperatorId, VertexId};
 use crate::memory::MemoryManager;
 use crate::metrics::{MetricGroup, MetricRegistry};
+use crate::node::Identity;
 use crate::observe::{EdgeMeter, JobStats, SubtaskStats, VertexMeter};
 use crate::side::{SideBuffer, SideOutput};
-use crate::source::Waker;
+use crate::source::{SPLITS, Splits, Waker};
 use std::any::Any;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -31,6 +33,8 @@ pub struct BuildContext {
     pub metrics: MetricRegistry,
     /// The job's budget of pooled memory.
     pub memory: MemoryManager,
+    /// This subtask's part in checkpoints.
+    pub participant: Participant,
     sides: HashMap<u64, Rc<dyn Any>>,
 }
 
@@ -53,7 +57,19 @@ impl BuildContext {
             waker,
             metrics,
             memory,
+            participant: Participant::default(),
             sides: HashMap::new(),
+        }
+    }
+
+    /// By what an operator is known in checkpoints.
+    pub fn identity(&self, operator: OperatorId) -> Identity {
+        let vertex = self.job.vertex_of(operator);
+        Identity {
+            uid: self.job.uid(operator),
+            me: self.me,
+            parallelism: self.job.parallelism(vertex),
+            max_parallelism: self.job.max_parallelism(vertex),
         }
     }
 
@@ -142,6 +158,34 @@ impl OpenContext<'_> {
     /// The job's name.
     pub fn job(&self) -> &str {
         &self.build.job.name
+    }
+
+    /// Whether the job takes checkpoints: sinks with two phases show nothing before one is complete.
+    pub fn checkpointed(&self) -> bool {
+        self.build.job.settings.checkpoints.is_some()
+    }
+
+    /// The positions of the splits that this subtask of a source goes on with; `None` where the source
+    /// begins from scratch.
+    pub fn restored_splits(&self) -> Flow<Option<Vec<Vec<u8>>>> {
+        let Some(job) = self.build.participant.restored() else {
+            return Ok(None);
+        };
+        let (parallelism, uid) = (self.parallelism(), self.build.job.uid(self.operator));
+        let restored = job.operator(&uid, self.subtask(), parallelism, self.max_parallelism())?;
+        let Some(mut restored) = restored else {
+            return Ok(None);
+        };
+        let mut splits = Splits::default();
+        StateVisitor::load(&mut restored).list(SPLITS, &mut splits)?;
+        Ok(Some(splits.0))
+    }
+
+    /// The checkpoint that this attempt goes on from, 0 for none. What is named after it and the subtask
+    /// can't be mistaken for what another attempt made and a checkpoint covers.
+    pub fn restored_from(&self) -> CheckpointId {
+        let restored = self.build.participant.restored();
+        restored.map_or(CheckpointId::default(), |job| job.id)
     }
 
     /// Where processing time comes from.

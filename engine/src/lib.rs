@@ -18,6 +18,7 @@ pub mod graph;
 pub mod hash;
 pub mod memory;
 pub mod metrics;
+pub mod node;
 pub mod observe;
 pub mod operator;
 pub mod operators;

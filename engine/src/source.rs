@@ -5,7 +5,12 @@
 //! ask again, or keeps the [`Waker`] it was given and calls it.
 
 use crate::build::OpenContext;
+use crate::checkpoint::visitor::{Capture, ElementsPart};
+use crate::checkpoint::{
+    Barrier, BarrierKind, CheckpointId, Notice, OperatorImage, Participant, StateVisitor,
+};
 use crate::fault::Flow;
+use crate::node::Identity;
 use crate::observe::SubtaskStats;
 use crate::stage::{Collector, Head, Signal, Stage, Turn};
 use crate::time::Timestamp;
@@ -66,8 +71,15 @@ pub trait Source: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Opens the reader of one subtask, which reads that subtask's share.
+    /// Opens the reader of one subtask, which reads that subtask's share: what
+    /// [`OpenContext::restored_splits`] names, where an earlier attempt got so far.
     fn open(&self, context: &mut OpenContext<'_>) -> Flow<Self::Reader>;
+
+    /// Whether its readers go on where [`SourceReader::splits`] said. After a recovery, what a source that
+    /// can't has read since the checkpoint is missing.
+    fn replayable(&self) -> bool {
+        false
+    }
 
     /// Whether the input comes to an end.
     fn bounded(&self) -> bool {
@@ -92,6 +104,18 @@ pub trait SourceReader: 'static {
         0
     }
 
+    /// The splits that it reads, each with the position behind the record that was emitted last, in any
+    /// encoding; splits that it has read to their end need not be named. Another subtask may go on with
+    /// each of them.
+    fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
+
+    /// This checkpoint, and all before it, are complete: nobody will ask again for what they cover.
+    fn completed(&mut self, _checkpoint: CheckpointId) -> Flow {
+        Ok(())
+    }
+
     /// Called after the last record or when the job ends early: release files and threads.
     fn close(&mut self) -> Flow {
         Ok(())
@@ -105,7 +129,38 @@ pub struct SourceHead<S: Source, D> {
     down: D,
     stats: Arc<SubtaskStats>,
     read: u64,
-    watermark: Timestamp,
+    ended: bool,
+    /// It reads no further, though the input has not ended.
+    stopped: bool,
+    /// It is to end its input where it is.
+    drained: bool,
+    participant: Participant,
+    identity: Option<Identity>,
+}
+
+/// How often a stopped source looks whether it is to go on: hardly ever.
+const STOPPED: Duration = Duration::from_secs(3600);
+
+/// The name of the state in which a source's splits are kept.
+pub(crate) const SPLITS: &str = "splits";
+
+/// Splits with their positions, as the source encodes them.
+#[derive(Default)]
+pub(crate) struct Splits(pub Vec<Vec<u8>>);
+
+impl ElementsPart for Splits {
+    fn type_name(&self) -> &'static str {
+        "split"
+    }
+
+    fn save(&self) -> Flow<Vec<Vec<u8>>> {
+        Ok(self.0.clone())
+    }
+
+    fn load(&mut self, elements: &[&[u8]]) -> Flow {
+        self.0.extend(elements.iter().map(|e| e.to_vec()));
+        Ok(())
+    }
 }
 
 impl<S: Source, D> SourceHead<S, D> {
@@ -122,8 +177,46 @@ impl<S: Source, D> SourceHead<S, D> {
             down,
             stats,
             read: 0,
-            watermark: Timestamp::MIN,
+            ended: false,
+            stopped: false,
+            drained: false,
+            participant: Participant::default(),
+            identity: None,
         }
+    }
+
+    /// Takes part in checkpoints.
+    pub fn participate(mut self, participant: Participant, identity: Identity) -> Self {
+        self.participant = participant;
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Saves where the reader is.
+    fn save(&mut self, barrier: Barrier) -> Flow {
+        let (Some(reader), Some(identity)) = (&mut self.reader, &self.identity) else {
+            return Ok(());
+        };
+        if !self.participant.begin(barrier) {
+            return Ok(());
+        }
+        let splits = if self.ended {
+            Vec::new()
+        } else {
+            reader.splits()?
+        };
+        let mut capture = Capture::new(identity.max_parallelism);
+        StateVisitor::freeze(&mut capture).list(SPLITS, &mut Splits(splits))?;
+        let image = OperatorImage {
+            uid: identity.uid.clone(),
+            name: self.name.to_string(),
+            max_parallelism: identity.max_parallelism,
+            parallelism: identity.parallelism,
+            watermark: Timestamp::MIN,
+            states: capture.into_states(),
+        };
+        self.participant.saved(barrier, Some(image));
+        Ok(())
     }
 }
 
@@ -134,6 +227,14 @@ impl<S: Source, D: Collector<S::Item> + Stage> Stage for SourceHead<S, D> {
 
     fn each_ref(&self, visit: &mut dyn FnMut(&dyn Stage)) {
         visit(&self.down);
+    }
+
+    fn notify(&mut self, notice: Notice) -> Flow {
+        if let (Some(reader), Notice::Completed { id, .. }) = (&mut self.reader, notice) {
+            let told = reader.completed(id);
+            told.map_err(|fault| fault.at(&self.name))?;
+        }
+        self.down.notify(notice)
     }
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
@@ -152,7 +253,15 @@ impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
         let Some(reader) = &mut self.reader else {
             return Ok(Poll::End);
         };
-        let found = match reader.poll(budget, &mut self.down) {
+        if self.stopped {
+            return Ok(Poll::Wait(STOPPED));
+        }
+        let polled = if self.drained {
+            Ok(Poll::End)
+        } else {
+            reader.poll(budget, &mut self.down)
+        };
+        let found = match polled {
             Ok(found) => found,
             Err(fault) => {
                 let at = reader.position();
@@ -164,12 +273,22 @@ impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
             Poll::Wait(_) => {}
             Poll::End => {
                 reader.close().map_err(|fault| fault.at(&self.name))?;
-                self.watermark = Timestamp::MAX;
+                self.ended = true;
                 Stage::signal(&mut self.down, Signal::Watermark(Timestamp::MAX))?;
                 Stage::signal(&mut self.down, Signal::EndOfInput)?;
             }
         }
         Ok(found)
+    }
+
+    fn trigger(&mut self, barrier: Barrier) -> Flow {
+        self.save(barrier).map_err(|fault| fault.at(&self.name))?;
+        self.stopped |= barrier.kind == BarrierKind::Stop;
+        Stage::signal(&mut self.down, Signal::Barrier(barrier))
+    }
+
+    fn drain(&mut self) {
+        self.drained = true;
     }
 
     fn position(&self) -> Option<String> {

@@ -8,12 +8,14 @@
 //! The grammar of what a stage sees between `open` and the end, on each channel:
 //!
 //! ```text
-//! stream  = { record | Watermark | Idle } EndOfInput
+//! stream  = { record | Watermark | Idle | Barrier } EndOfInput
 //! ```
 //!
-//! with watermarks that never go back, the last of them `Timestamp::MAX`, and nothing behind
-//! `EndOfInput`. [`crate::testing::GrammarCheck`] checks it.
+//! with watermarks that never go back, the last of them `Timestamp::MAX`, barriers whose numbers grow,
+//! and nothing behind `EndOfInput`. Inside a chain a barrier may come behind `EndOfInput`: it asks the
+//! stages for the state that they were left with. [`crate::testing::GrammarCheck`] checks it.
 
+use crate::checkpoint::{Barrier, Notice};
 use crate::exchange::{AnyBatch, EdgeId, Outbox};
 use crate::fault::Flow;
 use crate::time::Timestamp;
@@ -41,8 +43,21 @@ pub enum Signal {
     Watermark(Timestamp),
     /// Nothing flows here for now: do not wait for this channel's watermark.
     Idle,
+    /// What came before belongs to this checkpoint, what comes behind does not.
+    Barrier(Barrier),
     /// The channel is complete.
     EndOfInput,
+}
+
+/// Whether a subtask's stage takes a batch of a channel now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accept {
+    /// It does.
+    Now,
+    /// There is no room behind it.
+    NoRoom,
+    /// This channel waits for the barriers of others.
+    Blocked,
 }
 
 /// One turn of a subtask as its stages see it.
@@ -136,14 +151,30 @@ pub trait Stage {
         room
     }
 
-    /// Whether the stage that receives `edge` can take a batch now; `None` where it is not here.
-    fn accepts(&self, edge: EdgeId) -> Option<bool> {
+    /// Whether the stage that receives `edge` can take a batch of producer `from` now; `None` where it
+    /// is not here.
+    fn accepts(&self, edge: EdgeId, from: u32) -> Option<Accept> {
         let mut found = None;
-        self.each_ref(&mut |next| found = found.or_else(|| next.accepts(edge)));
+        self.each_ref(&mut |next| found = found.or_else(|| next.accepts(edge, from)));
         found
     }
 
-    /// Whether all input has ended and all output has left.
+    /// What became of a checkpoint.
+    fn notify(&mut self, notice: Notice) -> Flow {
+        self.each(&mut |next| next.notify(notice))
+    }
+
+    /// Whether everything that the job's last checkpoint covers can be seen outside.
+    fn committed(&mut self) -> Flow<bool> {
+        let mut committed = true;
+        self.each(&mut |next| {
+            committed &= next.committed()?;
+            Ok(())
+        })?;
+        Ok(committed)
+    }
+
+    /// Whether all input has ended and all output has left, or waits for the last checkpoint only.
     fn finished(&self) -> bool {
         let mut finished = true;
         self.each_ref(&mut |next| finished = finished && next.finished());
@@ -162,6 +193,13 @@ pub trait Head: Stage {
     fn poll(&mut self, _budget: usize) -> Flow<crate::source::Poll> {
         Ok(crate::source::Poll::End)
     }
+
+    /// A checkpoint begins: what was read so far belongs to it. A head that only receives learns of it
+    /// by its channels, and is told so that one without any takes part too.
+    fn trigger(&mut self, barrier: Barrier) -> Flow;
+
+    /// To read no further, as if the input ended here.
+    fn drain(&mut self) {}
 
     /// Where the record came from that was read last.
     fn position(&self) -> Option<String> {

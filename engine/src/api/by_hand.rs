@@ -239,7 +239,9 @@ impl ActorGraph {
         from.branches.add(Box::new(move |cx| {
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let (sent, _) = cx.meters::<T>(edge);
-            let out = EdgeOut::new(edge, placement, prototype.get(), settings, sent);
+            let participant = cx.participant.clone();
+            let partition = prototype.get();
+            let out = EdgeOut::new(edge, placement, partition, settings, sent, participant);
             let branch: Box<dyn Branch<T>> = Box::new(BranchHead(out));
             Ok(branch)
         }));

@@ -3,6 +3,7 @@
 use super::stream::DataStream;
 use super::upstream::{Make, Upstream, node};
 use crate::build::{BuildContext, Prototype};
+use crate::checkpoint::{Key, StateValue};
 use crate::exchange::{ByKey, EdgeId, EdgeKind, Exchange, Keyed};
 use crate::graph::{GraphRef, OperatorId};
 use crate::operator::{Blueprint, Operator};
@@ -70,8 +71,8 @@ where
     /// A running combination per key: each record yields `function(so far, record)`.
     pub fn reduce<G>(self, function: G) -> DataStream<T, KeyedUpstream<U, F, K, Reduce<K, T, G>>>
     where
-        K: Send,
-        T: Clone,
+        K: Key + Send,
+        T: StateValue + Clone,
         G: FnMut(&T, T) -> T + Clone + Send + 'static,
     {
         self.operate("reduce", Reduce::new(function))
@@ -131,7 +132,8 @@ where
                 cx.job.settings.channels,
                 cx.meters::<U::Out>(edge),
                 down,
-            ))
+            )
+            .participate(cx.participant.clone()))
         });
     }
 }

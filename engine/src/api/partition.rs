@@ -41,14 +41,10 @@ where
             let down = make(cx)?;
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let meters = cx.meters::<U::Out>(edge);
-            Ok(Exchange::new(
-                edge,
-                placement,
-                partition.get(),
-                settings,
-                meters,
-                down,
-            ))
+            Ok(
+                Exchange::new(edge, placement, partition.get(), settings, meters, down)
+                    .participate(cx.participant.clone()),
+            )
         });
     }
 }
@@ -279,7 +275,7 @@ where
     clippy::large_enum_variant,
     reason = "a subtask holds one, and a box would cost each record a jump"
 )]
-pub enum Passage<T, D> {
+pub enum Passage<T: Send + 'static, D> {
     /// Straight on.
     Through(D),
     /// Dealt out in turn.
@@ -294,7 +290,8 @@ impl<T: Send + 'static, D: Collector<T> + Stage> Passage<T, D> {
         };
         let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
         let (meters, deal) = (cx.meters::<T>(edge), Rebalance::default());
-        Passage::Across(Exchange::new(edge, placement, deal, settings, meters, down))
+        let exchange = Exchange::new(edge, placement, deal, settings, meters, down);
+        Passage::Across(exchange.participate(cx.participant.clone()))
     }
 
     fn stage(&mut self) -> &mut dyn Stage {

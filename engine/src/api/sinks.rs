@@ -3,9 +3,10 @@
 use super::partition::{Passage, detach};
 use super::stream::{DataStream, Place};
 use super::upstream::Upstream;
+use crate::checkpoint::RestoredJob;
 use crate::exchange::EdgeId;
 use crate::graph::GraphRef;
-use crate::sink::{Sink, SinkStage};
+use crate::sink::{Sink, SinkStage, committables};
 use std::sync::{Arc, OnceLock};
 
 /// A sink that a stream ends in, to name it and to give it a parallelism.
@@ -22,8 +23,15 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
         let operator = self.enter(name, "sink");
         let DataStream { graph, up, place } = self;
         let (sink, edge) = (Arc::new(sink), Arc::new(OnceLock::new()));
-        let (checked, before) = (sink.clone(), edge.clone());
-        graph.edit(|g| g.add_check(operator, Arc::new(move || checked.check())));
+        let (checked, recovered, before) = (sink.clone(), sink.clone(), edge.clone());
+        graph.edit(|g| {
+            g.add_check(operator, Arc::new(move || checked.check()));
+            let recover = move |job: Option<&RestoredJob>, uid: &str| {
+                let covered = job.map(|job| committables(job, uid)).transpose()?;
+                recovered.recover(covered)
+            };
+            g.add_recovery(operator, Arc::new(recover));
+        });
         up.attach(&graph, move |cx| {
             let name = cx.name(operator);
             let open = || {
@@ -33,6 +41,7 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
             let writer = cx.takes_part(operator).then(open).transpose()?;
             let stats = cx.stats_of(operator);
             let stage = SinkStage::<T, S::Writer>::new(writer, cx.name(operator), stats);
+            let stage = stage.participate(cx.participant.clone(), cx.identity(operator));
             Ok(Passage::<T, _>::new(cx, before.get().copied(), stage))
         });
         SinkHandle { graph, place, edge }

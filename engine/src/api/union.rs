@@ -52,6 +52,7 @@ where
             prototype.get(),
             settings,
             sent,
+            cx.participant.clone(),
         ))
     });
 }
@@ -149,7 +150,7 @@ where
         .job
         .edges_into(vertex)
         .map(|edge| (edge, cx.placement(edge).producers));
-    Box::new(GateHead::<T, P, D>::new(
+    let head = GateHead::<T, P, D>::new(
         &edges.collect::<Vec<_>>(),
         cx.me,
         cx.job.parallelism(vertex),
@@ -157,5 +158,6 @@ where
         cx.job.settings.channels,
         VertexMeter::new(cx.stats.subtask(vertex.0, cx.me), size_of::<T>()),
         down,
-    ))
+    );
+    Box::new(head.participate(cx.participant.clone()))
 }

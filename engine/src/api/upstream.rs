@@ -3,7 +3,8 @@
 use crate::build::{BuildContext, Prototype};
 use crate::fault::Flow;
 use crate::graph::{GraphRef, OperatorId, TaskId};
-use crate::operator::{Blueprint, Node, Operator};
+use crate::node::Node;
+use crate::operator::{Blueprint, Operator};
 use crate::source::{Source, SourceHead};
 use crate::stage::{Collector, Head, Stage};
 use std::sync::Arc;
@@ -48,6 +49,7 @@ impl<S: Source> Upstream for FromSource<S> {
                 let open = || source.open(&mut cx.open(operator)).map_err(|f| f.at(&name));
                 let reader = cx.takes_part(operator).then(open).transpose()?;
                 let head = SourceHead::<S, D>::new(reader, name, cx.stats_of(operator), down);
+                let head = head.participate(cx.participant.clone(), cx.identity(operator));
                 Ok(Box::new(head) as Box<dyn Head>)
             };
             g.set_factory(self.task, Arc::new(factory));
@@ -98,5 +100,5 @@ where
     }
     op.open(&mut cx.open(operator))
         .map_err(|fault| fault.at(&name))?;
-    Ok(Node::new(op, name, down))
+    Node::new(op, name, down).participate(cx.participant.clone(), cx.identity(operator))
 }

@@ -12,6 +12,7 @@
 mod barrier;
 mod checksum;
 pub mod codec;
+pub mod coordinator;
 mod error;
 pub mod file;
 pub mod image;
@@ -20,20 +21,29 @@ mod keyed;
 pub mod load;
 pub mod metadata;
 mod participant;
+pub mod protocol;
+mod restart;
 mod restore;
 pub mod retention;
+mod settings;
 pub mod storage;
 pub mod visitor;
 
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};
 pub use checksum::Checksum;
 pub use codec::{Key, StateValue};
+pub use coordinator::Coordinator;
 pub use error::{Error, Result};
 pub use image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
 pub use keyed::{Entries, KeyedPart, KeyedSection};
 pub use load::{Loaded, Which, latest, load};
 pub use metadata::{CheckpointMetadata, FileRef, SubtaskFile};
 pub use participant::{Participant, Timing};
+pub use protocol::{
+    Action, Event, Outcome, Phase, Publication, RequestId, SavepointKind, SubtaskRef,
+};
+pub use restart::{Decision, ExponentialDelay, RestartPolicy, RestartStrategy};
 pub use restore::{RestoredJob, RestoredOperator};
+pub use settings::CheckpointSettings;
 pub use storage::{CheckpointStorage, publish, publish_to, write_image, write_image_to};
 pub use visitor::StateVisitor;

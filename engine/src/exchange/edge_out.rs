@@ -2,6 +2,7 @@
 
 use super::outputs::Outputs;
 use super::{ChannelSettings, Distribution, EdgeId, Placement, Rec, Target};
+use crate::checkpoint::Participant;
 use crate::fault::{Fault, Flow};
 use crate::observe::EdgeMeter;
 use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
@@ -14,6 +15,7 @@ pub struct EdgeOut<T, P> {
     partition: P,
     outputs: Outputs<T>,
     sent: EdgeMeter,
+    participant: Participant,
 }
 
 impl<T: Send + 'static, P: Distribution<T>> EdgeOut<T, P> {
@@ -24,7 +26,9 @@ impl<T: Send + 'static, P: Distribution<T>> EdgeOut<T, P> {
         mut partition: P,
         settings: ChannelSettings,
         sent: EdgeMeter,
+        participant: Participant,
     ) -> Self {
+        participant.add_leaf();
         partition.place(placement);
         let Placement {
             me,
@@ -41,6 +45,7 @@ impl<T: Send + 'static, P: Distribution<T>> EdgeOut<T, P> {
             partition,
             outputs,
             sent,
+            participant,
         }
     }
 }
@@ -84,7 +89,16 @@ impl<T: Send + 'static, P: Distribution<T>> Stage for EdgeOut<T, P> {
     fn each_ref(&self, _visit: &mut dyn FnMut(&dyn Stage)) {}
 
     fn signal(&mut self, signal: Signal) -> Flow {
-        self.outputs.signal(signal);
+        match signal {
+            Signal::Barrier(barrier) => {
+                // Behind the end of input nobody waits for a barrier.
+                if !self.outputs.ended() {
+                    self.outputs.signal(signal);
+                }
+                self.participant.passed_leaf(barrier);
+            }
+            _ => self.outputs.signal(signal),
+        }
         Ok(())
     }
 

@@ -8,24 +8,42 @@
 use super::gate::Gate;
 use super::outputs::Outputs;
 use super::{Batch, ChannelSettings, Distribution, EdgeId, Placement, Rec, Target};
+use crate::checkpoint::{Notice, Participant};
 use crate::fault::{Fault, Flow, OriginMark};
 use crate::observe::{EdgeMeter, VertexMeter};
-use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
+use crate::stage::{Accept, Collector, Delivery, Signal, Stage, Turn};
 use crate::time::Timestamp;
+use std::collections::VecDeque;
 
 /// Both ends of an edge in one subtask.
-pub struct Exchange<T, P, D> {
+pub struct Exchange<T, P: Distribution<T>, D> {
     edge: EdgeId,
     placement: Placement,
     partition: P,
     outputs: Outputs<T>,
     gate: Gate,
     down: D,
+    /// The number of the consumer that is reached by a direct call: this subtask, or nobody while its own
+    /// channel waits for the barriers of others.
+    here: u32,
+    /// What this subtask's own channel brought while it waited; no more than a turn in progress emits.
+    waiting: VecDeque<Waiting<P::Local>>,
+    /// The end of input of this subtask's own channel has come to the gate.
+    local_ended: bool,
     /// Records that crossed by a direct call.
     local: u64,
     sent: EdgeMeter,
     received: VertexMeter,
+    participant: Participant,
 }
+
+enum Waiting<L> {
+    Record(Timestamp, L),
+    Signal(Signal),
+}
+
+/// The number of no subtask.
+const NOBODY: u32 = u32::MAX;
 
 impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
     /// The stage of `edge` in subtask `placement.me`.
@@ -61,10 +79,20 @@ impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
             outputs: Outputs::new(edge, me, targets, consumers, settings),
             gate,
             down,
+            here: me,
+            waiting: VecDeque::new(),
+            local_ended: false,
             local: 0,
             sent: meters.0,
             received: meters.1,
+            participant: Participant::default(),
         }
+    }
+
+    /// Takes part in checkpoints as this subtask.
+    pub fn participate(mut self, participant: Participant) -> Self {
+        self.participant = participant;
+        self
     }
 
     fn produces(&self) -> bool {
@@ -82,11 +110,88 @@ where
     P: Distribution<T>,
     D: Collector<P::Local> + Stage,
 {
+    /// Takes a signal of a channel to the gate and passes on what follows from it.
     fn apply(&mut self, from: u32, signal: Signal) -> Flow {
-        for signal in self.gate.signal(0, from, signal)?.into_iter().flatten() {
-            Stage::signal(&mut self.down, signal)?;
+        let follows = self.gate.signal(0, from, signal)?;
+        for signal in follows.into_iter().flatten() {
+            self.pass_one(signal)?;
+        }
+        if matches!(signal, Signal::Barrier(_) | Signal::EndOfInput) {
+            self.pass()?;
         }
         Ok(())
+    }
+
+    fn pass_one(&mut self, signal: Signal) -> Flow {
+        if let Signal::Barrier(barrier) = signal {
+            let waited = self.gate.take_alignment();
+            self.participant.aligned(barrier, waited);
+        }
+        Stage::signal(&mut self.down, signal)
+    }
+
+    /// Passes on the barriers that all channels have brought, and then what waited for them.
+    #[cold]
+    fn pass(&mut self) -> Flow {
+        loop {
+            while let Some(signal) = self.gate.pass() {
+                self.pass_one(signal)?;
+            }
+            if self.own_waits() {
+                self.here = NOBODY;
+                return Ok(());
+            }
+            self.here = self.placement.me;
+            match self.waiting.pop_front() {
+                None => return Ok(()),
+                Some(Waiting::Record(at, local)) => {
+                    self.local += 1;
+                    self.down.collect(at, local)?;
+                }
+                Some(Waiting::Signal(signal)) => self.cross(signal)?,
+            }
+        }
+    }
+
+    /// Whether this subtask's own channel waits for the barriers of others.
+    fn own_waits(&self) -> bool {
+        self.own_channel() && self.gate.blocks(0, self.placement.me)
+    }
+
+    /// Whether this subtask has an open channel to itself.
+    fn own_channel(&self) -> bool {
+        self.produces() && self.consumes() && !self.local_ended
+    }
+
+    /// Takes a signal across to this subtask's own gate.
+    fn cross(&mut self, signal: Signal) -> Flow {
+        if self.own_channel() {
+            self.gate.crossed(self.placement.me, self.local)?;
+            self.local_ended |= signal == Signal::EndOfInput;
+            return self.apply(self.placement.me, signal);
+        }
+        match signal {
+            Signal::Barrier(barrier) => {
+                self.gate.nudge(barrier);
+                self.pass()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A record for another subtask, or for this one while its own channel waits.
+    #[inline(always)]
+    fn elsewhere(&mut self, to: u32, at: Timestamp, hash: u64, local: P::Local) {
+        if to == self.placement.me {
+            return self.wait(at, local);
+        }
+        let value = P::strip(local);
+        self.outputs.push(to, Rec { at, hash, value });
+    }
+
+    #[cold]
+    fn wait(&mut self, at: Timestamp, local: P::Local) {
+        self.waiting.push_back(Waiting::Record(at, local));
     }
 
     #[cold]
@@ -109,8 +214,12 @@ where
             );
         }
         if self.consumes() {
-            self.local += 1;
             let local = self.partition.lift(hash, value);
+            if self.here == NOBODY {
+                self.wait(at, local);
+                return Ok(());
+            }
+            self.local += 1;
             self.down.collect(at, local)?;
         }
         Ok(())
@@ -127,19 +236,12 @@ where
     fn collect(&mut self, at: Timestamp, value: T) -> Flow {
         let (target, hash, local) = self.partition.prepare(value);
         match target {
-            Target::One(to) if to == self.placement.me => {
+            Target::One(to) if to == self.here => {
                 self.local += 1;
                 self.down.collect(at, local)
             }
             Target::One(to) => {
-                self.outputs.push(
-                    to,
-                    Rec {
-                        at,
-                        hash,
-                        value: P::strip(local),
-                    },
-                );
+                self.elsewhere(to, at, hash, local);
                 Ok(())
             }
             Target::All => self.send_to_all(at, hash, local),
@@ -170,15 +272,24 @@ where
     }
 
     fn signal(&mut self, signal: Signal) -> Flow {
-        self.outputs.signal(signal);
-        if self.consumes() {
-            if self.produces() {
-                self.gate.crossed(self.placement.me, self.local)?;
-            }
-            self.apply(self.placement.me, signal)
-        } else {
-            Ok(())
+        // Behind the end of input nobody waits for a barrier.
+        let over = self.outputs.ended() && matches!(signal, Signal::Barrier(_));
+        if self.produces() && !over {
+            self.outputs.signal(signal);
         }
+        if self.here == NOBODY {
+            self.waiting.push_back(Waiting::Signal(signal));
+            return Ok(());
+        }
+        self.cross(signal)
+    }
+
+    fn notify(&mut self, notice: Notice) -> Flow {
+        if let Notice::Aborted { id } = notice {
+            self.gate.abort(id);
+            self.pass()?;
+        }
+        self.down.notify(notice)
     }
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
@@ -242,14 +353,20 @@ where
     }
 
     fn room(&self) -> bool {
-        self.outputs.room() && self.down.room()
+        self.here != NOBODY && self.outputs.room() && self.down.room()
     }
 
-    fn accepts(&self, edge: EdgeId) -> Option<bool> {
-        if edge == self.edge {
-            return Some(self.down.room());
+    fn accepts(&self, edge: EdgeId, from: u32) -> Option<Accept> {
+        if edge != self.edge {
+            return self.down.accepts(edge, from);
         }
-        self.down.accepts(edge)
+        Some(if self.gate.blocks(0, from) {
+            Accept::Blocked
+        } else if self.down.room() {
+            Accept::Now
+        } else {
+            Accept::NoRoom
+        })
     }
 
     fn finished(&self) -> bool {

@@ -1,7 +1,10 @@
-//! The receiving ends of a subtask's channels: merged watermarks, and credits handed back in bulk.
+//! The receiving ends of a subtask's channels: merged watermarks, aligned barriers, and credits handed
+//! back in bulk.
 
+use super::aligner::Aligner;
 use super::grammar::Grammar;
 use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message};
+use crate::checkpoint::{Barrier, CheckpointId, CheckpointMode};
 use crate::fault::Flow;
 use crate::flow::CreditWindow;
 use crate::frontier::{FrontierChange, WatermarkFrontier};
@@ -20,6 +23,11 @@ struct Input {
 /// Channel `base(edge) + from` of the frontier belongs to producer `from` of that edge.
 pub struct Gate {
     frontier: WatermarkFrontier,
+    aligner: Aligner,
+    /// The time of the last turn.
+    now: Timestamp,
+    /// Since when some channels wait for others.
+    aligns_since: Option<Timestamp>,
     open: usize,
     edges: Vec<EdgeInputs>,
     ended: bool,
@@ -42,6 +50,9 @@ impl Gate {
     pub fn new(edges: &[(EdgeId, u32, ChannelSettings)], local: Option<u32>) -> Self {
         let mut base = 0;
         let mut list = Vec::new();
+        let mode = edges
+            .first()
+            .map_or(CheckpointMode::default(), |(_, _, s)| s.mode);
         for &(edge, producers, settings) in edges {
             let inputs = (0..producers)
                 .map(|from| {
@@ -62,6 +73,9 @@ impl Gate {
         }
         Gate {
             frontier: WatermarkFrontier::new(base),
+            aligner: Aligner::new(base, mode),
+            now: Timestamp::MIN,
+            aligns_since: None,
             open: base,
             edges: list,
             ended: false,
@@ -79,7 +93,7 @@ impl Gate {
     }
 
     /// Takes a signal of one channel; returns what follows from it for all together.
-    pub fn signal(&mut self, edge: usize, from: u32, signal: Signal) -> Flow<[Option<Signal>; 2]> {
+    pub fn signal(&mut self, edge: usize, from: u32, signal: Signal) -> Flow<[Option<Signal>; 3]> {
         let channel = self.edges[edge].base + from as usize;
         if let Some(grammar) = &mut self.grammar {
             grammar.signal(channel, signal)?;
@@ -87,10 +101,21 @@ impl Gate {
         let change = match signal {
             Signal::Watermark(at) => self.frontier.update(channel, at),
             Signal::Idle => self.frontier.idle(channel),
+            Signal::Barrier(barrier) => {
+                self.aligner.barrier(channel, barrier);
+                return Ok([self.pass(), None, None]);
+            }
             Signal::EndOfInput => {
                 self.open -= 1;
                 self.frontier.end(channel)
             }
+        };
+        // What the channel brought before its end belongs to the checkpoint that it held up.
+        let passes = if signal == Signal::EndOfInput {
+            self.aligner.end(channel);
+            self.pass()
+        } else {
+            None
         };
         let first = match change {
             Some(FrontierChange::Advanced(at)) => Some(Signal::Watermark(at)),
@@ -101,7 +126,8 @@ impl Gate {
         };
         let end = self.open == 0 && !self.ended;
         self.ended |= end;
-        let all = [first, end.then_some(Signal::EndOfInput)];
+        let end = end.then_some(Signal::EndOfInput);
+        let all = [first, passes, end];
         if let Some(grammar) = &mut self.grammar {
             for signal in all.into_iter().flatten() {
                 grammar.passes(signal)?;
@@ -157,6 +183,7 @@ impl Gate {
 
     /// Hands due credits and emptied buffers to the outbox.
     pub fn turn(&mut self, me: u32, turn: &mut Turn<'_>) {
+        self.now = turn.now;
         for entry in &mut self.edges {
             for (from, input) in entry.inputs.iter_mut().enumerate() {
                 let Some(input) = input else { continue };
@@ -170,6 +197,38 @@ impl Gate {
                 }
             }
         }
+    }
+
+    /// A checkpoint began and this subtask's own producer has no open channel here.
+    pub fn nudge(&mut self, barrier: Barrier) {
+        self.aligner.nudge(barrier);
+    }
+
+    /// Takes out a barrier that all channels have brought. To be asked for until there is none, after
+    /// whatever may have brought one.
+    pub fn pass(&mut self) -> Option<Signal> {
+        let passes = self.aligner.pass();
+        if passes.is_none() && self.aligner.aligns() {
+            self.aligns_since.get_or_insert(self.now);
+        }
+        passes.map(Signal::Barrier)
+    }
+
+    /// A checkpoint, and all before it, were given up.
+    pub fn abort(&mut self, id: CheckpointId) {
+        self.aligner.abort(id);
+        self.aligns_since = None;
+    }
+
+    /// Whether a channel waits for the barriers of others.
+    pub fn blocks(&self, edge: usize, from: u32) -> bool {
+        self.aligner.blocks(self.edges[edge].base + from as usize)
+    }
+
+    /// How long, in milliseconds, the channels of the barrier that passed last waited for each other.
+    pub fn take_alignment(&mut self) -> i64 {
+        let since = self.aligns_since.take();
+        since.map_or(0, |since| (self.now.0 - since.0).max(0))
     }
 
     /// All channels have ended.

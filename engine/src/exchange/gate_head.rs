@@ -3,9 +3,10 @@
 use super::exchange::receive;
 use super::gate::Gate;
 use super::{Batch, ChannelSettings, Distribution, EdgeId};
+use crate::checkpoint::{Barrier, Notice, Participant};
 use crate::fault::{Fault, Flow};
 use crate::observe::VertexMeter;
-use crate::stage::{Collector, Delivery, Head, Stage, Turn};
+use crate::stage::{Accept, Collector, Delivery, Head, Signal, Stage, Turn};
 use std::marker::PhantomData;
 
 /// Receives one or more edges of the same record type.
@@ -16,6 +17,7 @@ pub struct GateHead<T, P, D> {
     partition: P,
     down: D,
     received: VertexMeter,
+    participant: Participant,
     input: PhantomData<fn(T)>,
 }
 
@@ -45,7 +47,32 @@ impl<T, P, D> GateHead<T, P, D> {
             partition,
             down,
             received,
+            participant: Participant::default(),
             input: PhantomData,
+        }
+    }
+
+    /// Takes part in checkpoints as this subtask.
+    pub fn participate(mut self, participant: Participant) -> Self {
+        self.participant = participant;
+        self
+    }
+}
+
+impl<T, P, D: Stage> GateHead<T, P, D> {
+    /// Passes on the barriers that all channels have brought.
+    fn pass(&mut self) -> Flow {
+        while let Some(signal) = self.gate.pass() {
+            self.note(signal);
+            Stage::signal(&mut self.down, signal)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, signal: Signal) {
+        if let Signal::Barrier(barrier) = signal {
+            let waited = self.gate.take_alignment();
+            self.participant.aligned(barrier, waited);
         }
     }
 }
@@ -94,26 +121,33 @@ where
                 down.collect(record.at, partition.lift(record.hash, record.value))
             })?;
             for signal in std::mem::take(&mut batch.signals) {
-                for signal in self
-                    .gate
-                    .signal(index, *from, signal)?
-                    .into_iter()
-                    .flatten()
-                {
+                let follows = self.gate.signal(index, *from, signal)?;
+                for signal in follows.into_iter().flatten() {
+                    self.note(signal);
                     Stage::signal(&mut self.down, signal)?;
                 }
             }
+            self.pass()?;
             self.gate.emptied(index, *from, records, batch, *queued);
         }
         Ok(true)
     }
 
-    fn accepts(&self, edge: EdgeId) -> Option<bool> {
-        if self.gate.receives(edge) {
-            Some(self.down.room())
-        } else {
-            self.down.accepts(edge)
+    fn accepts(&self, edge: EdgeId, from: u32) -> Option<Accept> {
+        match self.gate.edge_index(edge) {
+            Some(index) if self.gate.blocks(index, from) => Some(Accept::Blocked),
+            Some(_) if self.down.room() => Some(Accept::Now),
+            Some(_) => Some(Accept::NoRoom),
+            None => self.down.accepts(edge, from),
         }
+    }
+
+    fn notify(&mut self, notice: Notice) -> Flow {
+        if let Notice::Aborted { id } = notice {
+            self.gate.abort(id);
+            self.pass()?;
+        }
+        self.down.notify(notice)
     }
 
     fn finished(&self) -> bool {
@@ -127,4 +161,8 @@ where
     P: Distribution<T>,
     D: Collector<P::Local> + Stage,
 {
+    fn trigger(&mut self, barrier: Barrier) -> Flow {
+        self.gate.nudge(barrier);
+        self.pass()
+    }
 }

@@ -4,6 +4,7 @@
 //! it is off: what crosses by a direct call is only counted, and the count is looked at with the
 //! signals and at the end of a turn.
 
+use crate::checkpoint::CheckpointId;
 use crate::fault::{Fault, Flow};
 use crate::stage::Signal;
 use crate::time::Timestamp;
@@ -11,6 +12,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug)]
 struct Channel {
     watermark: Timestamp,
+    barrier: CheckpointId,
     ended: bool,
     /// Records so far, for a channel that is a direct call.
     counted: u64,
@@ -33,6 +35,7 @@ impl Grammar {
     pub fn new(channels: usize) -> Self {
         let silent = Channel {
             watermark: Timestamp::MIN,
+            barrier: CheckpointId::default(),
             ended: false,
             counted: 0,
         };
@@ -79,6 +82,14 @@ impl Grammar {
                 ));
             }
             Signal::Watermark(at) => state.watermark = at,
+            Signal::Barrier(barrier) if barrier.id <= state.barrier => {
+                let (before, now) = (state.barrier, barrier.id);
+                return Err(breach(
+                    channel,
+                    format_args!("barrier {now} behind barrier {before}"),
+                ));
+            }
+            Signal::Barrier(barrier) => state.barrier = barrier.id,
             Signal::Idle => {}
             Signal::EndOfInput if state.watermark != Timestamp::MAX => {
                 return Err(breach(channel, "the input ended before its last watermark"));

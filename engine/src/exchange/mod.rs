@@ -6,6 +6,7 @@
 //! the same subtask number, both live in one actor and a record crosses by a direct call, without
 //! batch, message or credit: see [`exchange::Exchange`].
 
+mod aligner;
 mod batch;
 mod distribution;
 mod edge_out;
@@ -33,6 +34,7 @@ pub use kind::EdgeKind;
 pub use outputs::Outputs;
 pub use with_broadcast::WithBroadcast;
 
+use crate::checkpoint::CheckpointMode;
 use crate::constants;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +81,8 @@ pub struct ChannelSettings {
     pub flush_interval_ms: u64,
     /// Fail on a channel that breaks the grammar of streams ([`crate::stage`]); for tests.
     pub check_grammar: bool,
+    /// Whether channels wait for each other's barriers.
+    pub mode: CheckpointMode,
 }
 
 impl Default for ChannelSettings {
@@ -89,6 +93,7 @@ impl Default for ChannelSettings {
             batch_records: constants::DEFAULT_BATCH_RECORDS,
             flush_interval_ms: constants::DEFAULT_FLUSH_INTERVAL_MS,
             check_grammar: false,
+            mode: CheckpointMode::ExactlyOnce,
         }
     }
 }

@@ -122,6 +122,11 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.idle = false;
                 }
                 Signal::Idle => channel.idle = true,
+                Signal::Barrier(_) => {
+                    channel.seal_signals();
+                    channel.filling.signals.push(signal);
+                    channel.seal(0, &mut self.spare);
+                }
                 Signal::EndOfInput => {
                     channel.seal_signals();
                     channel.filling.signals.push(Signal::EndOfInput);
@@ -201,6 +206,11 @@ impl<T: Send + 'static> Outputs<T> {
     /// No channel has a full batch waiting for credit.
     pub fn room(&self) -> bool {
         self.channels.iter().all(|c| c.sealed.is_empty())
+    }
+
+    /// Whether the end of input has been passed in.
+    pub fn ended(&self) -> bool {
+        self.ended
     }
 
     /// The input has ended and everything has left.

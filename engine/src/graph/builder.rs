@@ -1,8 +1,8 @@
 //! A graph in the making, and its validation: all problems at once, each with its operator.
 
 use super::{
-    Check, Edge, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo, TaskId,
-    TaskSpec, Vertex, VertexId,
+    Check, Edge, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo, Recovery,
+    TaskId, TaskSpec, Vertex, VertexId,
 };
 use crate::exchange::{EdgeId, EdgeKind};
 use std::cell::RefCell;
@@ -17,6 +17,7 @@ pub struct GraphBuilder {
     edges: Vec<Edge>,
     factories: Vec<Option<Factory>>,
     checks: Vec<(OperatorId, Check)>,
+    recoveries: Vec<(OperatorId, Recovery)>,
     problems: Vec<String>,
     endless: bool,
 }
@@ -110,6 +111,11 @@ impl GraphBuilder {
         self.checks.push((operator, check));
     }
 
+    /// Enters what a sink does before an attempt.
+    pub fn add_recovery(&mut self, operator: OperatorId, recovery: Recovery) {
+        self.recoveries.push((operator, recovery));
+    }
+
     /// Notes that a source has no end.
     pub fn set_endless(&mut self) {
         self.endless = true;
@@ -149,8 +155,12 @@ impl GraphBuilder {
             tasks: Vec::new(),
             settings,
             checks: self.checks.clone(),
+            recoveries: self.recoveries.clone(),
             bounded: !self.endless,
         };
+        if let Some(checkpoints) = &graph.settings.checkpoints {
+            graph.settings.channels.mode = checkpoints.mode;
+        }
         for vertex in &mut graph.vertices {
             vertex.parallelism.get_or_insert(graph.settings.parallelism);
             vertex

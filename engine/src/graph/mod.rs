@@ -12,6 +12,7 @@ pub use builder::{GraphBuilder, GraphRef};
 pub use plan::Plan;
 
 use crate::build::BuildContext;
+use crate::checkpoint::{CheckpointSettings, RestoredJob};
 use crate::exchange::{ChannelSettings, EdgeId, EdgeKind};
 use crate::fault::Flow;
 use crate::stage::Head;
@@ -39,6 +40,10 @@ pub struct TaskId(pub u32);
 
 /// Makes the chain of one subtask.
 pub type Factory = Arc<dyn Fn(&mut BuildContext) -> Flow<Box<dyn Head>> + Send + Sync>;
+
+/// Called once in each attempt, before its subtasks are built: a sink makes visible what the restored
+/// checkpoint covers, and does away with what no checkpoint covers.
+pub type Recovery = Arc<dyn Fn(Option<&RestoredJob>, &str) -> Flow + Send + Sync>;
 
 /// A check that runs before the job starts.
 pub type Check = Arc<dyn Fn() -> Flow + Send + Sync>;
@@ -104,6 +109,8 @@ pub struct JobSettings {
     pub slice: usize,
     /// Microseconds that one turn of reading may take before the next ones read less; 0 for no limit.
     pub slice_micros: u64,
+    /// When checkpoints are taken, and what they promise; `None` for no checkpoints.
+    pub checkpoints: Option<CheckpointSettings>,
 }
 
 impl Default for JobSettings {
@@ -114,6 +121,7 @@ impl Default for JobSettings {
             channels: ChannelSettings::default(),
             slice: crate::constants::DEFAULT_SLICE_RECORDS,
             slice_micros: crate::constants::DEFAULT_SLICE_MICROS,
+            checkpoints: None,
         }
     }
 }
@@ -135,6 +143,8 @@ pub struct JobGraph {
     pub settings: JobSettings,
     /// Checks of sources and sinks, by operator.
     pub checks: Vec<(OperatorId, Check)>,
+    /// What sinks do before an attempt, by operator.
+    pub recoveries: Vec<(OperatorId, Recovery)>,
     /// Whether every source comes to an end.
     pub bounded: bool,
 }
@@ -152,6 +162,21 @@ impl JobGraph {
         self.vertices[vertex.0 as usize]
             .max_parallelism
             .unwrap_or(self.settings.max_parallelism)
+    }
+
+    /// The stable id of an operator, by which state finds it again: the one that it was given, or its
+    /// name, with a number where others before it have the same.
+    pub fn uid(&self, operator: OperatorId) -> String {
+        let place = operator.0 as usize;
+        let info = &self.operators[place];
+        if let Some(uid) = &info.uid {
+            return uid.clone();
+        }
+        let same = |o: &&OperatorInfo| o.uid.is_none() && o.name == info.name;
+        match self.operators[..place].iter().filter(same).count() {
+            0 => info.name.clone(),
+            before => format!("{}#{}", info.name, before + 1),
+        }
     }
 
     /// The vertex of an operator.
@@ -240,6 +265,16 @@ impl JobGraph {
     pub fn check(&self) -> Flow {
         for (operator, check) in &self.checks {
             check().map_err(|fault| fault.at(&self.operators[operator.0 as usize].name))?;
+        }
+        Ok(())
+    }
+
+    /// Has all sinks make visible what the checkpoint covers that an attempt goes on from; `None` where it
+    /// begins from scratch.
+    pub fn recover(&self, from: Option<&RestoredJob>) -> Flow {
+        for (operator, recover) in &self.recoveries {
+            let name = &self.operators[operator.0 as usize].name;
+            recover(from, &self.uid(*operator)).map_err(|fault| fault.at(name))?;
         }
         Ok(())
     }

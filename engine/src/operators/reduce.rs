@@ -1,12 +1,12 @@
 //! A running combination of all records of a key: each record yields the newest value.
 
+use crate::checkpoint::{Key, StateValue, StateVisitor};
 use crate::exchange::Keyed;
 use crate::fault::Flow;
 use crate::operator::Operator;
 use crate::stage::Collector;
 use crate::state::KeyTable;
 use crate::time::Timestamp;
-use std::hash::Hash;
 
 /// Combines each record with the value so far by a function `(so far, record) -> value`.
 pub struct Reduce<K, T, F> {
@@ -35,8 +35,8 @@ impl<K, T, F> Reduce<K, T, F> {
 
 impl<K, T, F> Operator<Keyed<K, T>> for Reduce<K, T, F>
 where
-    K: Hash + Eq + 'static,
-    T: Clone + 'static,
+    K: Key,
+    T: StateValue + Clone,
     F: FnMut(&T, T) -> T + 'static,
 {
     type Out = T;
@@ -60,6 +60,10 @@ where
             }
         };
         out.collect(at, combined)
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        state.keyed("values", &mut self.values)
     }
 }
 

@@ -1,8 +1,11 @@
 //! A map from keys to values that is told the key's hash instead of computing it again.
 
+use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, StateValue};
+use crate::fault::Flow;
 use crate::hash::key_hash;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use std::any::type_name;
 use std::hash::Hash;
 
 /// State of one operator, by key. The hash is the one that travels with a record.
@@ -152,6 +155,26 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// Keeps those keys for which `keep` says yes.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         self.entries.retain(|(k, v)| keep(k, v));
+    }
+}
+
+impl<K: Key, V: StateValue> KeyedPart for KeyTable<K, V> {
+    fn types(&self) -> (&'static str, &'static str) {
+        (type_name::<K>(), type_name::<V>())
+    }
+
+    fn save(&mut self, into: &mut KeyedSection, _budget: usize) -> Flow<bool> {
+        for (key, value) in self.iter() {
+            into.put(key_hash(key), &(key, value))?;
+        }
+        Ok(true)
+    }
+
+    fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
+        while let Some((key, value)) = entries.next::<(K, V)>()? {
+            self.insert(key_hash(&key), key, value);
+        }
+        Ok(())
     }
 }
 

@@ -4,10 +4,11 @@
 //! chain when the chain has room behind that edge, reads a slice of its source when nothing else is
 //! waiting, and tells what it wants next. A simulation can drive it as well as an actor.
 
+use crate::checkpoint::{Barrier, Notice, Participant, SubtaskImage};
 use crate::exchange::{AnyBatch, EdgeId, Message, Outbox};
 use crate::fault::Flow;
 use crate::source::Poll;
-use crate::stage::{Delivery, Head, Turn};
+use crate::stage::{Accept, Delivery, Head, Turn};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,6 +38,7 @@ const FIRST_SLICE: usize = 512;
 /// A subtask without its actor.
 pub struct Subtask {
     head: Box<dyn Head>,
+    participant: Participant,
     /// Arrived batches by edge: `(edge, queue of (from, batch))`.
     queues: Vec<(EdgeId, VecDeque<(u32, AnyBatch)>)>,
     queued: usize,
@@ -56,11 +58,12 @@ pub struct Subtask {
 
 impl Subtask {
     /// A subtask with its chain; `slice` bounds the records of one read.
-    pub fn new(head: Box<dyn Head>, slice: usize) -> Self {
+    pub fn new(head: Box<dyn Head>, slice: usize, participant: Participant) -> Self {
         let not_before = Timestamp::MIN;
         let (queues, pressed) = (Vec::new(), false);
         Subtask {
             head,
+            participant,
             queues,
             queued: 0,
             pressed,
@@ -196,14 +199,11 @@ impl Subtask {
             return Ok(false);
         }
         for (edge, queue) in &mut self.queues {
-            if queue.is_empty() {
+            let Some(place) = takeable(&*self.head, *edge, queue) else {
+                self.pressed |= !queue.is_empty();
                 continue;
-            }
-            if self.head.accepts(*edge) != Some(true) {
-                self.pressed = true;
-                continue;
-            }
-            let Some((from, batch)) = queue.pop_front() else {
+            };
+            let Some((from, batch)) = queue.remove(place) else {
                 continue;
             };
             self.queued -= 1;
@@ -226,11 +226,42 @@ impl Subtask {
 
     /// Whether a batch waits that the chain has room for.
     fn can_take(&self) -> bool {
-        let waiting = self.queues.iter().filter(|(_, queue)| !queue.is_empty());
-        self.queued > 0
-            && waiting
-                .into_iter()
-                .any(|(e, _)| self.head.accepts(*e) == Some(true))
+        let mut queues = self.queues.iter();
+        self.queued > 0 && queues.any(|(edge, queue)| takeable(&*self.head, *edge, queue).is_some())
+    }
+
+    /// A checkpoint begins.
+    pub fn trigger(&mut self, barrier: Barrier) -> Flow {
+        self.head.trigger(barrier)
+    }
+
+    /// What became of a checkpoint.
+    pub fn notify(&mut self, notice: Notice) -> Flow {
+        if let Notice::Aborted { id } = notice {
+            self.participant.abort(id);
+        }
+        self.head.notify(notice)
+    }
+
+    /// Ends the input of its source where it is.
+    pub fn drain(&mut self) {
+        self.head.drain();
+        self.wake();
+    }
+
+    /// What this subtask has to say to a checkpoint, once it is whole.
+    pub fn take_image(&mut self, task: u32) -> Option<SubtaskImage> {
+        self.participant.take_image(task)
+    }
+
+    /// Whether a barrier passed a stage since this was last asked.
+    pub fn take_barrier_passed(&mut self) -> bool {
+        self.participant.take_barrier_passed()
+    }
+
+    /// Whether everything that the job's last checkpoint covers can be seen outside.
+    pub fn committed(&mut self) -> Flow<bool> {
+        self.head.committed()
     }
 
     /// Batches that wait.
@@ -242,4 +273,17 @@ impl Subtask {
     pub fn position(&self) -> Option<String> {
         self.head.position()
     }
+}
+
+/// The place of the first batch of an edge that the chain can take now. Batches of one channel stay in
+/// order; those of a channel that waits for the barriers of others let the others by.
+fn takeable(head: &dyn Head, edge: EdgeId, queue: &VecDeque<(u32, AnyBatch)>) -> Option<usize> {
+    for (place, (from, _)) in queue.iter().enumerate() {
+        match head.accepts(edge, *from)? {
+            Accept::Now => return Some(place),
+            Accept::NoRoom => return None,
+            Accept::Blocked => {}
+        }
+    }
+    None
 }

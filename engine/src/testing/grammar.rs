@@ -53,7 +53,8 @@ impl<D: Stage> Stage for GrammarCheck<D> {
     }
 
     fn signal(&mut self, signal: Signal) -> Flow {
-        if self.ended {
+        // Behind the end of input, a barrier only asks for what is left.
+        if self.ended && !matches!(signal, Signal::Barrier(_)) {
             return Err(Fault::internal(format_args!(
                 "{signal:?} behind the end of input"
             )));
@@ -66,7 +67,7 @@ impl<D: Stage> Stage for GrammarCheck<D> {
                 )));
             }
             Signal::Watermark(at) => self.watermark = at,
-            Signal::Idle => {}
+            Signal::Idle | Signal::Barrier(_) => {}
             Signal::EndOfInput if self.watermark != Timestamp::MAX => {
                 return Err(Fault::internal("the input ended before its last watermark"));
             }

@@ -402,6 +402,7 @@ pub fn run(plan: &Plan) {
         channels: plan.channels,
         slice: plan.slice,
         slice_micros: 0,
+        checkpoints: None,
     };
     let job = graph.finish("simulated", settings).expect("a sound graph");
     Network::<Item>::new(job, plan.seed, doors).run();

@@ -31,6 +31,7 @@ fn channels() -> impl Strategy<Value = ChannelSettings> {
             batch_records: batch,
             flush_interval_ms: flush,
             check_grammar: true,
+            ..ChannelSettings::default()
         }
     })
 }

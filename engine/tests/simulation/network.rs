@@ -136,7 +136,7 @@ impl<T: 'static> Network<T> {
             let slice = job.settings.slice;
             let mut context = BuildContext::new(job, me, clock, stats, waker);
             let head = factory(&mut context).expect("the chain is built");
-            let mut subtask = Subtask::new(head, slice);
+            let mut subtask = Subtask::new(head, slice, context.participant.clone());
             subtask.open().expect("the chain opens");
             Actor {
                 subtask,

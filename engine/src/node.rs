@@ -1,0 +1,342 @@
+//! The one stage that hosts every operator in a chain: it calls the hooks in the right order, and takes
+//! care of the operator's state at barriers.
+
+use crate::checkpoint::visitor::Capture;
+use crate::checkpoint::{Barrier, Notice, OperatorImage, Participant, StateVisitor};
+use crate::fault::{Fault, Flow, PanicMark};
+use crate::operator::{Operator, Progress};
+use crate::stage::{Collector, Signal, Stage, Turn};
+use crate::time::Timestamp;
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+/// Entries of state that are saved in one turn: some hundred microseconds.
+const SAVED_IN_A_TURN: usize = 4096;
+
+/// By what an operator is known in checkpoints.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its stable id.
+    pub uid: String,
+    /// The number of this subtask.
+    pub me: u32,
+    /// How many subtasks it has.
+    pub parallelism: u32,
+    /// The number of its key groups.
+    pub max_parallelism: u32,
+}
+
+/// An operator's part in checkpoints.
+struct Part {
+    participant: Participant,
+    identity: Identity,
+    saving: Option<Saving>,
+}
+
+/// State that was frozen at a barrier and is being saved.
+struct Saving {
+    barrier: Barrier,
+    /// The last watermark before it.
+    watermark: Timestamp,
+    capture: Capture,
+}
+
+/// The stage of an operator: calls its hooks in the right order and passes on what it doesn't want.
+pub struct Node<In, Op, D> {
+    op: Op,
+    down: D,
+    name: Rc<str>,
+    /// Its vertex has a part in this subtask; else the operator was not opened and is never called.
+    present: bool,
+    suspended: bool,
+    held: VecDeque<Signal>,
+    /// The last watermark that it was shown.
+    watermark: Timestamp,
+    part: Option<Part>,
+    input: PhantomData<fn(In)>,
+}
+
+impl<In, Op, D> Node<In, Op, D>
+where
+    Op: Operator<In>,
+    D: Collector<Op::Out> + Stage,
+{
+    /// Hosts an opened operator in front of `down`.
+    pub fn new(op: Op, name: Rc<str>, down: D) -> Self {
+        Node {
+            op,
+            down,
+            name,
+            present: true,
+            suspended: false,
+            held: VecDeque::new(),
+            watermark: Timestamp::MIN,
+            part: None,
+            input: PhantomData,
+        }
+    }
+
+    /// The place of an operator whose vertex has no part in this subtask, though one behind it may.
+    pub fn absent(mut self) -> Self {
+        self.present = false;
+        self
+    }
+
+    /// Takes part in checkpoints, and begins with what an earlier attempt saved.
+    pub fn participate(mut self, participant: Participant, identity: Identity) -> Flow<Self> {
+        if let Some(job) = participant.restored().cloned() {
+            let Identity {
+                uid,
+                me,
+                parallelism,
+                max_parallelism,
+            } = &identity;
+            let restored = job.operator(uid, *me, *parallelism, *max_parallelism);
+            if let Some(mut saved) = restored.map_err(|fault| self.named(fault))? {
+                let watermark = saved.watermark();
+                self.guarded(|op, _| op.state(&mut StateVisitor::load(&mut saved)))?;
+                self.watermark = watermark;
+                // It has seen this watermark, and all that is due by it has left; so nothing is emitted.
+                if watermark > Timestamp::MIN {
+                    self.guarded(|op, down| op.watermark(watermark, down))?;
+                }
+            }
+        }
+        self.part = Some(Part {
+            participant,
+            identity,
+            saving: None,
+        });
+        Ok(self)
+    }
+
+    /// A barrier is here: what has to be saved of this moment is frozen.
+    fn freeze(&mut self, barrier: Barrier) -> Flow {
+        self.save(usize::MAX)?;
+        let Some(part) = &self.part else {
+            return Ok(());
+        };
+        if !self.present || !part.participant.begin(barrier) {
+            return Ok(());
+        }
+        let mut capture = Capture::new(part.identity.max_parallelism);
+        self.guarded(|op, _| op.state(&mut StateVisitor::freeze(&mut capture)))?;
+        if let Some(part) = &mut self.part {
+            part.saving = Some(Saving {
+                barrier,
+                watermark: self.watermark,
+                capture,
+            });
+        }
+        // A part that can't be frozen writes all of it now, whatever the budget.
+        self.save(SAVED_IN_A_TURN)
+    }
+
+    /// Goes on saving. What is whole goes to the subtask's image.
+    fn save(&mut self, budget: usize) -> Flow {
+        let saving = self.part.as_mut().and_then(|part| part.saving.take());
+        let Some(mut saving) = saving else {
+            return Ok(());
+        };
+        let capture = &mut saving.capture;
+        self.guarded(|op, _| op.state(&mut StateVisitor::save(capture, budget)))?;
+        let Some(part) = &mut self.part else {
+            return Ok(());
+        };
+        if !saving.capture.complete() {
+            part.saving = Some(saving);
+            return Ok(());
+        }
+        let Saving {
+            barrier, watermark, ..
+        } = saving;
+        let (name, states) = (self.name.to_string(), saving.capture.into_states());
+        let image = (!states.is_empty()).then(|| OperatorImage {
+            uid: part.identity.uid.clone(),
+            name,
+            max_parallelism: part.identity.max_parallelism,
+            parallelism: part.identity.parallelism,
+            watermark,
+            states,
+        });
+        part.participant.saved(barrier, image);
+        Ok(())
+    }
+
+    /// Runs a hook; its error is given this operator's name, and so is its panic.
+    #[inline(always)]
+    fn guarded<R>(&mut self, hook: impl FnOnce(&mut Op, &mut D) -> Flow<R>) -> Flow<R> {
+        let mark = PanicMark::new(&self.name);
+        let result = hook(&mut self.op, &mut self.down);
+        mark.passed();
+        match result {
+            Ok(value) => Ok(value),
+            Err(fault) => Err(self.named(fault)),
+        }
+    }
+
+    #[cold]
+    fn named(&self, fault: Fault) -> Fault {
+        fault.at(&self.name)
+    }
+
+    fn handle(&mut self, signal: Signal) -> Flow {
+        match signal {
+            Signal::Watermark(at) => {
+                // A later attempt hears again of moments that its state has seen.
+                let at = at.max(self.watermark);
+                let signal = Signal::Watermark(at);
+                match self.show(at)? {
+                    Progress::Forward => self.forward(signal),
+                    Progress::Swallow => Ok(()),
+                    Progress::Suspended => {
+                        self.suspended = true;
+                        self.held.push_back(signal);
+                        Ok(())
+                    }
+                }
+            }
+            Signal::Barrier(barrier) => {
+                self.freeze(barrier)?;
+                Stage::signal(&mut self.down, signal)
+            }
+            Signal::Idle | Signal::EndOfInput => Stage::signal(&mut self.down, signal),
+        }
+    }
+
+    fn saves(&self) -> bool {
+        self.part.as_ref().is_some_and(|p| p.saving.is_some())
+    }
+
+    fn show(&mut self, at: Timestamp) -> Flow<Progress> {
+        self.watermark = at;
+        self.guarded(|op, down| op.watermark(at, down))
+    }
+
+    fn forward(&mut self, signal: Signal) -> Flow {
+        if signal == Signal::Watermark(Timestamp::MAX) {
+            self.guarded(|op, down| op.finish(down))?;
+        }
+        Stage::signal(&mut self.down, signal)
+    }
+
+    fn resume(&mut self) -> Flow {
+        match self.guarded(|op, down| op.resume(down))? {
+            Progress::Suspended => return Ok(()),
+            Progress::Forward => {
+                if let Some(signal) = self.held.pop_front() {
+                    self.forward(signal)?;
+                }
+            }
+            Progress::Swallow => {
+                self.held.pop_front();
+            }
+        }
+        self.suspended = false;
+        let held = std::mem::take(&mut self.held);
+        for signal in held {
+            Stage::signal(self, signal)?;
+        }
+        Ok(())
+    }
+}
+
+impl<In, Op, D> Collector<In> for Node<In, Op, D>
+where
+    Op: Operator<In>,
+    D: Collector<Op::Out> + Stage,
+{
+    #[inline(always)]
+    fn collect(&mut self, at: Timestamp, value: In) -> Flow {
+        self.guarded(|op, down| op.process(at, value, down))
+    }
+
+    fn has_room(&self) -> bool {
+        self.room()
+    }
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        Stage::signal(self, signal)
+    }
+}
+
+impl<In, Op, D> Stage for Node<In, Op, D>
+where
+    Op: Operator<In>,
+    D: Collector<Op::Out> + Stage,
+{
+    fn each(&mut self, visit: &mut dyn FnMut(&mut dyn Stage) -> Flow) -> Flow {
+        visit(&mut self.down)
+    }
+
+    fn each_ref(&self, visit: &mut dyn FnMut(&dyn Stage)) {
+        visit(&self.down);
+    }
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        if self.suspended {
+            self.held.push_back(signal);
+            return Ok(());
+        }
+        self.handle(signal)
+    }
+
+    fn notify(&mut self, notice: Notice) -> Flow {
+        if let (Notice::Aborted { id }, Some(part)) = (notice, &mut self.part)
+            && part.saving.as_ref().is_some_and(|s| s.barrier.id <= id)
+        {
+            part.saving = None;
+            self.guarded(|op, _| op.state(&mut StateVisitor::thaw()))?;
+        }
+        self.down.notify(notice)
+    }
+
+    fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
+        if !self.present {
+            return self.down.turn(turn);
+        }
+        if self.saves() {
+            self.save(SAVED_IN_A_TURN)?;
+            turn.again |= self.saves();
+        }
+        if self.suspended && self.down.room() {
+            self.resume()?;
+            // Either there is more to emit, or room again for a batch that waits before this chain.
+            turn.again = true;
+        }
+        if turn.held_back {
+            self.op.held_back(turn.now);
+        }
+        if let Some(signal) = self.op.turn(turn.now) {
+            Stage::signal(&mut self.down, signal)?;
+        }
+        let mut waits = self.suspended;
+        while let Some(at) = self.op.next_timer() {
+            if at > turn.now {
+                turn.wake_at(at);
+                break;
+            }
+            if !self.down.room() {
+                waits = true;
+                break;
+            }
+            let now = turn.now;
+            self.guarded(|op, down| op.timer(now, down))?;
+        }
+        self.down.turn(turn)?;
+        // What stood in the way may have left just now, and nobody else tells of it.
+        if waits && self.down.room() {
+            turn.again = true;
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> bool {
+        !self.suspended && self.op.room() && self.down.room()
+    }
+
+    fn finished(&self) -> bool {
+        !self.suspended && self.down.finished()
+    }
+}

@@ -1,0 +1,243 @@
+//! The last stage of a chain: hosts a writer, and keeps the order of its commits.
+
+use super::SinkWriter;
+use super::two_phase::COMMITTABLES;
+use crate::checkpoint::visitor::Capture;
+use crate::checkpoint::{Barrier, CheckpointId, Notice, OperatorImage, Participant, StateVisitor};
+use crate::fault::{Fault, Flow, PanicMark};
+use crate::node::Identity;
+use crate::observe::SubtaskStats;
+use crate::stage::{Collector, Signal, Stage, Turn};
+use crate::time::Timestamp;
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The last stage of a chain.
+pub struct SinkStage<T, W> {
+    /// Absent in subtasks beyond the sink's parallelism, which are given no record.
+    writer: Option<W>,
+    name: Rc<str>,
+    stats: Arc<SubtaskStats>,
+    written: u64,
+    published: u64,
+    ended: bool,
+    participant: Participant,
+    identity: Option<Identity>,
+    epochs: Epochs,
+    input: PhantomData<fn(T)>,
+}
+
+/// What of a writer's output is on its way to be seen.
+#[derive(Default)]
+struct Epochs {
+    /// Barriers whose output is not durable yet, oldest first.
+    preparing: VecDeque<Barrier>,
+    /// What is durable and not committed, oldest first.
+    prepared: Vec<(CheckpointId, Vec<u8>)>,
+    /// Every checkpoint up to this one is complete, and whether it is the job's last.
+    complete: Option<(CheckpointId, bool)>,
+    /// The job's last checkpoint has been committed.
+    over: bool,
+}
+
+impl<T, W: SinkWriter<T>> SinkStage<T, W> {
+    /// Writes with an opened writer.
+    pub fn new(writer: Option<W>, name: Rc<str>, stats: Arc<SubtaskStats>) -> Self {
+        SinkStage {
+            writer,
+            name,
+            stats,
+            written: 0,
+            published: 0,
+            ended: false,
+            participant: Participant::default(),
+            identity: None,
+            epochs: Epochs::default(),
+            input: PhantomData,
+        }
+    }
+
+    /// Takes part in checkpoints.
+    pub fn participate(mut self, participant: Participant, identity: Identity) -> Self {
+        participant.add_leaf();
+        self.participant = participant;
+        self.identity = Some(identity);
+        self
+    }
+
+    #[cold]
+    fn named(&self, fault: Fault) -> Fault {
+        fault.at(&self.name)
+    }
+
+    /// Runs a hook of the writer; its error is given the sink's name, and so is its panic.
+    fn guarded<R>(&mut self, hook: impl FnOnce(&mut W) -> Flow<R>) -> Flow<Option<R>> {
+        let Some(writer) = &mut self.writer else {
+            return Ok(None);
+        };
+        let mark = PanicMark::new(&self.name);
+        let result = hook(writer);
+        mark.passed();
+        result.map(Some).map_err(|fault| self.named(fault))
+    }
+
+    fn barrier(&mut self, barrier: Barrier) -> Flow {
+        if self.writer.is_some() && self.participant.begin(barrier) {
+            self.guarded(|writer| match writer.two_phase() {
+                Some(phases) => phases.prepare(barrier.id),
+                None => writer.flush(),
+            })?;
+            self.epochs.preparing.push_back(barrier);
+            self.prepare()?;
+        }
+        self.participant.passed_leaf(barrier);
+        Ok(())
+    }
+
+    /// Looks which barriers' output has become durable, and saves what a recovery would have to commit.
+    fn prepare(&mut self) -> Flow {
+        while let Some(&barrier) = self.epochs.preparing.front() {
+            let durable = self.guarded(|writer| match writer.two_phase() {
+                Some(phases) => phases.prepared(),
+                None => Ok(writer.flushed()?.then(Vec::new)),
+            })?;
+            let Some(committable) = durable.flatten() else {
+                return Ok(());
+            };
+            self.epochs.preparing.pop_front();
+            if !committable.is_empty() {
+                self.epochs.prepared.push((barrier.id, committable));
+            }
+            let image = self.image()?;
+            self.participant.saved(barrier, image);
+        }
+        Ok(())
+    }
+
+    fn image(&mut self) -> Flow<Option<OperatorImage>> {
+        let Some(identity) = &self.identity else {
+            return Ok(None);
+        };
+        let mut capture = Capture::new(identity.max_parallelism);
+        StateVisitor::freeze(&mut capture).union(COMMITTABLES, &mut self.epochs.prepared)?;
+        Ok((!self.epochs.prepared.is_empty()).then(|| OperatorImage {
+            uid: identity.uid.clone(),
+            name: self.name.to_string(),
+            max_parallelism: identity.max_parallelism,
+            parallelism: identity.parallelism,
+            watermark: Timestamp::MIN,
+            states: capture.into_states(),
+        }))
+    }
+
+    /// Commits everything that a complete checkpoint covers.
+    fn commit(&mut self) -> Flow {
+        let Some((upto, last)) = self.epochs.complete else {
+            return Ok(());
+        };
+        let covered = self.epochs.prepared.partition_point(|(id, _)| *id <= upto);
+        let covered: Vec<_> = self.epochs.prepared.drain(..covered).collect();
+        self.guarded(|writer| {
+            let Some(phases) = writer.two_phase() else {
+                return Ok(());
+            };
+            let mut covered = covered.into_iter().peekable();
+            while let Some((_, committable)) = covered.next() {
+                phases.commit(committable, last && covered.peek().is_none())?;
+            }
+            Ok(())
+        })?;
+        self.epochs.over |= last;
+        self.epochs.complete = None;
+        Ok(())
+    }
+}
+
+impl<T, W: SinkWriter<T>> Collector<T> for SinkStage<T, W> {
+    #[inline(always)]
+    fn collect(&mut self, at: Timestamp, value: T) -> Flow {
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        let mark = PanicMark::new(&self.name);
+        let result = writer.write(at, value);
+        mark.passed();
+        self.written += 1;
+        result.map_err(|fault| self.named(fault))
+    }
+
+    fn has_room(&self) -> bool {
+        self.writer.as_ref().is_none_or(SinkWriter::has_room)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        Stage::signal(self, signal)
+    }
+}
+
+impl<T, W: SinkWriter<T>> Stage for SinkStage<T, W> {
+    fn each(&mut self, _visit: &mut dyn FnMut(&mut dyn Stage) -> Flow) -> Flow {
+        Ok(())
+    }
+
+    fn each_ref(&self, _visit: &mut dyn FnMut(&dyn Stage)) {}
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        match signal {
+            Signal::EndOfInput => {
+                self.ended = true;
+                self.guarded(SinkWriter::close).map(drop)
+            }
+            Signal::Barrier(barrier) => self.barrier(barrier),
+            Signal::Watermark(_) | Signal::Idle => Ok(()),
+        }
+    }
+
+    fn notify(&mut self, notice: Notice) -> Flow {
+        // What an aborted checkpoint was to cover stays, and goes with the next one.
+        if let Notice::Completed { id, last } = notice {
+            self.epochs.complete = Some((id, last));
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
+        let now = turn.now;
+        if let Some(wake_at) = self.guarded(|writer| writer.turn(now))? {
+            turn.wake_at(wake_at);
+        }
+        self.prepare()?;
+        let more = self.written - std::mem::replace(&mut self.published, self.written);
+        if more > 0 {
+            self.stats.records_out.fetch_add(more, Relaxed);
+            let bytes = more * size_of::<T>() as u64;
+            self.stats.bytes_out.fetch_add(bytes, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> bool {
+        self.writer.as_ref().is_none_or(SinkWriter::has_room)
+    }
+
+    fn finished(&self) -> bool {
+        self.writer
+            .as_ref()
+            .is_none_or(|writer| self.ended && writer.closed())
+    }
+
+    fn committed(&mut self) -> Flow<bool> {
+        if !self.epochs.over {
+            return Ok(false);
+        }
+        let done = self.guarded(|writer| match writer.two_phase() {
+            Some(phases) => phases.committed(),
+            None => Ok(true),
+        })?;
+        Ok(done.unwrap_or(true))
+    }
+}
