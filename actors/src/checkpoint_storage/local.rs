@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
-use tidegate_engine::checkpoint::storage::Stored;
+use tidegate_engine::checkpoint::storage::{METADATA, Stored};
 use tidegate_engine::checkpoint::{CheckpointStorage, Error, Result};
 use tidegate_engine::time::Timestamp;
 
@@ -225,6 +225,15 @@ impl CheckpointStorage for LocalStorage {
                 return Err(self.failed("delete", path, &error));
             }
             _ => {}
+        }
+        if full.file_name().is_some_and(|name| name == METADATA) {
+            // What follows deletes what it names; after a loss of power it must not be back alone.
+            match full.parent().map_or(Ok(()), sync_folder) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(self.failed("sync the folder of", path, &error));
+                }
+                _ => {}
+            }
         }
         if let Some(folder) = full.parent().filter(|folder| *folder != self.root) {
             // Fails, as it should, where something is left in it.
