@@ -230,9 +230,10 @@ impl<F: Clone> Coordinator<F> {
     /// This attempt takes no further checkpoint. What is being published is waited for.
     pub(super) fn stop(&mut self, reason: &str, out: &mut Vec<Action<F>>) {
         let draining = match self.life {
-            Life::Running => None,
+            // A sink may be lost between the end and its last commit: then another attempt does that.
+            Life::Running | Life::Finished => None,
             Life::Draining(request) => Some(request),
-            Life::Finished | Life::Failed { .. } => return,
+            Life::Failed { .. } => return,
         };
         self.life = Life::Failed { settled: false };
         let answers = |p: &Pending<F>| p.purpose.request() == draining;
