@@ -26,6 +26,7 @@ mod participant;
 pub mod protocol;
 pub mod restart;
 mod restore;
+pub mod retention;
 mod settings;
 pub mod storage;
 pub mod visitor;

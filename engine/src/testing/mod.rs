@@ -2,6 +2,8 @@
 
 mod grammar;
 mod harness;
+mod memory_storage;
 
 pub use grammar::GrammarCheck;
 pub use harness::{Collected, OperatorHarness};
+pub use memory_storage::MemoryStorage;
