@@ -1,6 +1,7 @@
 //! What the chain of one subtask is built with.
 
 use crate::alignment::{Alignment, AlignmentMember};
+use crate::checkpoint::visitor::Opaque;
 use crate::checkpoint::{CheckpointId, Participant, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::{EdgeId, Placement};
@@ -11,7 +12,7 @@ use crate::metrics::{MetricGroup, MetricRegistry};
 use crate::node::Identity;
 use crate::observe::{EdgeMeter, JobStats, SubtaskStats, VertexMeter};
 use crate::side::{SideBuffer, SideOutput};
-use crate::source::{SPLITS, Splits, Waker};
+use crate::source::{SPLITS, Waker};
 use crate::state::OperatorStates;
 use std::any::Any;
 use std::collections::HashMap;
@@ -191,7 +192,7 @@ impl OpenContext<'_> {
         let Some(mut restored) = restored else {
             return Ok(None);
         };
-        let mut splits = Splits::default();
+        let mut splits = Opaque::default();
         StateVisitor::load(&mut restored).list(SPLITS, &mut splits)?;
         Ok(Some(splits.0))
     }

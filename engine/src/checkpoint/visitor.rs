@@ -42,6 +42,25 @@ impl<T: StateValue> ElementsPart for Vec<T> {
     }
 }
 
+/// Elements that are bytes already, in an encoding of their owner.
+#[derive(Clone, Debug, Default)]
+pub struct Opaque(pub Vec<Vec<u8>>);
+
+impl ElementsPart for Opaque {
+    fn type_name(&self) -> &'static str {
+        "bytes"
+    }
+
+    fn save(&self) -> Flow<Vec<Vec<u8>>> {
+        Ok(self.0.clone())
+    }
+
+    fn load(&mut self, elements: &[&[u8]]) -> Flow {
+        self.0.extend(elements.iter().map(|e| e.to_vec()));
+        Ok(())
+    }
+}
+
 /// The states of one operator that are being saved.
 #[derive(Debug, Default)]
 pub struct Capture {

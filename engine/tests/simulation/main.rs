@@ -8,6 +8,7 @@
 
 mod jobs;
 mod network;
+mod recovery;
 
 use jobs::{Plan, Shape};
 use proptest::prelude::*;
