@@ -13,6 +13,7 @@ use crate::node::Identity;
 use crate::observe::{EdgeMeter, JobStats, SubtaskStats, VertexMeter};
 use crate::side::{SideBuffer, SideOutput};
 use crate::source::{SPLITS, Waker};
+use crate::state::OperatorStates;
 use std::any::Any;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -84,6 +85,7 @@ impl BuildContext {
         OpenContext {
             build: self,
             operator,
+            states: OperatorStates::default(),
         }
     }
 
@@ -129,6 +131,7 @@ impl BuildContext {
 pub struct OpenContext<'a> {
     build: &'a BuildContext,
     operator: OperatorId,
+    states: OperatorStates,
 }
 
 impl OpenContext<'_> {
@@ -164,6 +167,18 @@ impl OpenContext<'_> {
     /// Whether the job takes checkpoints: sinks with two phases show nothing before one is complete.
     pub fn checkpointed(&self) -> bool {
         self.build.job.settings.checkpoints.is_some()
+    }
+
+    /// Where a process function declares its state without keys: elements that are dealt out anew when
+    /// there are more or fewer subtasks. What was saved is there once `open` has returned. An
+    /// [`crate::operator::Operator`] shows its state in a hook of its own instead.
+    pub fn operator_states(&mut self) -> &mut OperatorStates {
+        &mut self.states
+    }
+
+    /// What was declared, for the operator that runs the function.
+    pub(crate) fn take_operator_states(&mut self) -> OperatorStates {
+        std::mem::take(&mut self.states)
     }
 
     /// The positions of the splits that this subtask of a source goes on with; `None` where the source

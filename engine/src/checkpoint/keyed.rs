@@ -6,12 +6,24 @@ use crate::fault::Flow;
 use crate::hash::key_group;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Something that keeps entries by key: a table, the slices of a window, timers.
 pub trait KeyedPart {
     /// The names of the types of its keys and of its values.
     fn types(&self) -> (&'static str, &'static str);
+
+    /// What is kept for a key, by a name that outlives a rearrangement of this part's own types.
+    fn value_type(&self) -> Cow<'static, str> {
+        self.types().1.into()
+    }
+
+    /// Whether it can load values that were saved under another name than [`KeyedPart::value_type`]; if
+    /// so, it is given them next.
+    fn accept(&mut self, _saved: &str) -> bool {
+        false
+    }
 
     /// A barrier is here: what [`KeyedPart::save`] writes from now on is what is here now, whatever
     /// records change meanwhile. A part that saves everything in one step has nothing to do.
@@ -44,6 +56,11 @@ impl KeyedSection {
             max_parallelism,
             groups: BTreeMap::new(),
         }
+    }
+
+    /// Nothing yet, of a state with as many key groups.
+    pub fn fresh(&self) -> Self {
+        KeyedSection::new(self.max_parallelism)
     }
 
     /// Adds an entry of a key with this hash.
@@ -84,6 +101,18 @@ impl<'a> Entries<'a> {
     /// Entries that were encoded one behind the other.
     pub fn new(bytes: &'a [u8]) -> Self {
         Entries { left: bytes }
+    }
+
+    /// Whether there is no other.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// A part of an entry that is taken to pieces.
+    pub fn read<E: DeserializeOwned>(&mut self) -> Flow<E> {
+        let (part, taken) = decode_from(self.left)?;
+        self.left = &self.left[taken..];
+        Ok(part)
     }
 
     /// The next one.

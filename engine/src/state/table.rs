@@ -152,6 +152,16 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
         self.entries.iter_mut().map(|(k, v)| (&*k, v))
     }
 
+    /// Into how many buckets the keys are spread.
+    pub(super) fn buckets(&self) -> usize {
+        self.entries.num_buckets()
+    }
+
+    /// What a bucket holds: for looking through a large table step by step.
+    pub(super) fn bucket(&self, bucket: usize) -> Option<(&K, &V)> {
+        self.entries.get_bucket(bucket).map(|(k, v)| (k, v))
+    }
+
     /// Keeps those keys for which `keep` says yes.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         self.entries.retain(|(k, v)| keep(k, v));

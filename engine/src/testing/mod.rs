@@ -1,9 +1,14 @@
-//! Testing streams without a runtime: drive one operator by hand, check a stream's grammar.
+//! Testing streams without a runtime: drive one operator by hand, save and restore it, check a stream's
+//! grammar.
 
+mod attempt;
+mod collected;
 mod grammar;
 mod harness;
 mod memory_storage;
 
+pub use attempt::Attempt;
+pub use collected::Collected;
 pub use grammar::GrammarCheck;
-pub use harness::{Collected, OperatorHarness};
+pub use harness::OperatorHarness;
 pub use memory_storage::MemoryStorage;
