@@ -2,7 +2,7 @@
 
 use super::codec::{decode_from, encode_into};
 use super::image::{GroupImage, StateData};
-use crate::fault::Flow;
+use crate::fault::{Fault, Flow};
 use crate::hash::key_group;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -71,6 +71,28 @@ impl KeyedSection {
         encode_into(entry, bytes)
     }
 
+    /// Nothing yet, of a state with as many key groups.
+    pub fn fresh(&self) -> Self {
+        KeyedSection::new(self.max_parallelism)
+    }
+
+    /// How many entries there are.
+    pub fn entries(&self) -> u64 {
+        self.groups.values().map(|(entries, _)| entries).sum()
+    }
+
+    /// Adds what another section holds as a part of its own: in each key group behind a copy of
+    /// `header`. To be read with [`Entries::next_part`].
+    pub fn append_part<H: Serialize>(&mut self, header: &H, part: KeyedSection) -> Flow {
+        for (group, (entries, bytes)) in part.groups {
+            let mine = self.groups.entry(group).or_default();
+            mine.0 += entries;
+            encode_into(&(header, bytes.len() as u64), &mut mine.1)?;
+            mine.1.extend(bytes);
+        }
+        Ok(())
+    }
+
     /// Adds what another section holds.
     pub fn append(&mut self, other: KeyedSection) {
         for (group, (entries, bytes)) in other.groups {
@@ -123,5 +145,81 @@ impl<'a> Entries<'a> {
         let (entry, taken) = decode_from(self.left)?;
         self.left = &self.left[taken..];
         Ok(Some(entry))
+    }
+
+    /// The next part, see [`KeyedSection::append_part`], and its header.
+    pub fn next_part<H: DeserializeOwned>(&mut self) -> Flow<Option<(H, Entries<'a>)>> {
+        let Some((header, length)) = self.next::<(H, u64)>()? else {
+            return Ok(None);
+        };
+        let length = usize::try_from(length).ok();
+        let split = length.and_then(|length| self.left.split_at_checked(length));
+        let Some((part, rest)) = split else {
+            return Err(Fault::user("a part of a keyed state is cut short"));
+        };
+        self.left = rest;
+        Ok(Some((header, Entries::new(part))))
+    }
+}
+
+/// A part under other type names than its own: those of what the user has put in, where the rest is
+/// an operator's own affair and may be called otherwise one day.
+pub struct Named<'a, P>(pub &'a mut P, pub (&'static str, &'static str));
+
+impl<P: KeyedPart> KeyedPart for Named<'_, P> {
+    fn types(&self) -> (&'static str, &'static str) {
+        self.1
+    }
+
+    fn freeze(&mut self) -> Flow {
+        self.0.freeze()
+    }
+
+    fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
+        self.0.save(into, budget)
+    }
+
+    fn thaw(&mut self) {
+        self.0.thaw();
+    }
+
+    fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
+        self.0.load(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read_as_they_were_appended_and_a_length_that_lies_is_an_error() {
+        let mut all = KeyedSection::new(1);
+        for header in [7i64, 9] {
+            let mut part = all.fresh();
+            part.put(0, &(header, "a")).expect("encodes");
+            part.put(0, &(header, "b")).expect("encodes");
+            all.append_part(&header, part).expect("appends");
+        }
+        assert_eq!(all.entries(), 4);
+        let StateData::Groups(groups) = all.into_data() else {
+            panic!("keyed state has groups");
+        };
+        let bytes = &groups[0].bytes;
+        let mut entries = Entries::new(bytes);
+        for header in [7i64, 9] {
+            let next = entries.next_part::<i64>().expect("reads");
+            let (found, mut part) = next.expect("is there");
+            assert_eq!(found, header);
+            for name in ["a", "b"] {
+                let entry = part.next::<(i64, String)>().expect("reads");
+                assert_eq!(entry, Some((header, name.to_owned())));
+            }
+        }
+        assert!(entries.next_part::<i64>().expect("is at the end").is_none());
+        let cut = &bytes[..bytes.len() - 1];
+        let mut entries = Entries::new(cut);
+        entries.next_part::<i64>().expect("is whole");
+        assert!(entries.next_part::<i64>().is_err());
     }
 }

@@ -3,6 +3,8 @@
 
 mod attempt;
 mod collected;
+#[cfg(test)]
+pub(crate) mod cut;
 mod grammar;
 mod harness;
 mod memory_storage;
