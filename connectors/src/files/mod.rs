@@ -7,10 +7,12 @@
 
 mod cutter;
 mod fetch;
+mod follow;
 pub mod format;
 mod open_file;
 mod parts;
 mod plan;
+mod progress;
 mod reader;
 mod sink;
 mod source;
