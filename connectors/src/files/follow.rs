@@ -31,8 +31,8 @@ impl Thread {
     /// Reads for ever. It begins with what an earlier attempt knew.
     pub(super) fn follow(&self, work: &Work, follow: &Follow) -> Result<Flow, Gone> {
         let mut files = Files::new();
-        for split in &work.splits {
-            if let Err(fault) = self.begin(&mut files, split, work)? {
+        for (number, split) in work.splits.iter().enumerate() {
+            if let Err(fault) = self.begin(&mut files, split, number, work)? {
                 return Ok(Err(fault));
             }
         }
@@ -50,7 +50,7 @@ impl Thread {
             for path in new {
                 let split = Split::new(path.clone(), None);
                 self.send(Event::Found(split.clone()))?;
-                if let Err(fault) = self.begin_as(&mut files, &split, next, work)? {
+                if let Err(fault) = self.begin(&mut files, &split, next, work)? {
                     return Ok(Err(fault));
                 }
                 next += 1;
@@ -69,12 +69,7 @@ impl Thread {
         }
     }
 
-    fn begin(&self, files: &mut Files, split: &Split, work: &Work) -> Result<Flow, Gone> {
-        let number = files.len();
-        self.begin_as(files, split, number, work)
-    }
-
-    fn begin_as(
+    fn begin(
         &self,
         files: &mut Files,
         split: &Split,

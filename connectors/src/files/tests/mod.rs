@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod reading;
+mod recovery;
 mod writing;
 
 use serde::{Deserialize, Serialize};
