@@ -10,6 +10,7 @@ pub mod collect;
 #[cfg(any(feature = "files", feature = "socket"))]
 pub mod dead_letters;
 mod emitted;
+mod failpoints;
 #[cfg(feature = "files")]
 pub mod files;
 pub mod function;

@@ -14,7 +14,7 @@ use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::graph::{GraphRef, JobSettings, OperatorId};
 use tidegate_engine::observe::JobStats;
-use tidegate_engine::sink::{Sink, SinkWriter};
+use tidegate_engine::sink::{Sink, SinkWriter, TwoPhase};
 use tidegate_engine::source::{Poll, Source, SourceReader, Waker};
 use tidegate_engine::stage::{Collector, Signal, Stage};
 use tidegate_engine::testing::GrammarCheck;
@@ -352,4 +352,90 @@ pub(crate) fn write_all<T, S: Sink<T>>(
         }
     }
     Ok(())
+}
+
+/// One subtask of a sink at work.
+pub(crate) struct Writing<W> {
+    pub(crate) writer: W,
+    surroundings: Surroundings,
+}
+
+impl<W> Writing<W> {
+    /// Opens it as part of an attempt.
+    pub(crate) fn begin<T, S: Sink<T, Writer = W>>(
+        sink: &S,
+        subtask: u32,
+        parallelism: u32,
+        attempt: &Attempt,
+    ) -> Flow<Self> {
+        let surroundings = Surroundings::new(subtask, parallelism, attempt);
+        let writer = sink.open(&mut surroundings.context())?;
+        Ok(Writing {
+            writer,
+            surroundings,
+        })
+    }
+
+    /// Asks until there is an answer.
+    pub(crate) fn wait<T, R>(&mut self, mut ask: impl FnMut(&mut W) -> Flow<Option<R>>) -> Flow<R>
+    where
+        W: SinkWriter<T>,
+    {
+        loop {
+            if let Some(answer) = ask(&mut self.writer)? {
+                return Ok(answer);
+            }
+            self.surroundings.rest(Duration::from_secs(60));
+            self.writer.turn(Clock::System.now())?;
+        }
+    }
+
+    /// Writes, when there is room.
+    pub(crate) fn write<T>(&mut self, record: T) -> Flow
+    where
+        W: SinkWriter<T>,
+    {
+        self.wait::<T, ()>(|writer| Ok(writer.has_room().then_some(())))?;
+        self.writer.write(Timestamp::MIN, record)
+    }
+
+    /// Waits until what was written has left the process.
+    pub(crate) fn flush<T>(&mut self) -> Flow
+    where
+        W: SinkWriter<T>,
+    {
+        self.writer.flush()?;
+        self.wait(|writer| Ok(writer.flushed()?.then_some(())))
+    }
+
+    /// Prepares for a checkpoint and waits for the committable.
+    pub(crate) fn prepare<T>(&mut self, checkpoint: u64) -> Flow<Vec<u8>>
+    where
+        W: SinkWriter<T>,
+    {
+        phases(&mut self.writer).prepare(CheckpointId(checkpoint))?;
+        self.wait(|writer| phases(writer).prepared())
+    }
+
+    /// Commits and waits until that is done.
+    pub(crate) fn commit<T>(&mut self, committable: Vec<u8>, last: bool) -> Flow
+    where
+        W: SinkWriter<T>,
+    {
+        phases(&mut self.writer).commit(committable, last)?;
+        self.wait(|writer| Ok(phases(writer).committed()?.then_some(())))
+    }
+
+    /// Ends the input.
+    pub(crate) fn close<T>(&mut self) -> Flow
+    where
+        W: SinkWriter<T>,
+    {
+        self.writer.close()?;
+        self.wait(|writer| Ok(writer.closed().then_some(())))
+    }
+}
+
+fn phases<T>(writer: &mut impl SinkWriter<T>) -> &mut dyn TwoPhase {
+    writer.two_phase().expect("it commits in two phases")
 }

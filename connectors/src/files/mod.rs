@@ -16,11 +16,14 @@ mod progress;
 mod reader;
 mod sink;
 mod source;
+mod staged;
+mod writer;
 
 pub use format::{Csv, CsvOut, Encode, Format, Framing, JsonLines, JsonLinesOut, Lines, LinesOut};
 pub use reader::FileReader;
-pub use sink::{FileSink, FileWriter};
+pub use sink::FileSink;
 pub use source::{FileSource, Paths};
+pub use writer::FileWriter;
 
 #[cfg(test)]
 mod tests;

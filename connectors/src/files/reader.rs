@@ -239,6 +239,7 @@ impl<F: Format> SourceReader for FileReader<F> {
         if let Some(block) = &self.block {
             self.progress.note(&block.mark, block.line, block.offset);
         }
+        self.bad.flush()?;
         self.progress.save()
     }
 

@@ -1,6 +1,7 @@
 //! Files read and written, good ones and bad ones.
 
 mod bad_input;
+mod committing;
 mod reading;
 mod recovery;
 mod writing;
