@@ -17,7 +17,7 @@ pub mod visitor;
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};
 pub use codec::{Key, StateValue};
 pub use image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
-pub use keyed::{Entries, KeyedPart, KeyedSection};
+pub use keyed::{EncodedEntries, Entries, KeyedPart, KeyedSection};
 pub use participant::{Participant, Timing};
 pub use restore::{RestoredJob, RestoredOperator};
 pub use settings::CheckpointSettings;

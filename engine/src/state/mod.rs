@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod combining;
+mod frozen;
 mod list;
 mod map;
 mod registry;
