@@ -32,6 +32,7 @@ fn info() {
         channels,
         slice,
         slice_micros: _,
+        checkpoints: _,
     } = JobSettings::default();
     println!("tidegate         {}", env!("CARGO_PKG_VERSION"));
     println!(

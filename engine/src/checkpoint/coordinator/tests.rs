@@ -1,0 +1,1 @@
+//! The coordinator by hand: each rule of the protocol.
