@@ -7,7 +7,6 @@ use crate::hash::key_group;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 /// Something that keeps entries by key: a table, the slices of a window, timers.
 pub trait KeyedPart {
@@ -42,11 +41,59 @@ pub trait KeyedPart {
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow;
 }
 
+/// Entries that were encoded before their section could take them, such as those of a part that is
+/// about to be dropped in the middle of a snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct EncodedEntries {
+    /// The hash of each entry's key and where its bytes end.
+    ends: Vec<(u64, usize)>,
+    bytes: Vec<u8>,
+}
+
+impl EncodedEntries {
+    /// Adds an entry of a key with this hash, which `encode` appends the bytes of.
+    pub fn put(&mut self, hash: u64, encode: impl FnOnce(&mut Vec<u8>) -> Flow) -> Flow {
+        let encoded = encode(&mut self.bytes);
+        if encoded.is_err() {
+            self.bytes
+                .truncate(self.ends.last().map_or(0, |(_, end)| *end));
+            return encoded;
+        }
+        self.ends.push((hash, self.bytes.len()));
+        Ok(())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds the entries of `other`.
+    pub fn append(&mut self, other: EncodedEntries) {
+        let before = self.bytes.len();
+        self.bytes.extend(other.bytes);
+        let ends = other.ends.into_iter();
+        self.ends
+            .extend(ends.map(|(hash, end)| (hash, before + end)));
+    }
+
+    /// The hash and the bytes of each.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut from = 0;
+        self.ends.iter().map(move |(hash, end)| {
+            let entry = &self.bytes[from..*end];
+            from = *end;
+            (*hash, entry)
+        })
+    }
+}
+
 /// The entries of a keyed state, cut into key groups.
 #[derive(Clone, Debug, Default)]
 pub struct KeyedSection {
     max_parallelism: u32,
-    groups: BTreeMap<u32, (u64, Vec<u8>)>,
+    /// By key group, as far as there was one to be put: how many entries, and their bytes.
+    groups: Vec<(u64, Vec<u8>)>,
 }
 
 impl KeyedSection {
@@ -54,21 +101,39 @@ impl KeyedSection {
     pub fn new(max_parallelism: u32) -> Self {
         KeyedSection {
             max_parallelism,
-            groups: BTreeMap::new(),
+            groups: Vec::new(),
         }
     }
 
-    /// Nothing yet, of a state with as many key groups.
-    pub fn fresh(&self) -> Self {
-        KeyedSection::new(self.max_parallelism)
+    #[inline]
+    fn group(&mut self, group: u32) -> &mut (u64, Vec<u8>) {
+        let group = group as usize;
+        if group >= self.groups.len() {
+            self.groups.resize_with(group + 1, Default::default);
+        }
+        &mut self.groups[group]
     }
 
     /// Adds an entry of a key with this hash.
     pub fn put<E: Serialize + ?Sized>(&mut self, hash: u64, entry: &E) -> Flow {
-        let group = key_group(hash, self.max_parallelism);
-        let (entries, bytes) = self.groups.entry(group).or_default();
+        self.put_with(hash, |bytes| encode_into(entry, bytes))
+    }
+
+    /// Adds an entry of a key with this hash, which `encode` appends the bytes of.
+    #[inline]
+    pub fn put_with(&mut self, hash: u64, encode: impl FnOnce(&mut Vec<u8>) -> Flow) -> Flow {
+        let (entries, bytes) = self.group(key_group(hash, self.max_parallelism));
         *entries += 1;
-        encode_into(entry, bytes)
+        encode(bytes)
+    }
+
+    /// Adds entries that were encoded before.
+    pub fn extend(&mut self, encoded: &EncodedEntries) {
+        for (hash, entry) in encoded.iter() {
+            let (entries, bytes) = self.group(key_group(hash, self.max_parallelism));
+            *entries += 1;
+            bytes.extend_from_slice(entry);
+        }
     }
 
     /// Nothing yet, of a state with as many key groups.
@@ -78,14 +143,17 @@ impl KeyedSection {
 
     /// How many entries there are.
     pub fn entries(&self) -> u64 {
-        self.groups.values().map(|(entries, _)| entries).sum()
+        self.groups.iter().map(|(entries, _)| entries).sum()
     }
 
     /// Adds what another section holds as a part of its own: in each key group behind a copy of
     /// `header`. To be read with [`Entries::next_part`].
     pub fn append_part<H: Serialize>(&mut self, header: &H, part: KeyedSection) -> Flow {
-        for (group, (entries, bytes)) in part.groups {
-            let mine = self.groups.entry(group).or_default();
+        for (group, (entries, bytes)) in (0..).zip(part.groups) {
+            if entries == 0 {
+                continue;
+            }
+            let mine = self.group(group);
             mine.0 += entries;
             encode_into(&(header, bytes.len() as u64), &mut mine.1)?;
             mine.1.extend(bytes);
@@ -95,8 +163,8 @@ impl KeyedSection {
 
     /// Adds what another section holds.
     pub fn append(&mut self, other: KeyedSection) {
-        for (group, (entries, bytes)) in other.groups {
-            let mine = self.groups.entry(group).or_default();
+        for (group, (entries, bytes)) in (0..).zip(other.groups) {
+            let mine = self.group(group);
             mine.0 += entries;
             mine.1.extend(bytes);
         }
@@ -104,7 +172,7 @@ impl KeyedSection {
 
     /// What goes into the image.
     pub fn into_data(self) -> StateData {
-        let groups = self.groups.into_iter();
+        let groups = (0..).zip(self.groups).filter(|(_, group)| group.0 > 0);
         let image = |(group, (entries, bytes))| GroupImage {
             group,
             entries,
