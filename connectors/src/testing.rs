@@ -55,7 +55,7 @@ impl Attempt {
                 name: "splits".to_owned(),
                 kind: StateKind::List,
                 key_type: String::new(),
-                value_type: "split".to_owned(),
+                value_type: "bytes".to_owned(),
                 data: StateData::Elements(splits),
             };
             let image = OperatorImage {
