@@ -184,6 +184,9 @@ where
 }
 
 #[cfg(test)]
+mod restore_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::process::{ProcessContext, TimeDomain, TimerContext};

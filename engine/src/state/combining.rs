@@ -215,7 +215,7 @@ mod tests {
         let highest = states
             .reducing("highest", |a: &u32, b| b.max(*a))
             .expect("a first state");
-        let (a, b) = (At::new("a"), At::new("b"));
+        let (a, b) = (At::new('a'), At::new('b'));
         for (at, value) in [(&a, 3), (&b, 1), (&a, 7), (&a, 5)] {
             highest.add(at, value);
         }
@@ -231,9 +231,9 @@ mod tests {
     fn aggregating_keeps_one_accumulator_a_key() {
         let mut states = KeyedStates::new("combining", Clock::System);
         let count = states.aggregating("count", Count).expect("a first state");
-        let (a, b) = (At::new("a"), At::new("b"));
+        let (a, b) = (At::new('a'), At::new('b'));
         for at in [&a, &b, &a] {
-            count.add(at, "record");
+            count.add(at, 'r');
         }
         assert_eq!(
             (count.get(&a), count.take(&b), count.get(&b)),

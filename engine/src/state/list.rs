@@ -129,7 +129,7 @@ mod tests {
     fn a_list_belongs_to_its_key_and_an_empty_one_is_forgotten() {
         let mut states = KeyedStates::new("lists", Clock::System);
         let list = states.list::<u8>("list").expect("a first state");
-        let (a, b) = (At::new("a"), At::new("b"));
+        let (a, b) = (At::new('a'), At::new('b'));
         list.add(&a, 1);
         list.add(&a, 2);
         list.set(&b, vec![9]);

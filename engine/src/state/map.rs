@@ -169,6 +169,12 @@ impl<K: Hash + Eq, UK: Key, V: StateValue, L: Lifetime> MapState<K, UK, V, L> {
         live.collect()
     }
 
+    /// How many entries take up memory.
+    #[cfg(test)]
+    pub(super) fn in_memory(&self, cx: &impl KeyScope<K>) -> usize {
+        self.0.read(cx, |map| map.map_or(0, Mapped::len))
+    }
+
     /// Forgets the current key's map.
     pub fn clear(&self, cx: &impl KeyScope<K>) {
         self.0.take(cx);
@@ -185,7 +191,7 @@ mod tests {
     fn a_map_belongs_to_its_key_and_an_empty_one_is_forgotten() {
         let mut states = KeyedStates::new("maps", Clock::System);
         let map = states.map::<u8, u32>("map").expect("a first state");
-        let (a, b) = (At::new("a"), At::new("b"));
+        let (a, b) = (At::new('a'), At::new('b'));
         assert_eq!(
             (map.insert(&a, 1, 10), map.insert(&a, 1, 11)),
             (None, Some(10))

@@ -13,6 +13,8 @@ mod store;
 mod table;
 mod timers;
 mod ttl;
+#[cfg(test)]
+mod ttl_tests;
 mod value;
 
 pub use broadcast::{BroadcastState, BroadcastStates};

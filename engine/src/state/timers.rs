@@ -338,5 +338,47 @@ mod tests {
             let left: BTreeSet<_> = timers.iter().map(|t| (t.at.0, t.key)).collect();
             prop_assert_eq!(left, model);
         }
+
+        #[test]
+        fn what_is_saved_is_what_was_there_at_the_barrier(
+            before in prop::collection::vec((0u16..9, 0i64..60), 0..60),
+            after in prop::collection::vec((0u8..4, 0u16..9, 0i64..60), 0..60),
+            budget in 1usize..9,
+        ) {
+            let mut timers = Timers::default();
+            for (key, at) in &before {
+                timers.register(Timestamp(*at), key_hash(key), key);
+            }
+            let drain = |timers: &mut Timers<u16>| {
+                let due = std::iter::from_fn(|| timers.pop_due(Timestamp::MAX));
+                due.map(|t| (t.at, t.key)).collect::<Vec<_>>()
+            };
+            let expected = drain(&mut timers.clone());
+            timers.freeze().expect("freezes");
+            let mut section = KeyedSection::new(1);
+            let mut complete = false;
+            for (op, key, at) in after {
+                let (hash, time) = (key_hash(&key), Timestamp(at));
+                match op {
+                    0 => drop(timers.register(time, hash, &key)),
+                    1 => drop(timers.delete(time, hash, &key)),
+                    2 => drop(timers.pop_due(time)),
+                    _ if complete => {}
+                    _ => complete = timers.save(&mut section, budget).expect("saves"),
+                }
+            }
+            while !complete {
+                complete = timers.save(&mut section, budget).expect("saves");
+            }
+            let mut restored = Timers::default();
+            let crate::checkpoint::StateData::Groups(groups) = section.into_data() else {
+                unreachable!("keyed state has groups");
+            };
+            for group in &groups {
+                restored.load(&mut Entries::new(&group.bytes)).expect("loads");
+            }
+            prop_assert_eq!(groups.iter().map(|g| g.entries).sum::<u64>(), expected.len() as u64);
+            prop_assert_eq!(drain(&mut restored), expected);
+        }
     }
 }
