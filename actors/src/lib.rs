@@ -10,6 +10,10 @@
 //! What a job shows of itself goes through one handle, [`telemetry::Telemetry`]: the
 //! [`metrics_server`] serves it over HTTP and [`progress`] writes it to the terminal.
 
+pub mod attempt;
+pub mod checkpoint_storage;
+pub mod checkpointing;
+pub mod coordinator;
 pub mod memory_use;
 pub mod metrics_server;
 pub mod pace;
@@ -17,6 +21,7 @@ pub mod pressure;
 pub mod progress;
 pub mod protocol;
 pub mod runner;
+pub mod snapshots;
 pub mod subtask;
 pub mod supervisor;
 pub mod telemetry;

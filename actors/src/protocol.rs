@@ -4,11 +4,14 @@
 //! travel in one enum ([`tidegate_engine::exchange::Message`]) through one address per edge, so
 //! their order is the order of one queue.
 
+use crate::checkpointing::Target;
 use actix::prelude::*;
+use tidegate_engine::checkpoint::{Barrier, Event, Notice, SavepointKind, SubtaskFile, SubtaskRef};
 use tidegate_engine::exchange::{EdgeId, Message as EdgeMessage};
 use tidegate_engine::fault::Fault;
 use tidegate_engine::flow::{PressureLevel, PressureSample};
 use tidegate_engine::observe::SubtaskSnapshot;
+use tidegate_engine::time::Timestamp;
 
 /// Runner to subtask: every actor of the job exists, begin.
 #[derive(Message)]
@@ -38,7 +41,61 @@ pub struct Throttle {
     pub records_per_second: Option<f64>,
 }
 
-/// Supervisor to subtask: stop now, whatever is in flight.
+/// Coordinator to subtask: a checkpoint begins.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub struct TriggerCheckpoint {
+    /// Its barrier.
+    pub barrier: Barrier,
+    /// Where the subtask's file goes.
+    pub target: Target,
+    /// When it was triggered.
+    pub at: Timestamp,
+}
+
+/// Coordinator to subtask: what became of a checkpoint.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct CheckpointSettled(pub Notice);
+
+/// Coordinator to subtask: let your source end, as if there were no more input.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct EndInput;
+
+/// Coordinator to subtask: the last checkpoint is behind us, end once all of it can be seen outside.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Release;
+
+/// Subtask, or the coordinator's own helpers, to coordinator: something happened to a checkpoint.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CheckpointEvent(pub Event<SubtaskFile>);
+
+/// Anyone to coordinator: a savepoint, please. Answered when it is complete or can't be.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TakeSavepoint {
+    /// What is wanted.
+    pub kind: SavepointKind,
+    /// Into this folder, or into one of its own beside the checkpoints.
+    pub folder: Option<Target>,
+    /// Gets the place of the savepoint, or why there is none.
+    pub reply: std::sync::mpsc::SyncSender<Result<String, String>>,
+}
+
+/// Supervisor to coordinator: a subtask is gone, this attempt takes no further checkpoint.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct AttemptFailed(pub SubtaskRef);
+
+/// Coordinator to supervisor: the job can't go on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FailJob(pub Fault);
+
+/// Supervisor to subtask, runner to controller: stop now, whatever is in flight.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Kill;

@@ -1,22 +1,24 @@
 //! Runs a job on this machine: arbiters, actors, and everything taken down again.
 
+use crate::attempt::{Attempts, JobControl};
+use crate::checkpointing::{Checkpointing, Target};
 use crate::memory_use::MemoryUse;
 use crate::metrics_server::{self, MetricsSettings, MetricsSocket};
-use crate::pressure::{BackPressureController, PressureBoard, PressureSettings};
+use crate::pressure::{PressureBoard, PressureSettings};
 use crate::progress::{ProgressMode, ProgressThread};
 use crate::protocol::PressureReport;
-use crate::subtask::{Directory, Shared, SubtaskActor};
-use crate::supervisor::{Outcome, Patience, Supervisor};
+use crate::supervisor::{Outcome, Patience};
 use crate::telemetry::Telemetry;
 use actix::prelude::*;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use tidegate_engine::checkpoint::SavepointKind;
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Fault;
-use tidegate_engine::graph::{JobGraph, TaskId};
+use tidegate_engine::graph::JobGraph;
 use tidegate_engine::metrics::MetricRegistry;
 use tidegate_engine::observe::{JobStats, SubtaskSnapshot};
 
@@ -131,6 +133,8 @@ pub struct RunSettings {
     pub metrics: Option<MetricsSettings>,
     /// Whether its progress is shown on stderr.
     pub progress: ProgressMode,
+    /// Where its checkpoints go. A job takes some where its settings say so too.
+    pub checkpointing: Option<Checkpointing>,
 }
 
 impl Default for RunSettings {
@@ -144,6 +148,7 @@ impl Default for RunSettings {
             pressure: PressureSettings::default(),
             metrics: None,
             progress: ProgressMode::default(),
+            checkpointing: None,
         }
     }
 }
@@ -151,7 +156,7 @@ impl Default for RunSettings {
 /// A job that runs.
 pub struct RunningJob {
     telemetry: Telemetry,
-    supervisor: Addr<Supervisor>,
+    control: Arc<JobControl>,
     thread: Option<JoinHandle<Outcome>>,
     ended: Arc<AtomicBool>,
     metrics_address: Option<SocketAddr>,
@@ -191,7 +196,18 @@ impl RunningJob {
 
     /// Ends it early.
     pub fn cancel(&self) {
-        self.supervisor.do_send(crate::protocol::Cancel);
+        self.control.cancel();
+    }
+
+    /// The number of the attempt that is running, or ran last, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.control.attempt()
+    }
+
+    /// Takes a savepoint and waits until it is complete: into `folder`, or into one of its own beside
+    /// the checkpoints. Returns where it is; the error says why there is none.
+    pub fn savepoint(&self, kind: SavepointKind, folder: Option<Target>) -> Result<String, String> {
+        self.control.savepoint(kind, folder)
     }
 
     /// Waits for its end.
@@ -266,18 +282,19 @@ impl LocalRunner {
             began: Instant::now(),
         };
         let ended = Arc::new(AtomicBool::new(false));
-        let (sender, receiver) = std::sync::mpsc::channel();
+        let control = Arc::new(JobControl::default());
         let (watched, settings) = (telemetry.clone(), self.settings.clone());
         let host = Host {
             telemetry: watched,
             settings,
             socket,
+            control: control.clone(),
         };
         let flag = ended.clone();
         let spawned = thread::Builder::new()
             .name("tidegate-job".into())
             .spawn(move || {
-                let outcome = host.run(|supervisor| drop(sender.send(supervisor)));
+                let outcome = host.run();
                 flag.store(true, Relaxed);
                 outcome
             });
@@ -286,13 +303,12 @@ impl LocalRunner {
             cause,
         };
         let thread = spawned.map_err(|e| start(e.to_string()))?;
-        let supervisor = receiver.recv().map_err(|e| start(e.to_string()))?;
         let shown = self.settings.progress.applies_to(&telemetry.job);
         let progress = shown.then(|| ProgressThread::start(telemetry.clone()));
         let thread = Some(thread);
         Ok(RunningJob {
             telemetry,
-            supervisor,
+            control,
             thread,
             ended,
             metrics_address,
@@ -306,10 +322,11 @@ struct Host {
     telemetry: Telemetry,
     settings: RunSettings,
     socket: Option<MetricsSocket>,
+    control: Arc<JobControl>,
 }
 
 impl Host {
-    fn run(mut self, started: impl FnOnce(Addr<Supervisor>)) -> Outcome {
+    fn run(mut self) -> Outcome {
         let system = System::new();
         let socket = self.socket.take();
         let tasks = self.telemetry.job.tasks.iter();
@@ -317,29 +334,21 @@ impl Host {
         let cores = self.settings.cores.clamp(1, widest);
         let arbiters: Vec<Arbiter> = (0..cores).map(|_| Arbiter::new()).collect();
         let outcome = system.block_on(async {
-            let (sender, receiver) = tokio::sync::oneshot::channel();
-            let directory: Directory = Arc::new(OnceLock::new());
-            let supervisor = Supervisor::new(
-                self.telemetry.job.clone(),
-                self.telemetry.stats.clone(),
-                directory.clone(),
-                self.settings.patience,
-                self.telemetry.began,
-                move |outcome| drop(sender.send(outcome)),
-            )
-            .start();
-            started(supervisor.clone());
-            self.start_subtasks(&arbiters, supervisor, &directory);
-            self.start_controller(&directory);
             let server = socket.and_then(|socket| self.serve(socket));
-            let outcome = receiver.await;
+            let attempts = Attempts {
+                telemetry: &self.telemetry,
+                settings: &self.settings,
+                arbiters: &arbiters,
+                control: &self.control,
+            };
+            let outcome = attempts.run().await;
             if let Some(server) = server {
                 server.stop(false).await;
             }
             outcome
         });
         let stuck = match &outcome {
-            Ok(Outcome::Failed { stuck, .. } | Outcome::Cancelled { stuck }) => !stuck.is_empty(),
+            Outcome::Failed { stuck, .. } | Outcome::Cancelled { stuck } => !stuck.is_empty(),
             _ => false,
         };
         for arbiter in &arbiters {
@@ -351,31 +360,7 @@ impl Host {
                 let _ = arbiter.join();
             }
         }
-        outcome.unwrap_or_else(|_| Outcome::Failed {
-            fault: Fault::internal("the supervisor ended without a verdict"),
-            subtask: String::new(),
-            stuck: Vec::new(),
-        })
-    }
-
-    fn start_controller(&self, directory: &Directory) {
-        let Telemetry {
-            job,
-            stats,
-            pressure,
-            began,
-            ..
-        } = &self.telemetry;
-        BackPressureController::new(
-            job.clone(),
-            stats.clone(),
-            directory.clone(),
-            self.settings.memory.clone(),
-            self.settings.pressure,
-            pressure.clone(),
-            *began,
-        )
-        .start();
+        outcome
     }
 
     /// Serves the metrics; the handle stops that. The socket is bound, so nothing but the machine's
@@ -394,43 +379,5 @@ impl Host {
                 None
             }
         }
-    }
-
-    fn start_subtasks(
-        &self,
-        arbiters: &[Arbiter],
-        supervisor: Addr<Supervisor>,
-        directory: &Directory,
-    ) {
-        let Telemetry {
-            job,
-            stats,
-            metrics,
-            began,
-            ..
-        } = &self.telemetry;
-        let shared = Shared {
-            job: job.clone(),
-            stats: stats.clone(),
-            clock: self.settings.clock.clone(),
-            directory: directory.clone(),
-            supervisor,
-            metrics: metrics.clone(),
-            memory: self.settings.memory.budget.clone(),
-            began: *began,
-        };
-        let mut all = Vec::new();
-        for (task, spec) in job.tasks.iter().enumerate() {
-            let mut addresses = Vec::new();
-            for number in 0..spec.parallelism {
-                let shared = shared.clone();
-                let arbiter = arbiters[number as usize % arbiters.len()].handle();
-                addresses.push(SubtaskActor::start_in_arbiter(&arbiter, move |_| {
-                    SubtaskActor::new(shared, TaskId(task as u32), number)
-                }));
-            }
-            all.push(addresses);
-        }
-        let _ = directory.set(all);
     }
 }

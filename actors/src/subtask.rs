@@ -1,7 +1,12 @@
 //! The actor of one subtask: brings it messages, turns and time, and reports its end.
 
+use crate::coordinator::CheckpointCoordinator;
 use crate::pace::Pace;
-use crate::protocol::{Deliver, ExitStatus, Exited, Kill, Opened, Start, Throttle, Wake};
+use crate::protocol::{
+    CheckpointSettled, Deliver, EndInput, ExitStatus, Exited, Kill, Opened, Release, Start,
+    Throttle, TriggerCheckpoint, Wake,
+};
+use crate::snapshots::Snapshots;
 use crate::supervisor::Supervisor;
 use actix::fut::wrap_future;
 use actix::prelude::*;
@@ -12,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 use tidegate_engine::build::BuildContext;
+use tidegate_engine::checkpoint::{Participant, RestoredJob, SubtaskRef};
 use tidegate_engine::clock::Clock;
 use tidegate_engine::exchange::{EdgeId, Message as EdgeMessage, Outbox};
 use tidegate_engine::fault::{Fault, Flow, catch};
@@ -45,6 +51,10 @@ pub struct Shared {
     pub memory: MemoryManager,
     /// The job's beginning, for durations.
     pub began: Instant,
+    /// Who takes checkpoints, if anyone.
+    pub coordinator: Option<Addr<CheckpointCoordinator>>,
+    /// What this attempt begins with.
+    pub restored: Option<Arc<RestoredJob>>,
 }
 
 /// The actor of one subtask.
@@ -59,6 +69,8 @@ pub struct SubtaskActor {
     resting: Option<(Instant, bool)>,
     /// While a source is held back.
     pace: Option<Pace>,
+    /// What it owes to checkpoints, where there are any.
+    snapshots: Option<Snapshots>,
 }
 
 /// Sends what a chain hands out to the actors at the other ends.
@@ -136,6 +148,7 @@ impl SubtaskActor {
             timer: None,
             resting: None,
             pace: None,
+            snapshots: None,
             shared,
         }
     }
@@ -151,13 +164,70 @@ impl SubtaskActor {
         build.metrics = self.shared.metrics.clone();
         build.memory = self.shared.memory.clone();
         let task = &job.tasks[self.exit.task as usize];
-        let mut subtask = Subtask::new((task.factory)(&mut build)?, job.settings.slice);
+        let checkpoints = job.settings.checkpoints.as_ref();
+        let mode = checkpoints.map(|c| c.mode).unwrap_or_default();
+        let restored = self.shared.restored.clone();
+        let participant = Participant::new(self.exit.subtask, mode, restored);
+        build.participant = participant.clone();
+        let head = (task.factory)(&mut build)?;
+        let mut subtask = Subtask::new(head, job.settings.slice, participant);
         if job.settings.slice_micros > 0 {
             subtask.begin_short();
         }
         subtask.open()?;
         self.subtask = Some(subtask);
+        self.snapshots = self.shared.coordinator.clone().map(|coordinator| {
+            let me = SubtaskRef {
+                task: self.exit.task,
+                subtask: self.exit.subtask,
+            };
+            let group = self.shared.metrics.root().add_group("checkpoint");
+            let group = group.add_label("job", &job.name);
+            let group = group.add_label("task", self.shared.job.task_name(TaskId(me.task)));
+            let pauses = group
+                .add_label("subtask", me.subtask)
+                .histogram("barrier_turn_micros");
+            Snapshots::new(coordinator, me, self.shared.clock.clone(), pauses)
+        });
         Ok(())
+    }
+
+    /// A step is behind: takes care of checkpoints, and may end the subtask. True if it did.
+    fn look_after_checkpoints(
+        &mut self,
+        took: Duration,
+        done: bool,
+        ctx: &mut Context<Self>,
+    ) -> bool {
+        let (Some(snapshots), Some(subtask)) = (&mut self.snapshots, &mut self.subtask) else {
+            return false;
+        };
+        snapshots.after_turn(subtask, took);
+        if done {
+            snapshots.drained();
+        }
+        match catch(|| snapshots.may_end(subtask)) {
+            Ok(false) => return false,
+            Ok(true) => self.end(ExitStatus::Finished, ctx),
+            Err(fault) => self.fail(fault, ctx),
+        }
+        true
+    }
+
+    /// Does something with the subtask outside of a step, and plans one.
+    fn tell(&mut self, ctx: &mut Context<Self>, tell: impl FnOnce(&mut Subtask) -> Flow) {
+        let Some(subtask) = &mut self.subtask else {
+            return;
+        };
+        let began = Instant::now();
+        let told = catch(|| tell(subtask));
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.after_turn(subtask, began.elapsed());
+        }
+        match told {
+            Ok(()) => self.schedule(ctx),
+            Err(fault) => self.fail(fault, ctx),
+        }
     }
 
     fn end(&mut self, status: ExitStatus, ctx: &mut Context<Self>) {
@@ -229,8 +299,13 @@ impl SubtaskActor {
             stats.busy_ns.fetch_add(busy, Relaxed);
             stats.queued.store(queued, Relaxed);
         }
+        if next.is_ok() && self.look_after_checkpoints(took, next == Ok(Next::Done), ctx) {
+            return;
+        }
         match next {
             Err(fault) => self.fail(fault, ctx),
+            // With checkpoints, it ends after the last one.
+            Ok(Next::Done) if self.snapshots.is_some() => self.begin_rest(false),
             Ok(Next::Done) => self.end(ExitStatus::Finished, ctx),
             Ok(Next::Again) => self.schedule(ctx),
             Ok(Next::Wait { until, blocked }) => {
@@ -359,6 +434,51 @@ impl Handler<Throttle> for SubtaskActor {
         let read = self.read();
         self.pace = records_per_second.map(|rate| Pace::new(rate, Instant::now(), read));
         self.schedule(ctx);
+    }
+}
+
+impl Handler<TriggerCheckpoint> for SubtaskActor {
+    type Result = ();
+
+    fn handle(&mut self, order: TriggerCheckpoint, ctx: &mut Self::Context) {
+        let barrier = order.barrier;
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.trigger(order);
+            self.tell(ctx, |subtask| subtask.trigger(barrier));
+        }
+    }
+}
+
+impl Handler<CheckpointSettled> for SubtaskActor {
+    type Result = ();
+
+    fn handle(&mut self, CheckpointSettled(notice): CheckpointSettled, ctx: &mut Self::Context) {
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.settled(notice);
+            self.tell(ctx, |subtask| subtask.notify(notice));
+        }
+    }
+}
+
+impl Handler<EndInput> for SubtaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: EndInput, ctx: &mut Self::Context) {
+        self.tell(ctx, |subtask| {
+            subtask.drain();
+            Ok(())
+        });
+    }
+}
+
+impl Handler<Release> for SubtaskActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Release, ctx: &mut Self::Context) {
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.release();
+            self.schedule(ctx);
+        }
     }
 }
 

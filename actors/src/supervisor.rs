@@ -1,11 +1,15 @@
 //! Watches the subtasks of one job: starts them together, keeps the first failure, ends the rest.
 
-use crate::protocol::{Cancel, ExitStatus, Exited, Kill, Observe, Opened, Start};
+use crate::coordinator::CheckpointCoordinator;
+use crate::protocol::{
+    AttemptFailed, Cancel, ExitStatus, Exited, FailJob, Kill, Observe, Opened, Start,
+};
 use crate::subtask::Directory;
 use actix::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tidegate_engine::checkpoint::SubtaskRef;
 use tidegate_engine::constants::{DEFAULT_STOP_PATIENCE, DEFAULT_TURN_PATIENCE};
 use tidegate_engine::fault::Fault;
 use tidegate_engine::graph::{JobGraph, TaskId};
@@ -30,6 +34,17 @@ pub enum Outcome {
         /// Subtasks that did not end in time and still hold their thread.
         stuck: Vec<String>,
     },
+}
+
+impl Outcome {
+    /// A failure before or beside any subtask.
+    pub(crate) fn failed(fault: Fault) -> Self {
+        Outcome::Failed {
+            fault,
+            subtask: String::new(),
+            stuck: Vec::new(),
+        }
+    }
 }
 
 /// Limits of supervision.
@@ -62,8 +77,15 @@ pub struct Supervisor {
     cause: Option<(Fault, String)>,
     cancelled: bool,
     give_up_at: Option<Instant>,
+    /// Who has to know when this attempt can't take checkpoints any more.
+    coordinator: Option<Addr<CheckpointCoordinator>>,
     done: Option<Box<dyn FnOnce(Outcome)>>,
 }
+
+/// Runner to supervisor: who takes this attempt's checkpoints.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Coordinated(pub Addr<CheckpointCoordinator>);
 
 impl Supervisor {
     /// Watches the subtasks of `job`; calls `done` once, when the last one is gone.
@@ -92,6 +114,7 @@ impl Supervisor {
             cause: None,
             cancelled: false,
             give_up_at: None,
+            coordinator: None,
             done: Some(Box::new(done)),
         }
     }
@@ -112,6 +135,12 @@ impl Supervisor {
         }
         self.give_up_at
             .get_or_insert(Instant::now() + self.patience.stop);
+    }
+
+    fn tell_coordinator(&self, task: u32, subtask: u32) {
+        if let Some(coordinator) = &self.coordinator {
+            coordinator.do_send(AttemptFailed(SubtaskRef { task, subtask }));
+        }
     }
 
     fn living(&self) -> Vec<String> {
@@ -158,6 +187,7 @@ impl Supervisor {
             let fault = fault.at(&self.job.task_name(task));
             tracing::error!(job = self.job.name, "{fault}");
             self.cause = Some((fault, self.name(task.0 as usize, subtask as usize)));
+            self.tell_coordinator(task.0, subtask);
             self.stop_all();
         }
     }
@@ -220,8 +250,32 @@ impl Handler<Exited> for Supervisor {
             self.cause = Some((fault, self.name(task, subtask)));
             self.stop_all();
         }
+        if self.cause.is_some() || self.cancelled {
+            self.tell_coordinator(exited.task, exited.subtask);
+        }
         if self.alive.iter().flatten().all(|alive| !alive) {
             self.finish(Vec::new(), ctx);
+        }
+    }
+}
+
+impl Handler<Coordinated> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Coordinated(coordinator): Coordinated, _: &mut Self::Context) {
+        self.coordinator = Some(coordinator);
+    }
+}
+
+impl Handler<FailJob> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, FailJob(fault): FailJob, _: &mut Self::Context) {
+        if self.cause.is_none() && !self.cancelled {
+            tracing::error!(job = self.job.name, "{fault}");
+            self.cause = Some((fault, String::new()));
+            self.tell_coordinator(0, 0);
+            self.stop_all();
         }
     }
 }

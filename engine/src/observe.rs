@@ -216,6 +216,46 @@ impl JobStats {
         }
     }
 
+    /// Begins again with a new attempt: nothing that an earlier one counted stays.
+    pub fn reset(&self) {
+        self.each(|_, _, stats| {
+            let SubtaskStats {
+                records_in,
+                records_out,
+                bytes_in,
+                bytes_out,
+                late,
+                dead_letters,
+                watermark,
+                queued,
+                credits,
+                buffered,
+                busy_ns,
+                idle_ns,
+                backpressured_ns,
+                turn_began,
+                timers,
+                rest_began,
+                rest_blocked,
+            } = stats;
+            let numbers = [
+                records_in,
+                records_out,
+                bytes_in,
+                bytes_out,
+                late,
+                dead_letters,
+            ];
+            let gauges = [queued, credits, buffered, turn_began, timers, rest_began];
+            let times = [busy_ns, idle_ns, backpressured_ns];
+            for number in numbers.into_iter().chain(gauges).chain(times) {
+                number.store(0, Relaxed);
+            }
+            watermark.set(Timestamp::MIN);
+            rest_blocked.store(false, Relaxed);
+        });
+    }
+
     /// The numbers of a subtask; detached ones where the vertex has no such subtask.
     pub fn subtask(&self, vertex: u32, subtask: u32) -> Arc<SubtaskStats> {
         let found = self

@@ -2,7 +2,7 @@
 
 use super::{Decision, Measured, PressureMonitor, PressureSettings, Shape};
 use crate::memory_use::MemoryUse;
-use crate::protocol::{ObservePressure, PressureReport, Throttle};
+use crate::protocol::{Kill, ObservePressure, PressureReport, Throttle};
 use crate::subtask::Directory;
 use actix::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
@@ -134,6 +134,14 @@ impl Actor for BackPressureController {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(self.settings.interval, Self::tick);
+    }
+}
+
+impl Handler<Kill> for BackPressureController {
+    type Result = ();
+
+    fn handle(&mut self, _: Kill, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }
 

@@ -6,12 +6,23 @@ use crate::fault::{Fault, Flow};
 use crate::hash::key_group;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 /// Something that keeps entries by key: a table, the slices of a window, timers.
 pub trait KeyedPart {
     /// The names of the types of its keys and of its values.
     fn types(&self) -> (&'static str, &'static str);
+
+    /// What is kept for a key, by a name that outlives a rearrangement of this part's own types.
+    fn value_type(&self) -> Cow<'static, str> {
+        self.types().1.into()
+    }
+
+    /// Whether it can load values that were saved under another name than [`KeyedPart::value_type`]; if
+    /// so, it is given them next.
+    fn accept(&mut self, _saved: &str) -> bool {
+        false
+    }
 
     /// A barrier is here: what [`KeyedPart::save`] writes from now on is what is here now, whatever
     /// records change meanwhile. A part that saves everything in one step has nothing to do.
@@ -30,11 +41,59 @@ pub trait KeyedPart {
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow;
 }
 
+/// Entries that were encoded before their section could take them, such as those of a part that is
+/// about to be dropped in the middle of a snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct EncodedEntries {
+    /// The hash of each entry's key and where its bytes end.
+    ends: Vec<(u64, usize)>,
+    bytes: Vec<u8>,
+}
+
+impl EncodedEntries {
+    /// Adds an entry of a key with this hash, which `encode` appends the bytes of.
+    pub fn put(&mut self, hash: u64, encode: impl FnOnce(&mut Vec<u8>) -> Flow) -> Flow {
+        let encoded = encode(&mut self.bytes);
+        if encoded.is_err() {
+            self.bytes
+                .truncate(self.ends.last().map_or(0, |(_, end)| *end));
+            return encoded;
+        }
+        self.ends.push((hash, self.bytes.len()));
+        Ok(())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds the entries of `other`.
+    pub fn append(&mut self, other: EncodedEntries) {
+        let before = self.bytes.len();
+        self.bytes.extend(other.bytes);
+        let ends = other.ends.into_iter();
+        self.ends
+            .extend(ends.map(|(hash, end)| (hash, before + end)));
+    }
+
+    /// The hash and the bytes of each.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut from = 0;
+        self.ends.iter().map(move |(hash, end)| {
+            let entry = &self.bytes[from..*end];
+            from = *end;
+            (*hash, entry)
+        })
+    }
+}
+
 /// The entries of a keyed state, cut into key groups.
 #[derive(Clone, Debug, Default)]
 pub struct KeyedSection {
     max_parallelism: u32,
-    groups: BTreeMap<u32, (u64, Vec<u8>)>,
+    /// By key group, as far as there was one to be put: how many entries, and their bytes.
+    groups: Vec<(u64, Vec<u8>)>,
 }
 
 impl KeyedSection {
@@ -42,16 +101,39 @@ impl KeyedSection {
     pub fn new(max_parallelism: u32) -> Self {
         KeyedSection {
             max_parallelism,
-            groups: BTreeMap::new(),
+            groups: Vec::new(),
         }
+    }
+
+    #[inline]
+    fn group(&mut self, group: u32) -> &mut (u64, Vec<u8>) {
+        let group = group as usize;
+        if group >= self.groups.len() {
+            self.groups.resize_with(group + 1, Default::default);
+        }
+        &mut self.groups[group]
     }
 
     /// Adds an entry of a key with this hash.
     pub fn put<E: Serialize + ?Sized>(&mut self, hash: u64, entry: &E) -> Flow {
-        let group = key_group(hash, self.max_parallelism);
-        let (entries, bytes) = self.groups.entry(group).or_default();
+        self.put_with(hash, |bytes| encode_into(entry, bytes))
+    }
+
+    /// Adds an entry of a key with this hash, which `encode` appends the bytes of.
+    #[inline]
+    pub fn put_with(&mut self, hash: u64, encode: impl FnOnce(&mut Vec<u8>) -> Flow) -> Flow {
+        let (entries, bytes) = self.group(key_group(hash, self.max_parallelism));
         *entries += 1;
-        encode_into(entry, bytes)
+        encode(bytes)
+    }
+
+    /// Adds entries that were encoded before.
+    pub fn extend(&mut self, encoded: &EncodedEntries) {
+        for (hash, entry) in encoded.iter() {
+            let (entries, bytes) = self.group(key_group(hash, self.max_parallelism));
+            *entries += 1;
+            bytes.extend_from_slice(entry);
+        }
     }
 
     /// Nothing yet, of a state with as many key groups.
@@ -61,14 +143,17 @@ impl KeyedSection {
 
     /// How many entries there are.
     pub fn entries(&self) -> u64 {
-        self.groups.values().map(|(entries, _)| entries).sum()
+        self.groups.iter().map(|(entries, _)| entries).sum()
     }
 
     /// Adds what another section holds as a part of its own: in each key group behind a copy of
     /// `header`. To be read with [`Entries::next_part`].
     pub fn append_part<H: Serialize>(&mut self, header: &H, part: KeyedSection) -> Flow {
-        for (group, (entries, bytes)) in part.groups {
-            let mine = self.groups.entry(group).or_default();
+        for (group, (entries, bytes)) in (0..).zip(part.groups) {
+            if entries == 0 {
+                continue;
+            }
+            let mine = self.group(group);
             mine.0 += entries;
             encode_into(&(header, bytes.len() as u64), &mut mine.1)?;
             mine.1.extend(bytes);
@@ -78,8 +163,8 @@ impl KeyedSection {
 
     /// Adds what another section holds.
     pub fn append(&mut self, other: KeyedSection) {
-        for (group, (entries, bytes)) in other.groups {
-            let mine = self.groups.entry(group).or_default();
+        for (group, (entries, bytes)) in (0..).zip(other.groups) {
+            let mine = self.group(group);
             mine.0 += entries;
             mine.1.extend(bytes);
         }
@@ -87,7 +172,7 @@ impl KeyedSection {
 
     /// What goes into the image.
     pub fn into_data(self) -> StateData {
-        let groups = self.groups.into_iter();
+        let groups = (0..).zip(self.groups).filter(|(_, group)| group.0 > 0);
         let image = |(group, (entries, bytes))| GroupImage {
             group,
             entries,
@@ -106,6 +191,18 @@ impl<'a> Entries<'a> {
     /// Entries that were encoded one behind the other.
     pub fn new(bytes: &'a [u8]) -> Self {
         Entries { left: bytes }
+    }
+
+    /// Whether there is no other.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// A part of an entry that is taken to pieces.
+    pub fn read<E: DeserializeOwned>(&mut self) -> Flow<E> {
+        let (part, taken) = decode_from(self.left)?;
+        self.left = &self.left[taken..];
+        Ok(part)
     }
 
     /// The next one.

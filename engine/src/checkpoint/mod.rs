@@ -4,21 +4,50 @@
 //! what comes after it. Where it passes, an operator shows its state to a [`StateVisitor`], once to
 //! save it and, in a later attempt, once to load it: see [`visitor`]. What was saved is an *image*: of
 //! an operator, of a subtask ([`image`]); the images of all subtasks make the checkpoint.
+//!
+//! A subtask's image becomes one file ([`mod@file`]) in a [`CheckpointStorage`] ([`storage`]); the
+//! [`metadata`] that names all files is published last, and with it the checkpoint is complete.
+//! [`load`](mod@load) brings it back, verified to the last byte.
 
 mod barrier;
+mod checksum;
 pub mod codec;
+mod commits;
+pub mod coordinator;
+mod error;
+pub mod file;
+pub mod history;
 pub mod image;
+pub mod index;
 mod keyed;
+pub mod load;
+pub mod metadata;
 mod participant;
+pub mod protocol;
+pub mod restart;
 mod restore;
+pub mod retention;
 mod settings;
+pub mod storage;
 pub mod visitor;
 
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};
+pub use checksum::Checksum;
 pub use codec::{Key, StateValue};
+pub use commits::Commits;
+pub use coordinator::Coordinator;
+pub use error::{Error, Result};
+pub use history::CheckpointHistory;
 pub use image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
-pub use keyed::{Entries, KeyedPart, KeyedSection, Named};
+pub use keyed::{EncodedEntries, Entries, KeyedPart, KeyedSection, Named};
+pub use load::{Loaded, Which, latest, load};
+pub use metadata::{CheckpointMetadata, FileRef, SubtaskFile};
 pub use participant::{Participant, Timing};
+pub use protocol::{
+    Action, Event, Outcome, Phase, Publication, RequestId, SavepointKind, SubtaskRef,
+};
+pub use restart::{Decision, ExponentialDelay, RestartPolicy, RestartStrategy};
 pub use restore::{RestoredJob, RestoredOperator};
 pub use settings::CheckpointSettings;
+pub use storage::{CheckpointStorage, publish, publish_to, write_image, write_image_to};
 pub use visitor::StateVisitor;

@@ -1,14 +1,15 @@
 //! Runs a user's function on each record of a stream and on each of a broadcast one.
 
-use super::keyed_process::not_open;
+use super::keyed_process::{distinct, not_open};
 use crate::build::OpenContext;
+use crate::checkpoint::StateVisitor;
 use crate::clock::Clock;
 use crate::exchange::Either;
 use crate::fault::Flow;
 use crate::operator::{Blueprint, Operator, Progress};
 use crate::process::{BroadcastContext, BroadcastProcessFunction, RecordContext};
 use crate::stage::Collector;
-use crate::state::BroadcastStates;
+use crate::state::{BroadcastStates, OperatorStates};
 use crate::time::Timestamp;
 use std::marker::PhantomData;
 
@@ -48,6 +49,7 @@ struct Opened<S> {
     state: S,
     clock: Clock,
     declared: BroadcastStates,
+    elements: OperatorStates,
 }
 
 impl<A, B, F: BroadcastProcessFunction<A, B>> BroadcastProcess<A, B, F> {
@@ -80,10 +82,13 @@ where
         let clock = context.clock();
         let mut declared = BroadcastStates::new(context.name());
         let state = self.function.open(&mut declared, context)?;
+        let elements = context.take_operator_states();
+        distinct(&[&declared.names(), &elements.names()])?;
         self.opened = Some(Opened {
             state,
             clock,
             declared,
+            elements,
         });
         Ok(())
     }
@@ -115,6 +120,14 @@ where
     fn watermark<C: Collector<F::Out>>(&mut self, at: Timestamp, _: &mut C) -> Flow<Progress> {
         self.watermark = at;
         Ok(Progress::Forward)
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let Some(opened) = &mut self.opened else {
+            return Err(not_open());
+        };
+        opened.declared.state(state)?;
+        opened.elements.state(state)
     }
 }
 

@@ -1,16 +1,16 @@
 //! Runs a user's function on each record of a key, with state and timers, and on each record of a
 //! broadcast stream.
 
-use super::keyed_process::not_open;
+use super::keyed_process::{distinct, not_open};
 use crate::build::OpenContext;
+use crate::checkpoint::{Key, StateVisitor};
 use crate::exchange::{Either, Keyed};
 use crate::fault::Flow;
 use crate::operator::{Blueprint, Operator, Progress};
 use crate::process::{BroadcastContext, KeyedBroadcastProcessFunction, TimerService};
 use crate::stage::{Collector, Signal};
-use crate::state::{BroadcastStates, KeyedStates};
+use crate::state::{BroadcastStates, KeyedStates, OperatorStates};
 use crate::time::Timestamp;
-use std::hash::Hash;
 use std::marker::PhantomData;
 
 /// What [`KeyedBroadcastProcess`] is made of in each subtask.
@@ -26,7 +26,7 @@ impl<F> KeyedBroadcastProcessBlueprint<F> {
 
 impl<K, A, B, F> Blueprint<Either<Keyed<K, A>, B>> for KeyedBroadcastProcessBlueprint<F>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     A: 'static,
     B: 'static,
     F: KeyedBroadcastProcessFunction<K, A, B>,
@@ -50,6 +50,7 @@ struct Opened<K, S> {
     state: S,
     keyed: KeyedStates<K>,
     broadcast: BroadcastStates,
+    elements: OperatorStates,
 }
 
 impl<K, A, B, F: KeyedBroadcastProcessFunction<K, A, B>> KeyedBroadcastProcess<K, A, B, F> {
@@ -74,7 +75,7 @@ impl<K, A, B, F: KeyedBroadcastProcessFunction<K, A, B>> KeyedBroadcastProcess<K
 
 impl<K, A, B, F> KeyedBroadcastProcess<K, A, B, F>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     F: KeyedBroadcastProcessFunction<K, A, B>,
 {
     fn fire_event<C: Collector<F::Out>>(&mut self, out: &mut C) -> Flow<Progress> {
@@ -89,7 +90,7 @@ where
 
 impl<K, A, B, F> Operator<Either<Keyed<K, A>, B>> for KeyedBroadcastProcess<K, A, B, F>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     A: 'static,
     B: 'static,
     F: KeyedBroadcastProcessFunction<K, A, B>,
@@ -98,13 +99,16 @@ where
 
     fn open(&mut self, context: &mut OpenContext<'_>) -> Flow {
         self.timers.open(context);
-        let mut keyed = KeyedStates::new(context.name());
+        let mut keyed = KeyedStates::new(context.name(), context.clock());
         let mut broadcast = BroadcastStates::new(context.name());
         let state = self.function.open(&mut keyed, &mut broadcast, context)?;
+        let elements = context.take_operator_states();
+        distinct(&[&keyed.names(), &broadcast.names(), &elements.names()])?;
         self.opened = Some(Opened {
             state,
             keyed,
             broadcast,
+            elements,
         });
         Ok(())
     }
@@ -132,8 +136,10 @@ where
     }
 
     fn watermark<C: Collector<F::Out>>(&mut self, at: Timestamp, out: &mut C) -> Flow<Progress> {
-        self.timers.advance(at);
-        self.fire_event(out)
+        match self.timers.advance(at) {
+            true => self.fire_event(out),
+            false => Ok(Progress::Forward),
+        }
     }
 
     fn resume<C: Collector<F::Out>>(&mut self, out: &mut C) -> Flow<Progress> {
@@ -146,16 +152,32 @@ where
     }
 
     fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.next_processing()
+        let sweep = self.opened.as_ref().and_then(|o| o.keyed.next_sweep());
+        let timer = self.timers.next_processing();
+        timer.into_iter().chain(sweep).min()
     }
 
     fn timer<C: Collector<F::Out>>(&mut self, now: Timestamp, out: &mut C) -> Flow {
-        let Some(Opened { state, .. }) = &mut self.opened else {
+        let Some(Opened { state, keyed, .. }) = &mut self.opened else {
             return Err(not_open());
         };
+        keyed.sweep(now);
+        if self.timers.next_processing().is_none_or(|at| at > now) {
+            return Ok(());
+        }
         let function = &mut self.function;
         self.timers.fire_processing(now, out, |cx, at, out| {
             function.on_timer(state, cx, at, out)
         })
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let Some(opened) = &mut self.opened else {
+            return Err(not_open());
+        };
+        opened.keyed.state(state)?;
+        opened.broadcast.state(state)?;
+        opened.elements.state(state)?;
+        self.timers.state(state)
     }
 }

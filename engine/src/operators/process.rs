@@ -2,12 +2,14 @@
 
 use super::keyed_process::not_open;
 use crate::build::OpenContext;
+use crate::checkpoint::StateVisitor;
 use crate::clock::Clock;
 use crate::exchange::Either;
 use crate::fault::Flow;
 use crate::operator::{Blueprint, Operator, Progress};
 use crate::process::{ProcessFunction, RecordContext};
 use crate::stage::Collector;
+use crate::state::OperatorStates;
 use crate::time::Timestamp;
 
 /// What [`Process`] is made of in each subtask of connected streams.
@@ -38,6 +40,7 @@ where
 pub struct Process<T, F: ProcessFunction<T>> {
     function: F,
     opened: Option<(F::State, Clock)>,
+    states: OperatorStates,
     watermark: Timestamp,
 }
 
@@ -47,6 +50,7 @@ impl<T, F: ProcessFunction<T>> Process<T, F> {
         Process {
             function,
             opened: None,
+            states: OperatorStates::default(),
             watermark: Timestamp::MIN,
         }
     }
@@ -58,6 +62,7 @@ impl<T: 'static, F: ProcessFunction<T>> Operator<T> for Process<T, F> {
     fn open(&mut self, context: &mut OpenContext<'_>) -> Flow {
         let clock = context.clock();
         self.opened = Some((self.function.open(context)?, clock));
+        self.states = context.take_operator_states();
         Ok(())
     }
 
@@ -82,6 +87,10 @@ impl<T: 'static, F: ProcessFunction<T>> Operator<T> for Process<T, F> {
     fn watermark<C: Collector<F::Out>>(&mut self, at: Timestamp, _: &mut C) -> Flow<Progress> {
         self.watermark = at;
         Ok(Progress::Forward)
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        self.states.state(state)
     }
 }
 

@@ -7,8 +7,10 @@ mod collected;
 pub(crate) mod cut;
 mod grammar;
 mod harness;
+mod memory_storage;
 
 pub use attempt::Attempt;
 pub use collected::Collected;
 pub use grammar::GrammarCheck;
 pub use harness::OperatorHarness;
+pub use memory_storage::MemoryStorage;

@@ -1,0 +1,303 @@
+//! The attempts of a job: each builds all of its actors anew, from the state of the newest checkpoint.
+
+use crate::checkpointing::{Checkpointing, Target};
+use crate::coordinator::CheckpointCoordinator;
+use crate::pressure::BackPressureController;
+use crate::protocol::{Cancel, Kill, TakeSavepoint};
+use crate::runner::RunSettings;
+use crate::subtask::{Directory, Shared, SubtaskActor};
+use crate::supervisor::{Coordinated, Outcome, Supervisor};
+use crate::telemetry::Telemetry;
+use actix::prelude::*;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tidegate_engine::checkpoint::{
+    CheckpointId, CheckpointSettings, Decision, RestartPolicy, RestartStrategy, RestoredJob,
+    SavepointKind,
+};
+use tidegate_engine::fault::Fault;
+use tidegate_engine::graph::TaskId;
+use tokio::sync::{Notify, oneshot};
+
+/// How long the publications of a failed attempt may take before the next attempt is given up.
+const SETTLING: Duration = Duration::from_secs(60);
+
+/// What other threads ask of a job, whichever of its attempts is running.
+#[derive(Default)]
+pub struct JobControl {
+    current: Mutex<Current>,
+    cancelled: Notify,
+}
+
+#[derive(Default)]
+struct Current {
+    cancelled: bool,
+    attempt: u32,
+    supervisor: Option<Addr<Supervisor>>,
+    coordinator: Option<Addr<CheckpointCoordinator>>,
+}
+
+impl JobControl {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the job early.
+    pub fn cancel(&self) {
+        let mut current = self.current();
+        current.cancelled = true;
+        if let Some(supervisor) = &current.supervisor {
+            supervisor.do_send(Cancel);
+        }
+        self.cancelled.notify_one();
+    }
+
+    /// The number of the attempt that is running, or ran last, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.current().attempt
+    }
+
+    /// Takes a savepoint and waits for it; returns where it is.
+    pub fn savepoint(&self, kind: SavepointKind, folder: Option<Target>) -> Result<String, String> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let coordinator = self.current().coordinator.clone();
+        let Some(coordinator) = coordinator else {
+            return Err("the job takes no checkpoints; give it a checkpoint folder".to_owned());
+        };
+        let order = TakeSavepoint {
+            kind,
+            folder,
+            reply,
+        };
+        coordinator.do_send(order);
+        let gone = |_| "the job ended before the savepoint was complete".to_owned();
+        answer.recv().map_err(gone)?
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.current().cancelled
+    }
+}
+
+/// Runs the attempts of one job, one after the other.
+pub(crate) struct Attempts<'a> {
+    pub telemetry: &'a Telemetry,
+    pub settings: &'a RunSettings,
+    pub arbiters: &'a [Arbiter],
+    pub control: &'a JobControl,
+}
+
+/// What an attempt begins with.
+#[derive(Default)]
+struct Beginning {
+    restored: Option<Arc<RestoredJob>>,
+    next_id: CheckpointId,
+    retained: Vec<CheckpointId>,
+}
+
+impl Attempts<'_> {
+    /// Runs attempts until one ends well, the job is cancelled, or the restart strategy gives up. The
+    /// failure that is told then is that of the last attempt.
+    pub async fn run(&self) -> Outcome {
+        let checkpointing = self.checkpointing();
+        let strategy = checkpointing.map_or(RestartStrategy::None, |(c, _)| c.restart.clone());
+        let mut policy = RestartPolicy::new(strategy, RandomState::new().build_hasher().finish());
+        let clock = &self.telemetry.clock;
+        let mut first = true;
+        loop {
+            let outcome = match self.begin(first).await {
+                Ok(beginning) => {
+                    policy.on_healthy(clock.now());
+                    self.attempt(beginning).await
+                }
+                Err(fault) => Outcome::failed(fault),
+            };
+            let Outcome::Failed { fault, stuck, .. } = &outcome else {
+                return outcome;
+            };
+            // What can't begin at all would fail again; a thread that user code holds can't be had back.
+            if std::mem::take(&mut first) && self.control.attempt() == 0 || !stuck.is_empty() {
+                return outcome;
+            }
+            let job = &self.telemetry.job.name;
+            match policy.on_failure(clock.now()) {
+                Decision::GiveUp(reason) => {
+                    tracing::error!(job, "not restarted: {reason}");
+                    return outcome;
+                }
+                Decision::RestartAfter(pause) => {
+                    tracing::warn!(
+                        job,
+                        ?pause,
+                        attempt = self.control.attempt(),
+                        "restarts: {fault}"
+                    );
+                    let cancelled = self.control.cancelled.notified();
+                    let _ = tokio::time::timeout(pause, cancelled).await;
+                }
+            }
+            if self.control.is_cancelled() {
+                return Outcome::Cancelled { stuck: Vec::new() };
+            }
+        }
+    }
+
+    fn checkpointing(&self) -> Option<(&Checkpointing, &CheckpointSettings)> {
+        let checkpointing = self.settings.checkpointing.as_ref()?;
+        Some((
+            checkpointing,
+            self.telemetry.job.settings.checkpoints.as_ref()?,
+        ))
+    }
+
+    /// Reads what the attempt begins with, and has the sinks commit what that covers.
+    async fn begin(&self, first: bool) -> Result<Beginning, Fault> {
+        let job = self.telemetry.job.clone();
+        let checkpointing = self.checkpointing().map(|(c, _)| c.clone());
+        let work = move || {
+            let mut beginning = Beginning::default();
+            if let Some(checkpointing) = checkpointing {
+                beginning.next_id = checkpointing.next_id()?;
+                beginning.retained = checkpointing.own()?;
+                beginning.restored = if first {
+                    checkpointing.first(&job)?
+                } else {
+                    checkpointing.again(&job)?
+                };
+            }
+            job.recover(beginning.restored.as_deref())?;
+            Ok(beginning)
+        };
+        let work = tokio::task::spawn_blocking(move || tidegate_engine::fault::catch(work));
+        work.await
+            .unwrap_or_else(|error| Err(Fault::internal(error)))
+    }
+
+    async fn attempt(&self, beginning: Beginning) -> Outcome {
+        let Telemetry {
+            job, stats, began, ..
+        } = self.telemetry;
+        stats.reset();
+        let directory: Directory = Arc::new(OnceLock::new());
+        let (sender, ended) = oneshot::channel();
+        let supervisor = Supervisor::new(
+            job.clone(),
+            stats.clone(),
+            directory.clone(),
+            self.settings.patience,
+            *began,
+            move |outcome| drop(sender.send(outcome)),
+        )
+        .start();
+        let (sender, settled) = oneshot::channel();
+        let number = self.control.attempt() + 1;
+        let coordinator = self.checkpointing().map(|(checkpointing, settings)| {
+            let addresses = (directory.clone(), supervisor.clone());
+            let numbers = (beginning.next_id, beginning.retained);
+            let coordinator = CheckpointCoordinator::new(
+                settings.clone(),
+                (job.clone(), number),
+                checkpointing.clone(),
+                numbers,
+                addresses,
+                self.settings.clock.clone(),
+                move || {
+                    let _ = sender.send(());
+                },
+            );
+            coordinator.start()
+        });
+        if let Some(coordinator) = coordinator.clone() {
+            supervisor.do_send(Coordinated(coordinator));
+        }
+        let cancelled = {
+            let mut current = self.control.current();
+            current.attempt = number;
+            current.supervisor = Some(supervisor.clone());
+            current.coordinator = coordinator.clone();
+            current.cancelled
+        };
+        if cancelled {
+            supervisor.do_send(Cancel);
+        }
+        let restored = beginning.restored;
+        self.start_subtasks(supervisor, coordinator.clone(), restored, &directory);
+        let controller = self.start_controller(&directory);
+        let outcome = ended.await.unwrap_or_else(|_| {
+            Outcome::failed(Fault::internal("the supervisor ended without a verdict"))
+        });
+        controller.do_send(Kill);
+        let mut outcome = outcome;
+        // A publication under way may yet be recorded, and then the next attempt begins with it.
+        if let Outcome::Failed { stuck, .. } = &mut outcome
+            && coordinator.is_some()
+            && tokio::time::timeout(SETTLING, settled).await.is_err()
+        {
+            stuck.push("the publication of a checkpoint".to_owned());
+        }
+        outcome
+    }
+
+    fn start_controller(&self, directory: &Directory) -> Addr<BackPressureController> {
+        let Telemetry {
+            job,
+            stats,
+            pressure,
+            began,
+            ..
+        } = self.telemetry;
+        BackPressureController::new(
+            job.clone(),
+            stats.clone(),
+            directory.clone(),
+            self.settings.memory.clone(),
+            self.settings.pressure,
+            pressure.clone(),
+            *began,
+        )
+        .start()
+    }
+
+    fn start_subtasks(
+        &self,
+        supervisor: Addr<Supervisor>,
+        coordinator: Option<Addr<CheckpointCoordinator>>,
+        restored: Option<Arc<RestoredJob>>,
+        directory: &Directory,
+    ) {
+        let Telemetry {
+            job,
+            stats,
+            metrics,
+            began,
+            ..
+        } = self.telemetry;
+        let shared = Shared {
+            job: job.clone(),
+            stats: stats.clone(),
+            clock: self.settings.clock.clone(),
+            directory: directory.clone(),
+            supervisor,
+            metrics: metrics.clone(),
+            memory: self.settings.memory.budget.clone(),
+            began: *began,
+            coordinator,
+            restored,
+        };
+        let mut all = Vec::new();
+        for (task, spec) in job.tasks.iter().enumerate() {
+            let mut addresses = Vec::new();
+            for number in 0..spec.parallelism {
+                let shared = shared.clone();
+                let arbiter = self.arbiters[number as usize % self.arbiters.len()].handle();
+                addresses.push(SubtaskActor::start_in_arbiter(&arbiter, move |_| {
+                    SubtaskActor::new(shared, TaskId(task as u32), number)
+                }));
+            }
+            all.push(addresses);
+        }
+        let _ = directory.set(all);
+    }
+}

@@ -1,0 +1,155 @@
+//! A subtask's duties towards checkpoints: to write its images where they belong, and to end only after
+//! the last one.
+
+use crate::coordinator::CheckpointCoordinator;
+use crate::protocol::{CheckpointEvent, TriggerCheckpoint};
+use actix::prelude::*;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tidegate_engine::checkpoint::{
+    CheckpointId, Event, Notice, Phase, SubtaskImage, SubtaskRef, write_image_to,
+};
+use tidegate_engine::clock::Clock;
+use tidegate_engine::fault::Flow;
+use tidegate_engine::metrics::Histogram;
+use tidegate_engine::task::Subtask;
+
+/// What one subtask still owes its coordinator.
+pub struct Snapshots {
+    coordinator: Addr<CheckpointCoordinator>,
+    me: SubtaskRef,
+    clock: Clock,
+    /// Checkpoints that were triggered and are not settled.
+    triggered: BTreeMap<CheckpointId, Triggered>,
+    /// Images whose trigger has not come yet: a barrier may be faster.
+    early: Vec<SubtaskImage>,
+    /// The longest turns in which a barrier passed, in microseconds.
+    pauses: Histogram,
+    drained: bool,
+    last: bool,
+    released: bool,
+}
+
+struct Triggered {
+    order: TriggerCheckpoint,
+    /// Milliseconds from the trigger to its arrival here.
+    delay: i64,
+    /// The longest turn in which its barrier passed.
+    pause: Duration,
+}
+
+impl Snapshots {
+    /// Nothing owed yet.
+    pub fn new(
+        coordinator: Addr<CheckpointCoordinator>,
+        me: SubtaskRef,
+        clock: Clock,
+        pauses: Histogram,
+    ) -> Self {
+        Snapshots {
+            coordinator,
+            me,
+            clock,
+            triggered: BTreeMap::new(),
+            early: Vec::new(),
+            pauses,
+            drained: false,
+            last: false,
+            released: false,
+        }
+    }
+
+    /// A checkpoint begins.
+    pub fn trigger(&mut self, order: TriggerCheckpoint) {
+        let delay = (self.clock.now().0 - order.at.0).max(0);
+        let triggered = Triggered {
+            order,
+            delay,
+            pause: Duration::ZERO,
+        };
+        self.triggered.insert(triggered.order.barrier.id, triggered);
+    }
+
+    /// A checkpoint is settled, and so are those before it.
+    pub fn settled(&mut self, notice: Notice) {
+        let id = match notice {
+            Notice::Completed { id, last } => {
+                self.last |= last;
+                id
+            }
+            Notice::Aborted { id } => id,
+        };
+        self.triggered.retain(|known, _| *known > id);
+        self.early.retain(|image| image.barrier.id > id);
+    }
+
+    /// The subtask may end.
+    pub fn release(&mut self) {
+        self.released = true;
+    }
+
+    /// Looks what a turn has brought: a barrier that passed, an image that is whole.
+    pub fn after_turn(&mut self, subtask: &mut Subtask, took: Duration) {
+        if subtask.take_barrier_passed() {
+            self.pauses.record(took.as_micros() as u64);
+            for triggered in self.triggered.values_mut() {
+                triggered.pause = triggered.pause.max(took);
+            }
+        }
+        while let Some(image) = subtask.take_image(self.me.task) {
+            self.early.push(image);
+        }
+        for image in std::mem::take(&mut self.early) {
+            match self.triggered.get(&image.barrier.id) {
+                Some(triggered) => self.write(image, triggered),
+                None => self.early.push(image),
+            }
+        }
+    }
+
+    fn write(&self, mut image: SubtaskImage, triggered: &Triggered) {
+        image.timing.start_delay = triggered.delay;
+        image.timing.sync_micros = triggered.pause.as_micros() as u64;
+        let (target, subtask) = (triggered.order.target.clone(), self.me);
+        let coordinator = self.coordinator.clone();
+        let began = Instant::now();
+        tokio::task::spawn_blocking(move || {
+            let id = image.barrier.id;
+            let written = write_image_to(&*target.storage, &target.folder, &image);
+            let event = match written {
+                Ok(file) => {
+                    let mut timing = image.timing;
+                    timing.save = began.elapsed().as_millis() as i64;
+                    Event::SnapshotDone {
+                        id,
+                        subtask,
+                        bytes: file.file.length,
+                        file,
+                        timing,
+                    }
+                }
+                Err(error) => Event::SnapshotDeclined {
+                    id,
+                    subtask,
+                    reason: error.to_string(),
+                    phase: Phase::Async,
+                },
+            };
+            coordinator.do_send(CheckpointEvent(event));
+        });
+    }
+
+    /// All input has ended and all output has left: the coordinator takes the last checkpoint.
+    pub fn drained(&mut self) {
+        if !std::mem::replace(&mut self.drained, true) {
+            let subtask = self.me;
+            self.coordinator
+                .do_send(CheckpointEvent(Event::Drained { subtask }));
+        }
+    }
+
+    /// Whether the subtask may end now.
+    pub fn may_end(&self, subtask: &mut Subtask) -> Flow<bool> {
+        Ok(self.released && (!self.last || subtask.committed()?))
+    }
+}

@@ -1,0 +1,284 @@
+//! A subtask's image as the bytes of one file, and back with every byte verified.
+//!
+//! ```text
+//! magic                8 bytes  "TIDESTAT"
+//! format               4 bytes  1
+//! section, section ...          the key groups and element lists, one behind the other
+//! index                         a SubtaskIndex: where the sections lie, with a checksum of each
+//! length of the index  8 bytes
+//! checksum of the index 8 bytes
+//! checksum of all that stands before it  8 bytes
+//! end                  8 bytes  "TATSEDIT"
+//! ```
+//!
+//! Numbers are little-endian. The sections fill the room before the index without a gap, so every
+//! byte of the file belongs to something that is checked, and no length is believed before the bytes
+//! that it speaks of are known to be there.
+
+use super::checksum::Checksum;
+use super::codec;
+use super::error::{Error, Result};
+use super::image::{GroupImage, StateData, SubtaskImage};
+use super::index::{DataIndex, GroupIndex, Section, StateIndex, SubtaskIndex};
+use std::borrow::Cow;
+
+/// The format that is written.
+pub const FORMAT: u32 = 1;
+const MAGIC: [u8; 8] = *b"TIDESTAT";
+const END: [u8; 8] = *b"TATSEDIT";
+const HEADER: usize = 12;
+const TRAILER: usize = 32;
+
+/// A file before it is written: its parts in order. Large ones are borrowed from the image.
+#[derive(Debug)]
+pub struct Encoded<'a> {
+    parts: Vec<Cow<'a, [u8]>>,
+    /// How many bytes it has.
+    pub length: u64,
+    /// Of the whole file but for its end: what the file itself holds too.
+    pub checksum: Checksum,
+    /// What it contains.
+    pub index: SubtaskIndex,
+}
+
+impl Encoded<'_> {
+    /// The bytes, part by part.
+    pub fn parts(&self) -> Vec<&[u8]> {
+        self.parts.iter().map(AsRef::as_ref).collect()
+    }
+
+    /// The bytes in one piece.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.parts().concat()
+    }
+}
+
+/// Lays a subtask's image out as a file.
+pub fn encode(image: &SubtaskImage) -> std::result::Result<Encoded<'_>, crate::fault::Fault> {
+    let mut writer = Writer::default();
+    let mut header = MAGIC.to_vec();
+    header.extend(FORMAT.to_le_bytes());
+    writer.put(Cow::Owned(header));
+    let index = SubtaskIndex::of(image, |data| writer.place(data));
+    let encoded = codec::encode(&index)?;
+    let mut trailer = (encoded.len() as u64).to_le_bytes().to_vec();
+    trailer.extend(Checksum::of(&encoded).0.to_le_bytes());
+    writer.put(Cow::Owned(encoded));
+    writer.put(Cow::Owned(trailer));
+    let checksum = Checksum::of_parts(writer.parts.iter().map(AsRef::as_ref));
+    let mut end = checksum.0.to_le_bytes().to_vec();
+    end.extend(END);
+    writer.put(Cow::Owned(end));
+    Ok(Encoded {
+        parts: writer.parts,
+        length: writer.length,
+        checksum,
+        index,
+    })
+}
+
+#[derive(Default)]
+struct Writer<'a> {
+    parts: Vec<Cow<'a, [u8]>>,
+    length: u64,
+}
+
+impl<'a> Writer<'a> {
+    fn put(&mut self, part: Cow<'a, [u8]>) -> Section {
+        let section = Section {
+            offset: self.length,
+            length: part.len() as u64,
+            checksum: Checksum::of(&part),
+        };
+        self.length += section.length;
+        self.parts.push(part);
+        section
+    }
+
+    fn place(&mut self, data: &'a StateData) -> DataIndex {
+        match data {
+            StateData::Groups(groups) => {
+                let index = groups.iter().map(|group| GroupIndex {
+                    group: group.group,
+                    entries: group.entries,
+                    section: self.put(Cow::Borrowed(&group.bytes)),
+                });
+                DataIndex::Groups(index.collect())
+            }
+            StateData::Elements(elements) => {
+                let mut bytes = Vec::new();
+                for element in elements {
+                    bytes.extend((element.len() as u64).to_le_bytes());
+                    bytes.extend(element);
+                }
+                DataIndex::Elements {
+                    count: elements.len() as u64,
+                    section: self.put(Cow::Owned(bytes)),
+                }
+            }
+        }
+    }
+}
+
+/// The image that a file holds. `path` is what errors call the file.
+pub fn decode(path: &str, bytes: &[u8]) -> Result<SubtaskImage> {
+    let (_, index) = verify(path, bytes)?;
+    image(path, bytes, index)
+}
+
+/// The image that a file holds whose index [`verify`] has given.
+pub(super) fn image(path: &str, bytes: &[u8], index: SubtaskIndex) -> Result<SubtaskImage> {
+    index.into_image(|operator, state| read(path, bytes, operator, state))
+}
+
+/// Checks every byte of a file; its checksum and its index.
+pub fn verify(path: &str, bytes: &[u8]) -> Result<(Checksum, SubtaskIndex)> {
+    let damaged = |section: &str, reason: String| Err(Error::damaged(path, section, reason));
+    if bytes.len() < HEADER + TRAILER {
+        let reason = format!("{} bytes are fewer than the smallest one has", bytes.len());
+        return damaged("the whole file", reason);
+    }
+    if bytes[..8] != MAGIC {
+        return damaged(
+            "the beginning",
+            "it is not that of a file of state".to_owned(),
+        );
+    }
+    let (body, trailer) = bytes.split_at(bytes.len() - TRAILER);
+    if trailer[24..] != END {
+        return damaged("the end", "it is cut off, or overwritten".to_owned());
+    }
+    let stored = Checksum(number(&trailer[16..24]));
+    let found = Checksum::of(&bytes[..bytes.len() - 16]);
+    let format = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    if format != FORMAT && stored == found {
+        return Err(Error::TooNew {
+            path: path.to_owned(),
+            found: format,
+            supported: FORMAT,
+            writer: String::new(),
+        });
+    }
+    let length = number(&trailer[..8]);
+    if length > (body.len() - HEADER) as u64 {
+        let reason = format!("it claims {length} bytes, more than the file has");
+        return damaged("the index", reason);
+    }
+    let (sections, index) = body.split_at(body.len() - length as usize);
+    let expected = Checksum(number(&trailer[8..16]));
+    check(path, "the index", index, expected)?;
+    let index: SubtaskIndex =
+        codec::decode(index).map_err(|fault| Error::damaged(path, "the index", fault))?;
+    check_sections(path, sections, &index)?;
+    // Each part is right: only the numbers between them are left.
+    check(
+        path,
+        "its beginning or end",
+        &bytes[..bytes.len() - 16],
+        stored,
+    )?;
+    Ok((stored, index))
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(bytes);
+    u64::from_le_bytes(word)
+}
+
+fn check(path: &str, section: &str, bytes: &[u8], expected: Checksum) -> Result {
+    let found = Checksum::of(bytes);
+    if found == expected {
+        return Ok(());
+    }
+    let reason = format!("its checksum is {found} and was {expected} when it was written");
+    Err(Error::damaged(path, section, reason))
+}
+
+fn group_name(operator: &str, state: &StateIndex, group: u32) -> String {
+    format!("{}, key group {group}", state_name(operator, state))
+}
+
+fn state_name(operator: &str, state: &StateIndex) -> String {
+    format!("operator '{operator}', state '{}'", state.name)
+}
+
+/// Checks the sections: `bytes` is the file before its index, which they fill without a gap.
+fn check_sections(path: &str, bytes: &[u8], index: &SubtaskIndex) -> Result {
+    let mut end = HEADER as u64;
+    let mut next = |name: String, section: &Section| {
+        let after = end.checked_add(section.length);
+        let after = after.filter(|a| section.offset == end && *a <= bytes.len() as u64);
+        let Some(after) = after else {
+            let reason = "the index puts it where it can't be";
+            return Err(Error::damaged(path, &name, reason));
+        };
+        check(
+            path,
+            &name,
+            &bytes[end as usize..after as usize],
+            section.checksum,
+        )?;
+        end = after;
+        Ok(())
+    };
+    for operator in &index.operators {
+        for state in &operator.states {
+            match &state.data {
+                DataIndex::Groups(groups) => {
+                    for group in groups {
+                        next(
+                            group_name(&operator.uid, state, group.group),
+                            &group.section,
+                        )?;
+                    }
+                }
+                DataIndex::Elements { section, .. } => {
+                    next(state_name(&operator.uid, state), section)?;
+                }
+            }
+        }
+    }
+    if end == bytes.len() as u64 {
+        return Ok(());
+    }
+    let reason = format!("{} bytes belong to no section", bytes.len() as u64 - end);
+    Err(Error::damaged(path, "the index", reason))
+}
+
+/// The content of a state whose sections have been checked.
+fn read(path: &str, bytes: &[u8], operator: &str, state: &StateIndex) -> Result<StateData> {
+    let slice = |s: &Section| &bytes[s.offset as usize..(s.offset + s.length) as usize];
+    match &state.data {
+        DataIndex::Groups(groups) => {
+            let images = groups.iter().map(|group| GroupImage {
+                group: group.group,
+                entries: group.entries,
+                bytes: slice(&group.section).to_vec(),
+            });
+            Ok(StateData::Groups(images.collect()))
+        }
+        DataIndex::Elements { count, section } => elements(slice(section), *count)
+            .map(StateData::Elements)
+            .ok_or_else(|| {
+                let reason = format!("its lengths don't add up to {count} elements");
+                Error::damaged(path, &state_name(operator, state), reason)
+            }),
+    }
+}
+
+fn elements(mut bytes: &[u8], count: u64) -> Option<Vec<Vec<u8>>> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let (length, rest) = bytes.split_at_checked(8)?;
+        let length = usize::try_from(number(length)).ok()?;
+        let (element, rest) = rest.split_at_checked(length)?;
+        all.push(element.to_vec());
+        bytes = rest;
+    }
+    (all.len() as u64 == count).then_some(all)
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;
