@@ -435,11 +435,11 @@ where
 
 /// Of what two subtasks have emitted, where all go on from: nobody waits for one that was idle.
 fn behind(one: (bool, Timestamp), other: (bool, Timestamp)) -> (bool, Timestamp) {
-    match (one.0, other.0) {
-        (false, true) => one,
-        (true, false) => other,
-        (false, false) => one.min(other),
-        (true, true) => one.max(other),
+    // Who was not idle comes before who was.
+    if one.0 && other.0 {
+        one.max(other)
+    } else {
+        one.min(other)
     }
 }
 

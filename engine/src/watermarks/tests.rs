@@ -159,6 +159,20 @@ fn a_subtask_that_had_said_nothing_or_the_last_word_says_nothing_first() {
     );
 }
 
+#[test]
+fn a_later_attempt_knows_the_highest_timestamp_even_with_another_delay() {
+    let bounded = |delay| {
+        let strategy = WatermarkStrategy::bounded_out_of_orderness(ms(delay));
+        strategy.timestamps((|at: &i64| *at) as fn(&i64) -> i64)
+    };
+    let mut before = harness(bounded(100));
+    before.push(0, 1000).expect("takes it");
+    let saved = vec![(0, before.save().expect("saves"))];
+    let mut next = again(bounded(0), &saved, (0, 1));
+    next.turn().expect("turns");
+    assert_eq!(next.signals(), [Signal::Watermark(Timestamp(999))]);
+}
+
 proptest! {
     #[test]
     fn watermarks_go_on_from_a_checkpoint_anywhere(

@@ -274,6 +274,74 @@ proptest! {
     }
 }
 
+#[test]
+fn a_clock_that_goes_back_opens_no_window_that_has_fired() {
+    let make = || SlicedWindows::new(aligned(true, 10, 10, 0), Places);
+    let key = |record: &Numbered| record.0;
+    let mut before = OperatorHarness::keyed(make(), key);
+    before.push(0, (1, 1)).expect("takes it");
+    before.advance(ms(12)).expect("fires");
+    assert_eq!(before.values().len(), 1);
+    let saved = vec![(0, before.save().expect("saves"))];
+    let mut after = Attempt::new()
+        .at(3)
+        .restored(saved)
+        .keyed(make(), key)
+        .expect("loads");
+    after.push(0, (1, 2)).expect("takes it");
+    after.end().expect("ends");
+    let windows: Vec<_> = after.values().iter().map(|w| w.window.start.0).collect();
+    assert_eq!(windows, [10]);
+}
+
+/// Wants to be called at a time that has passed.
+#[derive(Clone)]
+struct Backwards;
+
+impl Trigger<Numbered> for Backwards {
+    type State = ();
+
+    fn on_element(
+        &mut self,
+        _value: &Numbered,
+        _at: Timestamp,
+        _window: TimeWindow,
+        _state: &mut (),
+        context: &mut TriggerContext<'_>,
+    ) -> TriggerResult {
+        context.register_event_time(Timestamp(0));
+        TriggerResult::Continue
+    }
+
+    fn on_event_time(
+        &mut self,
+        _at: Timestamp,
+        _window: TimeWindow,
+        _state: &mut (),
+        _context: &mut TriggerContext<'_>,
+    ) -> TriggerResult {
+        TriggerResult::Fire
+    }
+}
+
+#[test]
+fn a_timer_of_the_past_waits_for_the_next_watermark_and_not_for_loading() {
+    let make = || GeneralWindows::new(GlobalWindows, Backwards, Aggregated(Places));
+    let key = |record: &Numbered| record.0;
+    let mut before = OperatorHarness::keyed(make(), key);
+    before.watermark(5).expect("passes");
+    before.push(7, (1, 1)).expect("takes it");
+    assert_eq!(before.values().len(), 0);
+    let saved = vec![(0, before.save().expect("saves"))];
+    let mut after = Attempt::new()
+        .restored(saved)
+        .keyed(make(), key)
+        .expect("loads");
+    assert_eq!(after.values().len(), 0);
+    after.watermark(6).expect("fires");
+    assert_eq!(after.values().len(), 1);
+}
+
 fn either(record: Numbered) -> Met {
     if record.1.is_multiple_of(2) {
         Either::First(record)
