@@ -439,9 +439,9 @@ where
     }
 
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
-        let (reached, upcoming) = (self.layout.first_open(self.watermark), self.next_to_fire());
+        let reached = self.layout.first_open(self.watermark);
         let (slices, values) = (&mut self.slices, type_name::<(A, B)>());
-        slices.state(state, &mut self.next_window, reached, upcoming, values)?;
+        slices.state(state, &mut self.next_window, reached, None, values)?;
         if state.loads() {
             self.schedule();
         }

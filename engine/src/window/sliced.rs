@@ -502,9 +502,10 @@ where
         if self.by_clock {
             state.value("clock", &mut self.watermark, Timestamp::max)?;
         }
-        let (reached, upcoming) = (self.layout.first_open(self.watermark), self.next_to_fire());
+        let by_clock = self.by_clock.then(|| self.next_to_fire());
+        let reached = self.layout.first_open(self.watermark);
         let (slices, values) = (&mut self.slices, type_name::<A::Acc>());
-        slices.state(state, &mut self.next_window, reached, upcoming, values)?;
+        slices.state(state, &mut self.next_window, reached, by_clock, values)?;
         if state.loads() {
             self.schedule();
         }

@@ -81,6 +81,13 @@ impl<K: Hash + Eq> Settled<K> {
     }
 }
 
+fn both_least(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.min(b.1))),
+        _ => a.or(b),
+    }
+}
+
 /// The slices of an operator, as they are saved and loaded.
 struct SlicesPart<'a, K, V> {
     slices: &'a mut Slices<K, V>,
@@ -91,19 +98,25 @@ struct SlicesPart<'a, K, V> {
 }
 
 impl<K: Key, V: StateValue> Slices<K, V> {
-    /// Saves or loads the slices and `next_window`, all windows before which have fired. `reached` is
-    /// the first window that is not complete, `upcoming` the one that fires next, if any does.
+    /// Saves or loads the slices and `next_window`, all windows before which have fired; `reached` is
+    /// the first window that is not complete. No record comes for windows before that by the clock,
+    /// so there the window that fires next, if any does, tells how much is settled.
     pub fn state(
         &mut self,
         state: &mut StateVisitor<'_>,
         next_window: &mut i64,
         reached: i64,
-        upcoming: Option<i64>,
+        by_clock: Option<Option<i64>>,
         values: &'static str,
     ) -> Flow {
         let types = (type_name::<K>(), values);
-        let mut least = upcoming;
-        state.value("unfired", &mut least, |a, b| a.into_iter().chain(b).min())?;
+        let fired = reached.max(*next_window);
+        let mut unfired = match by_clock {
+            None => Some((fired, i64::MIN)),
+            Some(upcoming) => upcoming.map(|k| (fired, k)),
+        };
+        state.value("unfired", &mut unfired, both_least)?;
+        let least = unfired.map(|(fired, upcoming)| fired.max(upcoming.min(reached)));
         let mut settled = SettledPart(&mut self.settled, least.unwrap_or(i64::MAX));
         state.keyed("settled", &mut settled)?;
         let loads = state.loads();
@@ -111,7 +124,7 @@ impl<K: Key, V: StateValue> Slices<K, V> {
             unfired: match least {
                 Some(least) if loads => least,
                 _ if loads => i64::MAX,
-                _ => reached.max(*next_window),
+                _ => fired,
             },
             slices: self,
             furthest: i64::MIN,
