@@ -135,7 +135,7 @@ where
 mod tests {
     use super::*;
     use crate::state::BroadcastState;
-    use crate::testing::OperatorHarness;
+    use crate::testing::{Attempt, OperatorHarness};
 
     /// Multiplies by the factor that was broadcast last.
     #[derive(Clone)]
@@ -194,5 +194,21 @@ mod tests {
             .expect("the name is taken");
         assert_eq!(fault.operator(), Some("rules"));
         assert!(fault.message().contains("'rule'"), "{fault}");
+    }
+
+    #[test]
+    fn every_subtask_goes_on_with_all_of_what_was_broadcast() {
+        let mut before = OperatorHarness::new(BroadcastProcess::new(Multiply));
+        before.push(0, Either::Second(7)).expect("processes");
+        let image = before.save().expect("saves");
+        let saved = vec![(0, image.clone()), (1, image)];
+        for me in 0..3 {
+            let attempt = Attempt::new().subtask(me, 3).restored(saved.clone());
+            let mut h = attempt
+                .plain(BroadcastProcess::new(Multiply))
+                .expect("restores");
+            h.push(0, Either::First(3)).expect("processes");
+            assert_eq!(h.values(), [21]);
+        }
     }
 }

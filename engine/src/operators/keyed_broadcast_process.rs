@@ -181,3 +181,122 @@ where
         self.timers.state(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::key_hash;
+    use crate::process::{ProcessContext, TimerContext};
+    use crate::state::{BroadcastState, ElementsState, ValueState};
+    use crate::testing::{Attempt, OperatorHarness};
+    use std::time::Duration;
+
+    /// Adds up the records of a key, times the factor that was broadcast last; a timer by each kind of
+    /// time emits `(key, sum, records of the subtask)`.
+    #[derive(Clone)]
+    struct Sum {
+        elements: &'static str,
+    }
+
+    struct Sums {
+        sum: ValueState<u64, u64>,
+        factor: BroadcastState<(), u64>,
+        seen: ElementsState<u64>,
+    }
+
+    impl KeyedBroadcastProcessFunction<u64, u64, u64> for Sum {
+        type Out = (u64, u64, usize);
+        type State = Sums;
+
+        fn open(
+            &mut self,
+            keyed: &mut KeyedStates<u64>,
+            broadcast: &mut BroadcastStates,
+            context: &mut OpenContext<'_>,
+        ) -> Flow<Sums> {
+            Ok(Sums {
+                sum: keyed.value("sum")?,
+                factor: broadcast.map("factor")?,
+                seen: context.operator_states().list(self.elements)?,
+            })
+        }
+
+        fn process<C: Collector<Self::Out>>(
+            &mut self,
+            sums: &mut Sums,
+            cx: &ProcessContext<'_, u64>,
+            value: u64,
+            _: &mut C,
+        ) -> Flow {
+            let factor = sums.factor.get(&()).unwrap_or(1);
+            sums.sum.update(cx, |sum| *sum += value * factor);
+            sums.seen.add(value);
+            cx.register_event_timer(Timestamp(50));
+            cx.register_processing_timer(Timestamp(50));
+            Ok(())
+        }
+
+        fn process_broadcast<C: Collector<Self::Out>>(
+            &mut self,
+            sums: &mut Sums,
+            cx: &BroadcastContext<'_>,
+            factor: u64,
+            _: &mut C,
+        ) -> Flow {
+            sums.factor.insert(cx, (), factor);
+            Ok(())
+        }
+
+        fn on_timer<C: Collector<Self::Out>>(
+            &mut self,
+            sums: &mut Sums,
+            cx: &TimerContext<'_, u64>,
+            at: Timestamp,
+            out: &mut C,
+        ) -> Flow {
+            let sum = sums.sum.get(cx).unwrap_or_default();
+            out.collect(at, (*cx.key(), sum, sums.seen.len()))
+        }
+    }
+
+    type Input = Either<u64, u64>;
+    type Lifted = Either<Keyed<u64, u64>, u64>;
+    type Op = KeyedBroadcastProcess<u64, u64, u64, Sum>;
+
+    fn begin(attempt: Attempt, elements: &'static str) -> Flow<OperatorHarness<Input, Lifted, Op>> {
+        let op = KeyedBroadcastProcess::new(Sum { elements });
+        attempt.lifted(op, |input| match input {
+            Either::First(value) => Either::First(Keyed {
+                hash: key_hash(&(value % 2)),
+                key: value % 2,
+                value,
+            }),
+            Either::Second(factor) => Either::Second(factor),
+        })
+    }
+
+    #[test]
+    fn all_kinds_of_state_are_restored_together() {
+        let mut before = begin(Attempt::new(), "seen").expect("opens");
+        for input in [Either::First(1), Either::Second(10), Either::First(2)] {
+            before.push(0, input).expect("processes");
+        }
+        let saved = vec![(0, before.save().expect("saves"))];
+        let mut after = begin(Attempt::new().restored(saved), "seen").expect("restores");
+        after.push(0, Either::First(3)).expect("processes");
+        after.watermark(50).expect("fires");
+        assert_eq!(after.values(), [(1, 31, 3), (0, 20, 3)]);
+        after.advance(Duration::from_millis(50)).expect("fires");
+        assert_eq!(after.values(), [(1, 31, 3), (0, 20, 3)]);
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_state_of_any_kind() {
+        for name in ["sum", "factor"] {
+            let fault = begin(Attempt::new(), name)
+                .err()
+                .expect("the name is taken");
+            assert!(fault.message().contains(&format!("'{name}'")), "{fault}");
+        }
+    }
+}

@@ -319,3 +319,16 @@ fn state_is_as_it_was_at_the_barrier_though_records_go_on() {
     assert_eq!(fired.len(), 20_000);
     assert!(fired.iter().all(|shown| shown.3[1] == 1));
 }
+
+#[test]
+fn what_has_expired_goes_without_a_record() {
+    let mut h = begin(attempt(0, 1));
+    h.push(0, (1, Do::Look)).expect("looks");
+    assert_eq!(h.wake_at(), Timestamp::MAX);
+    h.push(0, (1, Do::Add(5))).expect("adds");
+    assert!(h.wake_at() <= Timestamp(20));
+    for _ in 0..3 {
+        h.advance(Duration::from_millis(20)).expect("sweeps");
+    }
+    assert_eq!(h.wake_at(), Timestamp::MAX, "nothing is left to expire");
+}
