@@ -1,5 +1,6 @@
 //! How jobs begin and end, whatever user code does: with one root cause and nothing left behind.
 
+use serde::{Deserialize, Serialize};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -254,7 +255,7 @@ fn a_panic_in_drop_fails_the_job_and_hides_no_earlier_cause() {
     }
 }
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct PanickyKey(u64);
 
 impl Hash for PanickyKey {
