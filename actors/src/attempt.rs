@@ -285,6 +285,7 @@ impl Attempts<'_> {
             began: *began,
             coordinator,
             restored,
+            source_rate: self.settings.source_rate,
         };
         let mut all = Vec::new();
         for (task, spec) in job.tasks.iter().enumerate() {

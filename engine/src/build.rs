@@ -208,6 +208,16 @@ impl OpenContext<'_> {
         Ok(Some(splits.0))
     }
 
+    /// The positions of the splits of all subtasks of a source; for sources that deal them out by a rule of
+    /// their own. `None` where the source begins from scratch.
+    pub fn all_restored_splits(&self) -> Option<Vec<Vec<u8>>> {
+        let job = self.build.participant.restored()?;
+        let uid = self.build.job.uid(self.operator);
+        let known = job.uids().any(|known| known == uid);
+        let all = job.all_elements(&uid, SPLITS);
+        known.then(|| all.into_iter().map(<[u8]>::to_vec).collect())
+    }
+
     /// The checkpoint that this attempt goes on from, 0 for none. What is named after it and the subtask
     /// can't be mistaken for what another attempt made and a checkpoint covers.
     pub fn restored_from(&self) -> CheckpointId {

@@ -2,12 +2,11 @@
 
 use super::codec::{decode_from, encode_into};
 use super::image::{GroupImage, StateData};
-use crate::fault::Flow;
+use crate::fault::{Fault, Flow};
 use crate::hash::key_group;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 /// Something that keeps entries by key: a table, the slices of a window, timers.
 pub trait KeyedPart {
@@ -42,11 +41,59 @@ pub trait KeyedPart {
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow;
 }
 
+/// Entries that were encoded before their section could take them, such as those of a part that is
+/// about to be dropped in the middle of a snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct EncodedEntries {
+    /// The hash of each entry's key and where its bytes end.
+    ends: Vec<(u64, usize)>,
+    bytes: Vec<u8>,
+}
+
+impl EncodedEntries {
+    /// Adds an entry of a key with this hash, which `encode` appends the bytes of.
+    pub fn put(&mut self, hash: u64, encode: impl FnOnce(&mut Vec<u8>) -> Flow) -> Flow {
+        let encoded = encode(&mut self.bytes);
+        if encoded.is_err() {
+            self.bytes
+                .truncate(self.ends.last().map_or(0, |(_, end)| *end));
+            return encoded;
+        }
+        self.ends.push((hash, self.bytes.len()));
+        Ok(())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds the entries of `other`.
+    pub fn append(&mut self, other: EncodedEntries) {
+        let before = self.bytes.len();
+        self.bytes.extend(other.bytes);
+        let ends = other.ends.into_iter();
+        self.ends
+            .extend(ends.map(|(hash, end)| (hash, before + end)));
+    }
+
+    /// The hash and the bytes of each.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut from = 0;
+        self.ends.iter().map(move |(hash, end)| {
+            let entry = &self.bytes[from..*end];
+            from = *end;
+            (*hash, entry)
+        })
+    }
+}
+
 /// The entries of a keyed state, cut into key groups.
 #[derive(Clone, Debug, Default)]
 pub struct KeyedSection {
     max_parallelism: u32,
-    groups: BTreeMap<u32, (u64, Vec<u8>)>,
+    /// By key group, as far as there was one to be put: how many entries, and their bytes.
+    groups: Vec<(u64, Vec<u8>)>,
 }
 
 impl KeyedSection {
@@ -54,7 +101,38 @@ impl KeyedSection {
     pub fn new(max_parallelism: u32) -> Self {
         KeyedSection {
             max_parallelism,
-            groups: BTreeMap::new(),
+            groups: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn group(&mut self, group: u32) -> &mut (u64, Vec<u8>) {
+        let group = group as usize;
+        if group >= self.groups.len() {
+            self.groups.resize_with(group + 1, Default::default);
+        }
+        &mut self.groups[group]
+    }
+
+    /// Adds an entry of a key with this hash.
+    pub fn put<E: Serialize + ?Sized>(&mut self, hash: u64, entry: &E) -> Flow {
+        self.put_with(hash, |bytes| encode_into(entry, bytes))
+    }
+
+    /// Adds an entry of a key with this hash, which `encode` appends the bytes of.
+    #[inline]
+    pub fn put_with(&mut self, hash: u64, encode: impl FnOnce(&mut Vec<u8>) -> Flow) -> Flow {
+        let (entries, bytes) = self.group(key_group(hash, self.max_parallelism));
+        *entries += 1;
+        encode(bytes)
+    }
+
+    /// Adds entries that were encoded before.
+    pub fn extend(&mut self, encoded: &EncodedEntries) {
+        for (hash, entry) in encoded.iter() {
+            let (entries, bytes) = self.group(key_group(hash, self.max_parallelism));
+            *entries += 1;
+            bytes.extend_from_slice(entry);
         }
     }
 
@@ -63,18 +141,30 @@ impl KeyedSection {
         KeyedSection::new(self.max_parallelism)
     }
 
-    /// Adds an entry of a key with this hash.
-    pub fn put<E: Serialize + ?Sized>(&mut self, hash: u64, entry: &E) -> Flow {
-        let group = key_group(hash, self.max_parallelism);
-        let (entries, bytes) = self.groups.entry(group).or_default();
-        *entries += 1;
-        encode_into(entry, bytes)
+    /// How many entries there are.
+    pub fn entries(&self) -> u64 {
+        self.groups.iter().map(|(entries, _)| entries).sum()
+    }
+
+    /// Adds what another section holds as a part of its own: in each key group behind a copy of
+    /// `header`. To be read with [`Entries::next_part`].
+    pub fn append_part<H: Serialize>(&mut self, header: &H, part: KeyedSection) -> Flow {
+        for (group, (entries, bytes)) in (0..).zip(part.groups) {
+            if entries == 0 {
+                continue;
+            }
+            let mine = self.group(group);
+            mine.0 += entries;
+            encode_into(&(header, bytes.len() as u64), &mut mine.1)?;
+            mine.1.extend(bytes);
+        }
+        Ok(())
     }
 
     /// Adds what another section holds.
     pub fn append(&mut self, other: KeyedSection) {
-        for (group, (entries, bytes)) in other.groups {
-            let mine = self.groups.entry(group).or_default();
+        for (group, (entries, bytes)) in (0..).zip(other.groups) {
+            let mine = self.group(group);
             mine.0 += entries;
             mine.1.extend(bytes);
         }
@@ -82,7 +172,7 @@ impl KeyedSection {
 
     /// What goes into the image.
     pub fn into_data(self) -> StateData {
-        let groups = self.groups.into_iter();
+        let groups = (0..).zip(self.groups).filter(|(_, group)| group.0 > 0);
         let image = |(group, (entries, bytes))| GroupImage {
             group,
             entries,
@@ -123,5 +213,81 @@ impl<'a> Entries<'a> {
         let (entry, taken) = decode_from(self.left)?;
         self.left = &self.left[taken..];
         Ok(Some(entry))
+    }
+
+    /// The next part, see [`KeyedSection::append_part`], and its header.
+    pub fn next_part<H: DeserializeOwned>(&mut self) -> Flow<Option<(H, Entries<'a>)>> {
+        let Some((header, length)) = self.next::<(H, u64)>()? else {
+            return Ok(None);
+        };
+        let length = usize::try_from(length).ok();
+        let split = length.and_then(|length| self.left.split_at_checked(length));
+        let Some((part, rest)) = split else {
+            return Err(Fault::user("a part of a keyed state is cut short"));
+        };
+        self.left = rest;
+        Ok(Some((header, Entries::new(part))))
+    }
+}
+
+/// A part under other type names than its own: those of what the user has put in, where the rest is
+/// an operator's own affair and may be called otherwise one day.
+pub struct Named<'a, P>(pub &'a mut P, pub (&'static str, &'static str));
+
+impl<P: KeyedPart> KeyedPart for Named<'_, P> {
+    fn types(&self) -> (&'static str, &'static str) {
+        self.1
+    }
+
+    fn freeze(&mut self) -> Flow {
+        self.0.freeze()
+    }
+
+    fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
+        self.0.save(into, budget)
+    }
+
+    fn thaw(&mut self) {
+        self.0.thaw();
+    }
+
+    fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
+        self.0.load(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read_as_they_were_appended_and_a_length_that_lies_is_an_error() {
+        let mut all = KeyedSection::new(1);
+        for header in [7i64, 9] {
+            let mut part = all.fresh();
+            part.put(0, &(header, "a")).expect("encodes");
+            part.put(0, &(header, "b")).expect("encodes");
+            all.append_part(&header, part).expect("appends");
+        }
+        assert_eq!(all.entries(), 4);
+        let StateData::Groups(groups) = all.into_data() else {
+            panic!("keyed state has groups");
+        };
+        let bytes = &groups[0].bytes;
+        let mut entries = Entries::new(bytes);
+        for header in [7i64, 9] {
+            let next = entries.next_part::<i64>().expect("reads");
+            let (found, mut part) = next.expect("is there");
+            assert_eq!(found, header);
+            for name in ["a", "b"] {
+                let entry = part.next::<(i64, String)>().expect("reads");
+                assert_eq!(entry, Some((header, name.to_owned())));
+            }
+        }
+        assert!(entries.next_part::<i64>().expect("is at the end").is_none());
+        let cut = &bytes[..bytes.len() - 1];
+        let mut entries = Entries::new(cut);
+        entries.next_part::<i64>().expect("is whole");
+        assert!(entries.next_part::<i64>().is_err());
     }
 }

@@ -4,6 +4,7 @@ mod broadcast;
 mod combining;
 mod content;
 mod elements;
+mod frozen;
 mod list;
 mod map;
 mod migration;

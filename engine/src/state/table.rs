@@ -1,24 +1,50 @@
 //! A map from keys to values that is told the key's hash instead of computing it again.
 
-use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, StateValue};
+use super::frozen::Frozen;
+use crate::checkpoint::codec::{self, encode_into};
+use crate::checkpoint::{EncodedEntries, Entries, Key, KeyedPart, KeyedSection, StateValue};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use serde::Serialize;
 use std::any::type_name;
+use std::fmt;
 use std::hash::Hash;
 
 /// State of one operator, by key. The hash is the one that travels with a record.
-#[derive(Clone, Debug)]
+///
+/// From [`KeyedPart::freeze`] until everything is saved, a change first keeps what it is about to
+/// change. Whoever takes a frozen table apart asks for that with [`KeyTable::rescue`] before.
 pub struct KeyTable<K, V> {
     entries: HashTable<(K, V)>,
+    /// What is still to be saved, at a checkpoint.
+    frozen: Option<Box<Frozen<K, V>>>,
 }
 
 impl<K, V> Default for KeyTable<K, V> {
     fn default() -> Self {
         KeyTable {
             entries: HashTable::new(),
+            frozen: None,
         }
+    }
+}
+
+impl<K: Clone, V: Clone> Clone for KeyTable<K, V> {
+    /// The copy has no part in a checkpoint that this table is being saved for.
+    fn clone(&self) -> Self {
+        KeyTable {
+            entries: self.entries.clone(),
+            frozen: None,
+        }
+    }
+}
+
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for KeyTable<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.entries.iter().map(|(k, v)| (k, v));
+        f.debug_map().entries(entries).finish()
     }
 }
 
@@ -27,6 +53,7 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     pub fn with_capacity(capacity: usize) -> Self {
         KeyTable {
             entries: HashTable::with_capacity(capacity),
+            frozen: None,
         }
     }
 
@@ -39,6 +66,9 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// The value of a key, to change it.
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &K) -> Option<&mut V> {
+        if self.frozen.is_some() {
+            self.keep(hash, key);
+        }
         self.entries
             .find_mut(hash, |(k, _)| k == key)
             .map(|(_, v)| v)
@@ -47,24 +77,39 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// The value of a key, made first where there is none. The key is taken only then.
     #[inline(always)]
     pub fn get_or_insert_with(&mut self, hash: u64, key: K, make: impl FnOnce() -> V) -> &mut V {
+        if self.frozen.is_some() {
+            self.keep_or_make_room(hash, &key);
+        }
         let slot = self
             .entries
             .entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k));
         match slot {
             Entry::Occupied(entry) => &mut entry.into_mut().1,
-            Entry::Vacant(entry) => &mut entry.insert((key, make())).into_mut().1,
+            Entry::Vacant(entry) => {
+                let entry = entry.insert((key, make()));
+                if let Some(frozen) = &mut self.frozen {
+                    frozen.filled(entry.bucket_index());
+                }
+                &mut entry.into_mut().1
+            }
         }
     }
 
     /// Stores a value; returns the one before.
     pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<V> {
+        if self.frozen.is_some() {
+            self.keep_or_make_room(hash, &key);
+        }
         match self
             .entries
             .entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k))
         {
             Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().1, value)),
             Entry::Vacant(entry) => {
-                entry.insert((key, value));
+                let entry = entry.insert((key, value));
+                if let Some(frozen) = &mut self.frozen {
+                    frozen.filled(entry.bucket_index());
+                }
                 None
             }
         }
@@ -82,13 +127,19 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     ) where
         K: Clone,
     {
+        if self.frozen.is_some() {
+            self.keep_or_make_room(hash, key);
+        }
         match self
             .entries
             .entry(hash, |(k, _)| k == key, |(k, _)| key_hash(k))
         {
             Entry::Occupied(mut entry) => change(&mut entry.get_mut().1),
             Entry::Vacant(entry) => {
-                entry.insert((key.clone(), make()));
+                let entry = entry.insert((key.clone(), make()));
+                if let Some(frozen) = &mut self.frozen {
+                    frozen.filled(entry.bucket_index());
+                }
             }
         }
     }
@@ -100,14 +151,23 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
             self.get(hash, &key).is_none(),
             "the caller found no value of this key"
         );
+        if self.frozen.is_some() {
+            self.make_room(1);
+        }
         let entry = self
             .entries
             .insert_unique(hash, (key, value), |(k, _)| key_hash(k));
+        if let Some(frozen) = &mut self.frozen {
+            frozen.filled(entry.bucket_index());
+        }
         &mut entry.into_mut().1
     }
 
     /// Takes a key's value out.
     pub fn remove(&mut self, hash: u64, key: &K) -> Option<V> {
+        if self.frozen.is_some() {
+            self.keep(hash, key);
+        }
         let found = self.entries.find_entry(hash, |(k, _)| k == key).ok()?;
         Some(found.remove().0.1)
     }
@@ -124,11 +184,15 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
 
     /// Forgets all keys and keeps the memory.
     pub fn clear(&mut self) {
+        self.keep_all();
         self.entries.clear();
     }
 
     /// Makes room for `more` keys beyond those that are there.
     pub fn reserve(&mut self, more: usize) {
+        if self.frozen.is_some() {
+            self.make_room(more);
+        }
         self.entries.reserve(more, |(k, _)| key_hash(k));
     }
 
@@ -139,6 +203,7 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
 
     /// Takes out all keys and values, in no order, and keeps the memory.
     pub fn drain(&mut self) -> impl ExactSizeIterator<Item = (K, V)> {
+        self.keep_all();
         self.entries.drain()
     }
 
@@ -149,6 +214,7 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
 
     /// All keys and values, to change the values.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.keep_all();
         self.entries.iter_mut().map(|(k, v)| (&*k, v))
     }
 
@@ -164,7 +230,75 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
 
     /// Keeps those keys for which `keep` says yes.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        self.keep_all();
         self.entries.retain(|(k, v)| keep(k, v));
+    }
+
+    /// Ends the table's part in a snapshot: returns the entries that [`KeyedPart::save`] would still
+    /// write. To be called before a table is dropped or turned into an iterator; whoever
+    /// holds the entries then adds them to the section by [`KeyedSection::extend`].
+    pub fn rescue(&mut self) -> Flow<Option<EncodedEntries>> {
+        let Some(mut frozen) = self.frozen.take() else {
+            return Ok(None);
+        };
+        frozen.keep_all(&self.entries);
+        frozen.take_early().map(Some)
+    }
+
+    /// Keeps the value of a key that is about to change.
+    #[cold]
+    #[inline(never)]
+    fn keep(&mut self, hash: u64, key: &K) -> bool {
+        let bucket = self.entries.find_bucket_index(hash, |(k, _)| k == key);
+        if let (Some(bucket), Some(frozen)) = (bucket, &mut self.frozen) {
+            frozen.keep(bucket, &self.entries);
+        }
+        bucket.is_some()
+    }
+
+    /// The same, where the map may grow even if the key is there.
+    #[cold]
+    #[inline(never)]
+    fn keep_or_make_room(&mut self, hash: u64, key: &K) {
+        self.keep(hash, key);
+        self.make_room(1);
+    }
+
+    /// Grows a frozen table, whose entries must not move behind the cursor's back.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, more: usize) {
+        let (len, capacity) = (self.entries.len(), self.entries.capacity());
+        if let Some(frozen) = &mut self.frozen
+            && capacity - len < more
+        {
+            // Where removed entries take up the room, a table of the same size has enough of it.
+            let larger = HashTable::with_capacity((len + more).max(len * 2));
+            self.entries = frozen.relocate(&mut self.entries, larger);
+        }
+    }
+
+    /// Keeps all values, which are about to change.
+    fn keep_all(&mut self) {
+        if let Some(frozen) = &mut self.frozen {
+            frozen.keep_all(&self.entries);
+        }
+    }
+}
+
+impl<K: Key, V: StateValue> KeyTable<K, V> {
+    /// [`KeyedPart::freeze`] for a table that is one of several in a part: each entry that is saved
+    /// is `(prefix, key, value)`.
+    pub fn freeze_behind(&mut self, prefix: &impl Serialize) -> Flow {
+        let encode = |key: &K, value: &V, bytes: &mut Vec<u8>| encode_into(&(key, value), bytes);
+        let prefix = codec::encode(prefix)?;
+        self.frozen = Some(Box::new(Frozen::new(&self.entries, encode, prefix)));
+        Ok(())
+    }
+
+    /// Whether it was frozen and [`KeyedPart::save`] has not written all of it.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
     }
 }
 
@@ -173,11 +307,26 @@ impl<K: Key, V: StateValue> KeyedPart for KeyTable<K, V> {
         (type_name::<K>(), type_name::<V>())
     }
 
-    fn save(&mut self, into: &mut KeyedSection, _budget: usize) -> Flow<bool> {
+    fn freeze(&mut self) -> Flow {
+        self.freeze_behind(&())
+    }
+
+    fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
+        if let Some(frozen) = &mut self.frozen {
+            let complete = frozen.save(&self.entries, into, budget)?;
+            if complete {
+                self.frozen = None;
+            }
+            return Ok(complete);
+        }
         for (key, value) in self.iter() {
             into.put(key_hash(key), &(key, value))?;
         }
         Ok(true)
+    }
+
+    fn thaw(&mut self) {
+        self.frozen = None;
     }
 
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
@@ -193,34 +342,11 @@ impl<K, V> IntoIterator for KeyTable<K, V> {
     type IntoIter = hashbrown::hash_table::IntoIter<(K, V)>;
 
     fn into_iter(self) -> Self::IntoIter {
+        debug_assert!(self.frozen.is_none(), "a frozen table is rescued first");
         self.entries.into_iter()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::HashMap;
-
-    proptest! {
-        #[test]
-        fn behaves_like_a_hash_map(ops in prop::collection::vec((0u8..3, 0u16..50, 0u32..9), 0..300)) {
-            let mut table = KeyTable::default();
-            let mut model = HashMap::new();
-            for (op, key, value) in ops {
-                let hash = key_hash(&key);
-                match op {
-                    0 => prop_assert_eq!(table.insert(hash, key, value), model.insert(key, value)),
-                    1 => prop_assert_eq!(table.remove(hash, &key), model.remove(&key)),
-                    _ => {
-                        *table.get_or_insert_with(hash, key, || 0) += value;
-                        *model.entry(key).or_insert(0) += value;
-                    }
-                }
-                prop_assert_eq!(table.get(hash, &key), model.get(&key));
-            }
-            prop_assert_eq!(table.into_iter().collect::<HashMap<_, _>>(), model);
-        }
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;

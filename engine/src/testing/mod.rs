@@ -3,10 +3,14 @@
 
 mod attempt;
 mod collected;
+#[cfg(test)]
+pub(crate) mod cut;
 mod grammar;
 mod harness;
+mod memory_storage;
 
 pub use attempt::Attempt;
 pub use collected::Collected;
 pub use grammar::GrammarCheck;
 pub use harness::OperatorHarness;
+pub use memory_storage::MemoryStorage;

@@ -407,3 +407,62 @@ fn a_drain_ends_the_input_and_its_savepoint_is_the_last_checkpoint() {
     let answer = reply(1, Err("task 0, subtask 0 is gone"));
     assert_eq!(desk.at(1_000, gone), [answer, Action::Settled]);
 }
+
+#[test]
+fn the_history_tells_what_became_of_each_checkpoint() {
+    use crate::checkpoint::history::CheckpointStatus::{Completed, Failed, InProgress};
+    let mut desk = Desk::new(CheckpointSettings {
+        retained: 1,
+        history: 3,
+        ..every_100_ms()
+    });
+    desk.coordinator = desk.coordinator.restored(id(0));
+    for n in 1..=2 {
+        desk.tick(n as i64 * 200);
+        desk.now += 10;
+        desk.whole(n);
+    }
+    desk.tick(600);
+    desk.declined(3, Phase::Async);
+    desk.request(1, SavepointKind::Savepoint);
+    desk.now += 5;
+    desk.done(4, 1);
+    let history = desk.coordinator.history();
+    let all = history
+        .history
+        .iter()
+        .map(|f| (f.id.0, f.status, f.discarded));
+    let expected = [
+        (4, InProgress, false),
+        (3, Failed, false),
+        (2, Completed, false),
+    ];
+    assert!(all.eq(expected), "{history:?}");
+    let newest = &history.history[0];
+    assert_eq!(
+        (newest.num_acknowledged_subtasks, newest.state_size),
+        (1, 100)
+    );
+    assert_eq!((newest.end_to_end_duration, newest.is_savepoint), (5, true));
+    let failed = history.latest.failed.as_ref().unwrap();
+    assert!(
+        failed
+            .failure_message
+            .as_ref()
+            .unwrap()
+            .contains("no space left")
+    );
+    assert_eq!(history.summary().state_size.avg, 200);
+    assert_eq!(history.summary().end_to_end_duration.max, 10);
+    let json = serde_json::to_value(history).unwrap();
+    let counts = r#"{"restored":1,"total":4,"in_progress":1,"completed":2,"failed":1}"#;
+    assert_eq!(
+        json["counts"],
+        serde_json::from_str::<serde_json::Value>(counts).unwrap()
+    );
+    assert_eq!(json["history"][0]["checkpoint_type"], "SAVEPOINT");
+    assert_eq!(json["history"][2]["subtasks"][1]["task"], 0);
+    assert_eq!(json["latest"]["completed"]["id"], 2);
+    let again: CheckpointHistory = serde_json::from_value(json).unwrap();
+    assert_eq!(&again, history);
+}

@@ -13,6 +13,7 @@
 
 mod attempt;
 mod faults;
+mod life;
 mod member;
 mod publisher;
 mod roles;

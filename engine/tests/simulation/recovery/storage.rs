@@ -3,7 +3,7 @@
 use super::member::{Image, Record};
 use crate::network::Dice;
 use std::collections::{BTreeMap, HashSet};
-use tidegate_engine::checkpoint::{CheckpointId, Publication, SubtaskRef};
+use tidegate_engine::checkpoint::{BarrierKind, CheckpointId, Publication, SubtaskRef};
 
 struct File {
     image: Image,
@@ -136,8 +136,6 @@ impl Registry {
         }
     }
 }
-
-use tidegate_engine::checkpoint::BarrierKind;
 
 /// The parts of a checkpoint, all of which have to be there.
 pub fn images(record: &Publication<u64>, disk: &Disk) -> Vec<(SubtaskRef, Image)> {

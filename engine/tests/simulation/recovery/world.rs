@@ -1,17 +1,16 @@
 //! Everything that can happen next, of which the dice choose one.
 
 use super::Tally;
-use super::attempt::{Attempt, Input, subtasks};
+use super::attempt::{Attempt, Input};
 use super::faults::Faults;
 use super::member::{Control, Image, Out};
 use super::publisher::Publisher;
-use super::storage::{Disk, Outside, Registry, images};
+use super::storage::{Disk, Outside, Registry};
 use super::verdict;
 use crate::network::Dice;
-use tidegate_engine::checkpoint::restart::{Decision, RestartPolicy, RestartStrategy};
+use tidegate_engine::checkpoint::restart::{RestartPolicy, RestartStrategy};
 use tidegate_engine::checkpoint::{
-    Action, Barrier, BarrierKind, CheckpointId, CheckpointSettings, Coordinator, Event, Notice,
-    Phase, Timing,
+    Action, Barrier, CheckpointId, CheckpointSettings, Event, Notice, Phase, Timing,
 };
 use tidegate_engine::time::Timestamp;
 
@@ -23,7 +22,7 @@ pub enum Wire {
 }
 
 /// A snapshot on its way to the disk: written, synced, told.
-struct Upload {
+pub struct Upload {
     attempt: u64,
     member: usize,
     barrier: Barrier,
@@ -36,22 +35,22 @@ pub struct World {
     pub dice: Dice,
     pub faults: Faults,
     pub now: i64,
-    input: Input,
-    settings: CheckpointSettings,
-    disk: Disk,
+    pub input: Input,
+    pub settings: CheckpointSettings,
+    pub disk: Disk,
     pub registry: Registry,
-    outside: Outside,
-    publisher: Publisher,
+    pub outside: Outside,
+    pub publisher: Publisher,
     pub attempt: Option<Attempt>,
-    attempts: u64,
-    next_id: CheckpointId,
+    pub attempts: u64,
+    pub next_id: CheckpointId,
     pub wires: Vec<(u64, Wire)>,
-    uploads: Vec<Upload>,
-    policy: RestartPolicy,
-    restart_at: i64,
-    names: u64,
+    pub uploads: Vec<Upload>,
+    pub policy: RestartPolicy,
+    pub restart_at: i64,
+    pub names: u64,
     /// What a recovery has still to commit of a job that has ended.
-    epilogue: Option<Vec<u64>>,
+    pub epilogue: Option<Vec<u64>>,
     pub tally: Tally,
 }
 
@@ -201,7 +200,7 @@ impl World {
         self.attempt.as_ref().map_or(0, |a| a.members.len())
     }
 
-    fn is_dead(&self) -> bool {
+    pub fn is_dead(&self) -> bool {
         self.attempt.as_ref().is_none_or(|a| a.dead)
     }
 
@@ -384,7 +383,7 @@ impl World {
 
     fn act(&mut self, action: Action<u64>) {
         match action {
-            Action::Trigger(barrier) => self.to_all(Control::Trigger(barrier)),
+            Action::Trigger(barrier) => self.tell_all(Control::Trigger(barrier)),
             Action::Publish(publication) => self.publisher.publish(publication),
             Action::Resolve { id } => self.publisher.resolve(id),
             Action::Notify(notice) => self.notify(notice),
@@ -392,7 +391,7 @@ impl World {
             Action::Subsumed(ids) => self.registry.subsume(&ids, &mut self.disk),
             Action::EndInput => {
                 self.faults.cut = true;
-                self.to_all(Control::EndInput);
+                self.tell_all(Control::EndInput);
             }
             Action::ReplySavepoint { result, .. } => {
                 self.tally.count("answers to savepoint requests", 1);
@@ -410,26 +409,13 @@ impl World {
         }
     }
 
-    fn with_attempt(&mut self, change: impl FnOnce(&mut Attempt)) {
+    pub fn with_attempt(&mut self, change: impl FnOnce(&mut Attempt)) {
         if let Some(attempt) = &mut self.attempt {
             change(attempt);
         }
     }
 
-    /// The attempt can't go on; the next one waits for its turn.
-    pub fn fail(&mut self, why: &'static str) {
-        if self.is_dead() {
-            return;
-        }
-        self.tally.count(why, 1);
-        self.with_attempt(|a| a.dead = true);
-        match self.policy.on_failure(Timestamp(self.now)) {
-            Decision::RestartAfter(pause) => self.restart_at = self.now + pause.as_millis() as i64,
-            Decision::GiveUp(reason) => panic!("a job is given up: {reason}"),
-        }
-    }
-
-    fn to_all(&mut self, control: Control) {
+    fn tell_all(&mut self, control: Control) {
         let Some(attempt) = &self.attempt else {
             return;
         };
@@ -456,71 +442,5 @@ impl World {
                 self.wires.push((attempt.number, wire));
             }
         }
-    }
-
-    /// The process dies.
-    fn crash(&mut self) {
-        self.tally.count("crashes", 1);
-        self.attempt = None;
-        self.epilogue = None;
-        self.wires.clear();
-        self.uploads.clear();
-        self.publisher = Publisher::default();
-        super::storage::crash(&mut self.disk, &mut self.registry, &mut self.dice);
-        // A new process knows only what was recorded.
-        self.next_id = self.registry.next_id();
-    }
-
-    /// A new attempt, from the newest checkpoint, with the parallelism of the day.
-    fn start(&mut self) {
-        self.attempts += 1;
-        self.wires.clear();
-        let newest = self.registry.newest().cloned();
-        // A drain that did not come to its last checkpoint never was.
-        let request = newest.as_ref().and_then(|r| r.request);
-        self.faults.cut = request.is_some_and(|r| self.faults.drains.contains(&r));
-        let parts = newest
-            .as_ref()
-            .map(|r| images(r, &self.disk))
-            .unwrap_or_default();
-        let by_drain = self.faults.cut;
-        let ended = newest
-            .as_ref()
-            .is_some_and(|r| r.last && r.kind == BarrierKind::Checkpoint);
-        if by_drain || (ended && self.dice.roll(2) == 0) {
-            let names = parts.iter().flat_map(|(_, image)| image.committables());
-            self.epilogue = Some(names.collect());
-            return;
-        }
-        let id = newest.map_or(CheckpointId(0), |r| r.id);
-        let widths = [0; 3].map(|_| 1 + self.dice.roll(4) as u32);
-        let kept = self.registry.records.iter();
-        let kept = kept
-            .filter(|r| r.kind == BarrierKind::Checkpoint)
-            .map(|r| r.id);
-        let next_id = self.next_id.max(self.registry.next_id());
-        let now = Timestamp(self.now);
-        let settings = self.settings.clone();
-        let coordinator = Coordinator::new(settings, subtasks(widths), next_id, now)
-            .two_phase_sinks(true)
-            .retaining(kept);
-        self.policy.on_healthy(now);
-        let parts = (id, parts.as_slice());
-        let attempt = Attempt::new(self.attempts, coordinator, widths, self.input, parts);
-        self.attempt = Some(attempt);
-        self.tally.count("attempts", 1);
-    }
-
-    /// All is committed: the run is over, unless the job was only stopped and is carried on.
-    fn end_of_job(&mut self) -> bool {
-        let last = self.registry.newest();
-        let stopped = last.is_some_and(|r| r.kind == BarrierKind::Stop) && !self.faults.cut;
-        if stopped {
-            self.tally.count("stops and resumptions", 1);
-            self.attempt = None;
-            self.uploads.clear();
-            self.next_id = self.registry.next_id();
-        }
-        !stopped
     }
 }
