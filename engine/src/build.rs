@@ -176,6 +176,17 @@ impl OpenContext<'_> {
         &mut self.states
     }
 
+    /// Fails where states were declared that nobody will save.
+    pub(crate) fn check_states(&self) -> Flow {
+        match self.states.names().first() {
+            Some(name) => Err(Fault::user(format_args!(
+                "the state '{name}' would not be saved: only process functions declare states when \
+                 they are opened, an operator shows its own in `Operator::state`"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// What was declared, for the operator that runs the function.
     pub(crate) fn take_operator_states(&mut self) -> OperatorStates {
         std::mem::take(&mut self.states)

@@ -98,7 +98,10 @@ where
     if !cx.takes_part(operator) {
         return Ok(Node::new(op, name, down).absent());
     }
-    op.open(&mut cx.open(operator))
+    let mut context = cx.open(operator);
+    let opened = op.open(&mut context);
+    opened
+        .and_then(|()| context.check_states())
         .map_err(|fault| fault.at(&name))?;
     Node::new(op, name, down).participate(cx.participant.clone(), cx.identity(operator))
 }

@@ -121,6 +121,15 @@ impl<I: Ord + Clone> Model<I> {
     }
 }
 
+/// What is left of a list.
+fn live(list: &mut Vec<(i64, i64)>, now: i64, on_read: bool) -> Vec<i64> {
+    list.retain(|(_, at)| now < *at + TTL);
+    if on_read {
+        list.iter_mut().for_each(|e| e.1 = now);
+    }
+    list.iter().map(|e| e.0).collect()
+}
+
 proptest! {
     #[test]
     fn behaves_like_a_list_of_what_was_written_and_when(ops in ops(), on_read: bool) {
@@ -152,13 +161,8 @@ proptest! {
                     lists.entry(k).or_default().push((v, now));
                 }
                 Op::List(k) => {
-                    let list = lists.entry(k).or_default();
-                    list.retain(|(_, at)| now < *at + TTL);
-                    if on_read {
-                        list.iter_mut().for_each(|e| e.1 = now);
-                    }
-                    let values: Vec<_> = list.iter().map(|e| e.0).collect();
-                    prop_assert_eq!(h.list.get(&At::new(k)), values);
+                    let expected = live(lists.entry(k).or_default(), now, on_read);
+                    prop_assert_eq!(h.list.get(&At::new(k)), expected);
                 }
                 Op::Insert(k, e, v) => {
                     let before = entries.set((k, e), v, now);

@@ -83,7 +83,9 @@ impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
         context: BuildContext,
     ) -> Flow<Self> {
         let id = OperatorId(0);
-        operator.open(&mut context.open(id))?;
+        let mut opening = context.open(id);
+        operator.open(&mut opening)?;
+        opening.check_states()?;
         let participant = context.participant.clone();
         let collected = Collected::leaf(participant.clone());
         let down = GrammarCheck::new(collected.clone());

@@ -191,6 +191,8 @@ fn run(steps: &[Step], exact: bool) -> Vec<Vec<(Timestamp, Shown)>> {
                 let saved: Vec<_> = (0..).zip(saved).collect();
                 let go_on = |me| begin(attempt(me, parallelism).at(now).restored(saved.clone()));
                 subtasks = (0..parallelism).map(go_on).collect();
+                let silent = subtasks.iter_mut().all(|s| s.records().is_empty());
+                assert!(silent, "a restore emits nothing");
             }
         }
         let mut step: Vec<_> = subtasks.iter_mut().flat_map(|s| s.records()).collect();
