@@ -51,6 +51,9 @@ pub struct Node<In, Op, D> {
     present: bool,
     suspended: bool,
     held: VecDeque<Signal>,
+    /// It is suspended only for the sake of a barrier behind it: the operator has nothing half-emitted and
+    /// has not seen the signal that is held first.
+    unshown: bool,
     /// The last watermark that it was shown.
     watermark: Timestamp,
     part: Option<Part>,
@@ -71,6 +74,7 @@ where
             present: true,
             suspended: false,
             held: VecDeque::new(),
+            unshown: false,
             watermark: Timestamp::MIN,
             part: None,
             input: PhantomData,
@@ -183,6 +187,13 @@ where
 
     fn handle(&mut self, signal: Signal) -> Flow {
         match signal {
+            // What the operator emits for it would overtake a barrier.
+            Signal::Watermark(_) if self.down.holds_barrier() => {
+                self.suspended = true;
+                self.unshown = true;
+                self.held.push_back(signal);
+                Ok(())
+            }
             Signal::Watermark(at) => {
                 // A later attempt hears again of moments that its state has seen.
                 let at = at.max(self.watermark);
@@ -235,6 +246,9 @@ where
     }
 
     fn resume(&mut self) -> Flow {
+        if std::mem::take(&mut self.unshown) {
+            return self.release();
+        }
         match self.guarded(|op, down| op.resume(down))? {
             Progress::Suspended => return Ok(()),
             Progress::Forward => {
@@ -246,6 +260,11 @@ where
                 self.take_held_watermark();
             }
         }
+        self.release()
+    }
+
+    /// Nothing is half-emitted any more: takes up the signals that were held back.
+    fn release(&mut self) -> Flow {
         self.suspended = false;
         let held = std::mem::take(&mut self.held);
         for signal in held {
@@ -293,6 +312,11 @@ where
             return Ok(());
         }
         self.handle(signal)
+    }
+
+    fn holds_barrier(&self) -> bool {
+        let barrier = |signal: &Signal| matches!(signal, Signal::Barrier(_));
+        self.held.iter().any(barrier) || self.down.holds_barrier()
     }
 
     fn notify(&mut self, notice: Notice) -> Flow {

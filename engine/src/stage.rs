@@ -159,6 +159,13 @@ pub trait Stage {
         found
     }
 
+    /// Whether a barrier waits somewhere behind here: what is emitted now would overtake it.
+    fn holds_barrier(&self) -> bool {
+        let mut holds = false;
+        self.each_ref(&mut |next| holds = holds || next.holds_barrier());
+        holds
+    }
+
     /// What became of a checkpoint.
     fn notify(&mut self, notice: Notice) -> Flow {
         self.each(&mut |next| next.notify(notice))

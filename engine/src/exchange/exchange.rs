@@ -137,7 +137,8 @@ where
             while let Some(signal) = self.gate.pass() {
                 self.pass_one(signal)?;
             }
-            if self.own_waits() {
+            // What waits belongs behind the barrier, wherever that has come to.
+            if self.own_waits() || self.down.holds_barrier() {
                 self.here = NOBODY;
                 return Ok(());
             }
@@ -302,6 +303,10 @@ where
         }
         // Even where this vertex has no part in the subtask, one behind it may have.
         self.down.turn(turn)?;
+        if self.here == NOBODY {
+            self.pass()?;
+            turn.again |= self.here != NOBODY;
+        }
         if self.consumes() {
             self.received
                 .publish(self.gate.records + self.local, self.gate.watermark());
