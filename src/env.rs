@@ -14,6 +14,7 @@ use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
 use tidegate_engine::checkpoint::{CheckpointMode, CheckpointSettings, RestartStrategy};
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
+use tidegate_engine::state::{RocksDbSettings, StateBackend};
 
 /// The most key groups, and so the most subtasks, that an operator may have.
 const MOST: i64 = 32_768;
@@ -83,9 +84,24 @@ pub struct EnvArgs {
     /// Let records count twice after a recovery, for checkpoints that make no channel wait
     #[arg(long, requires = "checkpoint_dir")]
     pub at_least_once: bool,
+    /// Where keyed state is kept: in memory, or in RocksDB as far as it does not fit [default: memory]
+    #[arg(long, value_name = "BACKEND", value_enum)]
+    pub state_backend: Option<StateBackendName>,
+    /// The folder for RocksDB's files while the job runs [default: /tmp/flink-state]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Print the job's plan, as a picture and as JSON, and do not run it
     #[arg(long)]
     pub plan: bool,
+}
+
+/// The backends that `--state-backend` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StateBackendName {
+    /// Tables of this process.
+    Memory,
+    /// Tables in front of RocksDB.
+    Rocksdb,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -182,6 +198,11 @@ impl StreamEnv {
                 checkpoints.mode = CheckpointMode::AtLeastOnce;
             }
             settings.checkpoints = Some(checkpoints);
+        }
+        if args.state_backend == Some(StateBackendName::Rocksdb) {
+            let mut rocksdb = RocksDbSettings::default();
+            rocksdb.state_dir = args.state_dir.clone().unwrap_or(rocksdb.state_dir);
+            settings.state = StateBackend::RocksDb(rocksdb);
         }
         settings.channels.check_grammar = std::env::var_os(CHECK_GRAMMAR).is_some();
         let mut run = RunSettings::default();

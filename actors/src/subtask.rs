@@ -7,11 +7,13 @@ use crate::protocol::{
     Throttle, TriggerCheckpoint, Wake,
 };
 use crate::snapshots::Snapshots;
+use crate::state_backend::StateCoordinator;
 use crate::supervisor::Supervisor;
 use actix::fut::wrap_future;
 use actix::prelude::*;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
@@ -55,6 +57,8 @@ pub struct Shared {
     pub coordinator: Option<Addr<CheckpointCoordinator>>,
     /// What this attempt begins with.
     pub restored: Option<Arc<RestoredJob>>,
+    /// Who creates what its states spill to, where they do.
+    pub state: Option<Arc<StateCoordinator>>,
 }
 
 /// The actor of one subtask.
@@ -117,6 +121,11 @@ impl Drop for ExitGuard {
     }
 }
 
+/// By what this process is known as a task manager.
+fn local_task_manager() -> String {
+    format!("local-{}", std::process::id())
+}
+
 impl SubtaskActor {
     /// The actor of subtask `number` of `task`.
     pub fn new(shared: Shared, task: TaskId, number: u32) -> Self {
@@ -167,7 +176,11 @@ impl SubtaskActor {
         let checkpoints = job.settings.checkpoints.as_ref();
         let mode = checkpoints.map(|c| c.mode).unwrap_or_default();
         let restored = self.shared.restored.clone();
-        let participant = Participant::new(self.exit.subtask, mode, restored);
+        let mut participant = Participant::new(self.exit.subtask, mode, restored);
+        if let Some(state) = &self.shared.state {
+            let (_, spill) = state.create(&local_task_manager(), &job.name)?;
+            participant = participant.spilling(Rc::new(spill));
+        }
         build.participant = participant.clone();
         let head = (task.factory)(&mut build)?;
         let mut subtask = Subtask::new(head, job.settings.slice, participant);

@@ -34,7 +34,7 @@ pub use codec::{Key, StateValue};
 pub use coordinator::Coordinator;
 pub use error::{Error, Result};
 pub use image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
-pub use keyed::{EncodedEntries, Entries, KeyedPart, KeyedSection};
+pub use keyed::{EncodedEntries, Entries, KeyedPart, KeyedSection, OpenBacking};
 pub use load::{Loaded, Which, latest, load};
 pub use metadata::{CheckpointMetadata, FileRef, SubtaskFile};
 pub use participant::{Participant, Timing};

@@ -2,6 +2,8 @@
 
 mod grammar;
 mod harness;
+mod memory_spill;
 
 pub use grammar::GrammarCheck;
 pub use harness::{Collected, OperatorHarness};
+pub use memory_spill::{MapBacking, MemorySpill};
