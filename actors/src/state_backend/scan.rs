@@ -108,7 +108,7 @@ fn read(database: &Database, family: &str, begun: &SyncSender<()>, send: &SyncSe
         return;
     };
     let snapshot = database.db.snapshot();
-    drop(begun.send(()));
+    let _ = begun.send(());
     let mut entries = snapshot.raw_iterator_cf(&handle);
     entries.seek_to_first();
     let mut piece = Changes::default();
