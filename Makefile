@@ -12,7 +12,7 @@ PROFILE := --release
 ALL := $(PROFILE) --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint docs format clippy tests house-rules deny
+.PHONY: help setup demo test sim bench lint docs format clippy tests house-rules deny
 
 # The steps of `test` and `lint` are meant to run in the order in which they are written.
 .NOTPARALLEL:
@@ -31,6 +31,9 @@ demo: setup ## Run the flights job on a bundled month of real data and compare w
 	@.ci/demo
 
 test: setup format clippy tests docs ## Everything CI checks: format, clippy, all tests with the house rules, docs
+
+sim: setup ## Simulate checkpoints and recovery under crashes: SEEDS=n of them, from SEED=s on
+	@SEEDS='$(SEEDS)' SEED='$(SEED)' .ci/sim
 
 bench: setup ## Measure the NEXMark queries against bare loops, and against other engines where they are prepared
 	cargo run $(PROFILE) --example nexmark -- --bench

@@ -68,7 +68,7 @@ fn main() -> Result<()> {
         .parallelism(1) // one gangway
         .watermarks(watermarks.timestamps(|scanned: &i64| scanned * 1000))
         .operate("watch", Watch)
-        .key_by(|_| "ferry")
+        .key_by(|_| "ferry".to_owned())
         .window(Tumbling::event_time(WINDOW))
         .allowed_lateness(LATENESS)
         .late_output(&too_late)

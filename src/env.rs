@@ -1,17 +1,13 @@
 //! Where a job begins: settings from the command line, sources, and execution.
 
+use crate::checkpoint_args::CheckpointArgs;
 use clap::{Args, Parser, ValueEnum};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-use tidegate_actors::checkpoint_storage::LocalStorage;
-use tidegate_actors::checkpointing::{Checkpointing, Restore, Target};
 use tidegate_actors::metrics_server::MetricsSettings;
 use tidegate_actors::progress::ProgressMode;
 use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings, RunningJob};
 use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
-use tidegate_engine::checkpoint::{CheckpointMode, CheckpointSettings, RestartStrategy};
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
 use tidegate_engine::state::{RocksDbSettings, StateBackend};
@@ -62,28 +58,12 @@ pub struct EnvArgs {
     /// Show progress on stderr: auto for jobs whose input ends, on for every job, or off
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub progress: Option<ShowProgress>,
-    /// Take checkpoints into this folder, from which the job recovers; each job has a folder of its
-    /// own name in it
-    #[arg(long, value_name = "DIR")]
-    pub checkpoint_dir: Option<PathBuf>,
-    /// Milliseconds from one checkpoint to the next [default: 10000]
-    #[arg(long, value_name = "MS", requires = "checkpoint_dir",
-        value_parser = clap::value_parser!(u64).range(1..))]
-    pub checkpoint_interval: Option<u64>,
-    /// Begin with the state of a checkpoint or savepoint: `latest` for the job's newest one (or from
-    /// the beginning, where there is none yet), or the folder of one
-    #[arg(long, value_name = "latest|PATH", requires = "checkpoint_dir")]
-    pub restore: Option<String>,
-    /// Leave behind restored state that no operator of the job claims
-    #[arg(long)]
-    pub allow_non_restored_state: bool,
-    /// What happens after a failure: none, fixed:TIMES:MS, rate:FAILURES:PER_MS:MS, or exponential
-    /// [default: exponential, where checkpoints are taken]
-    #[arg(long, value_name = "STRATEGY", requires = "checkpoint_dir", value_parser = restart_strategy)]
-    pub restart: Option<RestartStrategy>,
-    /// Let records count twice after a recovery, for checkpoints that make no channel wait
-    #[arg(long, requires = "checkpoint_dir")]
-    pub at_least_once: bool,
+    /// Records per second that each subtask of a source reads at most
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub source_rate: Option<usize>,
+    /// Checkpoints and recovery.
+    #[command(flatten)]
+    pub checkpoints: CheckpointArgs,
     /// Where keyed state is kept: in memory, or in RocksDB as far as it does not fit [default: memory]
     #[arg(long, value_name = "BACKEND", value_enum)]
     pub state_backend: Option<StateBackendName>,
@@ -111,32 +91,6 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Err(error) => Err(format!("{error}")),
     }
 }
-
-fn restart_strategy(text: &str) -> Result<RestartStrategy, String> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let number = |text: &str| {
-        let parsed = text.parse::<u32>();
-        parsed.map_err(|error| format!("'{text}' is no number: {error}"))
-    };
-    let millis = |text: &str| Ok::<_, String>(Duration::from_millis(number(text)?.into()));
-    match parts.as_slice() {
-        ["none"] => Ok(RestartStrategy::None),
-        ["exponential"] => Ok(RestartStrategy::default()),
-        ["fixed", attempts, delay] => Ok(RestartStrategy::FixedDelay {
-            attempts: number(attempts)?,
-            delay: millis(delay)?,
-        }),
-        ["rate", failures, interval, delay] => Ok(RestartStrategy::FailureRate {
-            max_failures: number(failures)?,
-            interval: millis(interval)?,
-            delay: millis(delay)?,
-        }),
-        _ => Err("give none, exponential, fixed:TIMES:MS or rate:FAILURES:PER_MS:MS".to_owned()),
-    }
-}
-
-/// Milliseconds between checkpoints where only their folder is given.
-const CHECKPOINT_INTERVAL: u64 = 10_000;
 
 /// Set for tests: every exchange then checks what it receives against the grammar of streams.
 const CHECK_GRAMMAR: &str = "TIDEGATE_CHECK_GRAMMAR";
@@ -191,14 +145,7 @@ impl StreamEnv {
         if let Some(ms) = args.flush_interval {
             settings.channels.flush_interval_ms = ms;
         }
-        if args.checkpoint_dir.is_some() {
-            let interval = args.checkpoint_interval.unwrap_or(CHECKPOINT_INTERVAL);
-            let mut checkpoints = CheckpointSettings::every(Duration::from_millis(interval));
-            if args.at_least_once {
-                checkpoints.mode = CheckpointMode::AtLeastOnce;
-            }
-            settings.checkpoints = Some(checkpoints);
-        }
+        settings.checkpoints = args.checkpoints.settings();
         if args.state_backend == Some(StateBackendName::Rocksdb) {
             let mut rocksdb = RocksDbSettings::default();
             rocksdb.state_dir = args.state_dir.clone().unwrap_or(rocksdb.state_dir);
@@ -207,6 +154,7 @@ impl StreamEnv {
         settings.channels.check_grammar = std::env::var_os(CHECK_GRAMMAR).is_some();
         let mut run = RunSettings::default();
         run.cores = args.cores.unwrap_or(run.cores).max(1);
+        run.source_rate = args.source_rate.map(|rate| rate as f64);
         run.metrics = args.metrics.as_deref().map(MetricsSettings::from_env);
         run.progress = args.progress.map(ProgressMode::from).unwrap_or_default();
         StreamEnv {
@@ -279,31 +227,11 @@ impl StreamEnv {
     /// What runs the job of this name: its checkpoints have a folder of their own.
     fn runner(&self, name: &str) -> LocalRunner {
         let mut run = self.run.clone();
-        if let (None, Some(folder)) = (&run.checkpointing, &self.args.checkpoint_dir) {
-            let storage = LocalStorage::new(folder.join(folder_name(name)));
-            let mut checkpointing = Checkpointing::new(Arc::new(storage));
-            checkpointing.restore = match self.args.restore.as_deref() {
-                None => Restore::Nothing,
-                Some("latest") => Restore::Latest,
-                Some(path) => Restore::From(Target {
-                    storage: Arc::new(LocalStorage::new(path)),
-                    folder: String::new(),
-                }),
-            };
-            checkpointing.allow_non_restored_state = self.args.allow_non_restored_state;
-            if let Some(restart) = &self.args.restart {
-                checkpointing.restart = restart.clone();
-            }
-            run.checkpointing = Some(checkpointing);
+        if run.checkpointing.is_none() {
+            run.checkpointing = self.args.checkpoints.checkpointing(name);
         }
         LocalRunner::new(run)
     }
-}
-
-/// The name of a job as that of a folder: what could lead elsewhere becomes a dash.
-fn folder_name(job: &str) -> String {
-    let safe = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ');
-    job.chars().map(|c| if safe(c) { c } else { '-' }).collect()
 }
 
 #[cfg(test)]

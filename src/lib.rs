@@ -45,9 +45,11 @@
 //! | metrics of your own | [`engine::build::OpenContext::metrics`] |
 //! | defaults | [`engine::constants`] |
 
+pub mod checkpoint_args;
 pub mod env;
 pub mod testing;
 
+pub use checkpoint_args::CheckpointArgs;
 pub use env::{EnvArgs, Error, Result, ShowProgress, StreamEnv};
 pub use tidegate_actors as actors;
 pub use tidegate_connectors as connectors;
@@ -55,6 +57,7 @@ pub use tidegate_engine as engine;
 
 /// Everything that defining and running a job takes.
 pub mod prelude {
+    pub use crate::checkpoint_args::CheckpointArgs;
     pub use crate::env::{EnvArgs, Error, Result, StreamEnv};
     pub use tidegate_actors::runner::{JobResult, RunningJob};
     pub use tidegate_connectors::*;

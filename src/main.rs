@@ -1,6 +1,13 @@
 //! The `tidegate` command.
 
+mod checkpoint_command;
+mod inspect;
+mod table;
+
+use checkpoint_command::CheckpointCommand;
 use clap::{Parser, Subcommand};
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
 use tidegate::engine::constants;
 use tidegate::engine::graph::JobSettings;
 
@@ -16,11 +23,37 @@ struct Arguments {
 enum Command {
     /// Show the build, this machine and the defaults of a job
     Info,
+    /// Look at stored checkpoints and savepoints
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
 }
 
-fn main() {
+fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Info => info(),
+        Command::Info => {
+            info();
+            ExitCode::SUCCESS
+        }
+        Command::Checkpoint(command) => checkpoint(&command),
+    }
+}
+
+fn checkpoint(command: &CheckpointCommand) -> ExitCode {
+    let report = match checkpoint_command::run(command) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match io::stdout().write_all(report.text.as_bytes()) {
+        // Whoever reads may have seen enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: could not print: {error}");
+            ExitCode::FAILURE
+        }
+        _ if report.good => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 

@@ -315,6 +315,7 @@ impl Attempts<'_> {
             coordinator,
             restored,
             state: self.state.get().cloned(),
+            source_rate: self.settings.source_rate,
         };
         let mut all = Vec::new();
         for (task, spec) in job.tasks.iter().enumerate() {

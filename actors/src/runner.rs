@@ -133,6 +133,8 @@ pub struct RunSettings {
     pub metrics: Option<MetricsSettings>,
     /// Whether its progress is shown on stderr.
     pub progress: ProgressMode,
+    /// Records per second that each subtask of a source reads at most.
+    pub source_rate: Option<f64>,
     /// Where its checkpoints go. A job takes some where its settings say so too.
     pub checkpointing: Option<Checkpointing>,
 }
@@ -148,6 +150,7 @@ impl Default for RunSettings {
             pressure: PressureSettings::default(),
             metrics: None,
             progress: ProgressMode::default(),
+            source_rate: None,
             checkpointing: None,
         }
     }

@@ -55,6 +55,8 @@ pub struct Shared {
     pub began: Instant,
     /// Who takes checkpoints, if anyone.
     pub coordinator: Option<Addr<CheckpointCoordinator>>,
+    /// Records per second that each subtask of a source reads at most.
+    pub source_rate: Option<f64>,
     /// What this attempt begins with.
     pub restored: Option<Arc<RestoredJob>>,
     /// Who creates what its states spill to, where they do.
@@ -156,7 +158,7 @@ impl SubtaskActor {
             scheduled: false,
             timer: None,
             resting: None,
-            pace: None,
+            pace: pace(shared.source_rate, 0),
             snapshots: None,
             shared,
         }
@@ -445,7 +447,9 @@ impl Handler<Throttle> for SubtaskActor {
 
     fn handle(&mut self, Throttle { records_per_second }: Throttle, ctx: &mut Self::Context) {
         let read = self.read();
-        self.pace = records_per_second.map(|rate| Pace::new(rate, Instant::now(), read));
+        let most = self.shared.source_rate;
+        let rate = records_per_second.map_or(most, |r| Some(most.map_or(r, |most| most.min(r))));
+        self.pace = pace(rate, read);
         self.schedule(ctx);
     }
 }
@@ -501,6 +505,10 @@ impl Handler<Kill> for SubtaskActor {
     fn handle(&mut self, _: Kill, ctx: &mut Self::Context) {
         self.end(ExitStatus::Killed, ctx);
     }
+}
+
+fn pace(rate: Option<f64>, read: u64) -> Option<Pace> {
+    rate.map(|rate| Pace::new(rate, Instant::now(), read))
 }
 
 /// Lets every other ready actor of the arbiter have its turn first.

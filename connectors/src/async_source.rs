@@ -1,8 +1,10 @@
 //! A source that is a future: it waits where it has to, and is made to wait where the job is pressed
 //! back.
 
-use crate::emitted::{Emitted, Emitter};
+use crate::emitted::{Begin, Emitted, Emitter, position_of};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -12,6 +14,7 @@ use std::task::Poll as Ready;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tidegate_engine::build::OpenContext;
+use tidegate_engine::checkpoint::codec;
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::{Fault, Flow, catch};
 use tidegate_engine::source::{Poll, Source, SourceReader, Waker};
@@ -62,6 +65,7 @@ pub struct AsyncSourceContext<T> {
     clock: Clock,
     subtask: u32,
     parallelism: u32,
+    restored: Option<Vec<u8>>,
 }
 
 impl<T> AsyncSourceContext<T> {
@@ -83,6 +87,20 @@ impl<T> AsyncSourceContext<T> {
     /// Says that nothing flows here for now: others need not wait for this subtask's watermark.
     pub async fn mark_idle(&mut self) {
         self.emit(Emitted::Idle).await;
+    }
+
+    /// Says that the future can go on from here: of a source that is replayable, a later attempt finds this
+    /// in [`AsyncSourceContext::restored_position`].
+    pub async fn set_position<P: Serialize>(&mut self, position: &P) -> Flow {
+        let position = codec::encode(position)?;
+        self.emit(Emitted::Position(position)).await;
+        Ok(())
+    }
+
+    /// The position that was set last before the checkpoint which this attempt goes on from. `None` in the
+    /// beginning, and where none was set.
+    pub fn restored_position<P: DeserializeOwned>(&self) -> Flow<Option<P>> {
+        position_of(self.restored.as_ref())
     }
 
     async fn emit(&mut self, emitted: Emitted<T>) {
@@ -127,6 +145,7 @@ impl<T> AsyncSourceContext<T> {
 pub struct AsyncSource<T, F> {
     function: Arc<F>,
     bounded: bool,
+    replayable: bool,
     item: PhantomData<fn() -> T>,
 }
 
@@ -142,6 +161,7 @@ where
         AsyncSource {
             function: Arc::new(function),
             bounded: true,
+            replayable: false,
             item: PhantomData,
         }
     }
@@ -149,6 +169,14 @@ where
     /// Says that the future is never done.
     pub fn unbounded(mut self) -> Self {
         self.bounded = false;
+        self
+    }
+
+    /// Says that it can go back: made anew, it emits the same records in the same order, from the
+    /// position that it set last, or from the beginning if it set none. Those that a checkpoint covers are
+    /// then passed over. The parallelism can't change. What is not replayable begins anew after a recovery.
+    pub fn replayable(mut self) -> Self {
+        self.replayable = true;
         self
     }
 }
@@ -164,10 +192,12 @@ where
     type Reader = AsyncReader<T>;
 
     fn open(&self, context: &mut OpenContext<'_>) -> Flow<AsyncReader<T>> {
+        let begin = Begin::find(context, self.replayable)?;
+        let (restored, done) = (begin.position.clone(), begin.done);
         let state = State {
             waiting: Vec::new(),
             hungry: false,
-            ended: None,
+            ended: done.then_some(Ok(())),
         };
         let (room, waker) = (Notify::new(), context.waker());
         let shared = Arc::new(Shared {
@@ -182,6 +212,7 @@ where
             clock,
             subtask,
             parallelism,
+            restored,
         };
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = bounded::<()>(0);
@@ -189,6 +220,9 @@ where
         let spawned = thread::Builder::new()
             .name("tidegate-async".into())
             .spawn(move || {
+                if done {
+                    return;
+                }
                 let result = catch(|| run(|| function(given), stopped));
                 told.change(|state| {
                     state.ended = Some(result);
@@ -207,14 +241,20 @@ where
             stop,
             thread,
             ended,
-            emitter: Emitter::default(),
+            emitter: Emitter::begin(begin),
             emitted: 0,
             subtask,
+            parallelism,
+            replayable: self.replayable,
         })
     }
 
     fn bounded(&self) -> bool {
         self.bounded
+    }
+
+    fn replayable(&self) -> bool {
+        self.replayable
     }
 }
 
@@ -251,6 +291,8 @@ pub struct AsyncReader<T> {
     emitter: Emitter<T>,
     emitted: u64,
     subtask: u32,
+    parallelism: u32,
+    replayable: bool,
 }
 
 impl<T: Send + 'static> SourceReader for AsyncReader<T> {
@@ -278,6 +320,14 @@ impl<T: Send + 'static> SourceReader for AsyncReader<T> {
     fn position(&self) -> String {
         format!("record {} of subtask {}", self.emitted, self.subtask)
     }
+
+    fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
+        if !self.replayable {
+            return Ok(Vec::new());
+        }
+        let saved = self.emitter.save(self.subtask, self.parallelism)?;
+        Ok(vec![saved])
+    }
 }
 
 impl<T> Drop for AsyncReader<T> {
@@ -298,7 +348,7 @@ impl<T> Drop for AsyncReader<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Reading, read_all};
+    use crate::testing::{Reading, read_all, read_in_attempts};
     use std::convert::Infallible;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
     use tidegate_engine::stage::Signal;
@@ -349,6 +399,23 @@ mod tests {
             "{after} emitted, {taken} taken"
         );
         assert_eq!(Arc::strong_count(&emitted), 2, "its thread is gone");
+    }
+
+    #[test]
+    fn what_a_checkpoint_covers_does_not_come_again() {
+        let source = AsyncSource::new(|mut ctx: AsyncSourceContext<u64>| async move {
+            let from = ctx.restored_position::<u64>()?.unwrap_or(0);
+            for n in from..100 {
+                if n % 9 == 0 {
+                    ctx.set_position(&n).await?;
+                }
+                ctx.collect(n).await;
+            }
+            Ok::<(), Fault>(())
+        });
+        let cuts = [(1, 10, 4), (1, 3, 20), (1, 0, 1), (1, 25, 0)];
+        let got = read_in_attempts(&source.replayable(), &cuts, 2, 1).unwrap();
+        assert_eq!(got, (0..100).collect::<Vec<_>>());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use tidegate_engine::fault::{Fault, Flow, catch};
 use tidegate_engine::source::Waker;
@@ -12,12 +12,22 @@ use tidegate_engine::source::Waker;
 const AHEAD: usize = 4;
 
 /// What the thread does. It may block.
-pub(crate) trait Write: Send + 'static {
-    /// Writes these bytes.
-    fn write(&mut self, bytes: &[u8]) -> Flow;
+pub(crate) trait Write<T = u8>: Send + 'static {
+    /// Writes these bytes, or other items; what is left of them is thrown away.
+    fn write(&mut self, items: &mut Vec<T>) -> Flow;
 
     /// Goes on in a new file.
     fn roll(&mut self) -> Flow {
+        Ok(())
+    }
+
+    /// Makes durable what was written since the last time, and returns what it takes to show it.
+    fn prepare(&mut self) -> Flow<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    /// Shows what was prepared.
+    fn commit(&mut self, _committable: Vec<u8>, _last: bool) -> Flow {
         Ok(())
     }
 
@@ -26,10 +36,13 @@ pub(crate) trait Write: Send + 'static {
 }
 
 #[derive(Debug)]
-enum Order {
-    Write(Vec<u8>),
+enum Order<T> {
+    Write(Vec<T>),
     #[cfg_attr(not(feature = "files"), allow(dead_code, reason = "only files roll"))]
     Roll,
+    Flush,
+    Prepare,
+    Commit(Vec<u8>, bool),
     End,
 }
 
@@ -38,6 +51,10 @@ struct Shared {
     failed: AtomicBool,
     fault: Mutex<Option<Fault>>,
     done: AtomicBool,
+    /// How many flushes and commits are done.
+    flushed: AtomicU64,
+    committed: AtomicU64,
+    prepared: Mutex<VecDeque<Vec<u8>>>,
     /// The subtask waits for room, or for the end.
     awaited: AtomicBool,
 }
@@ -45,19 +62,22 @@ struct Shared {
 /// A subtask's end of a writing thread. Dropping it ends the thread; without [`Background::end`] the
 /// writer is dropped without its end.
 #[derive(Debug)]
-pub(crate) struct Background {
-    orders: Option<Sender<Order>>,
-    emptied: Receiver<Vec<u8>>,
-    waiting: VecDeque<Order>,
+pub(crate) struct Background<T = u8> {
+    orders: Option<Sender<Order<T>>>,
+    emptied: Receiver<Vec<T>>,
+    waiting: VecDeque<Order<T>>,
+    /// How many flushes and commits were asked for.
+    flushes: u64,
+    commits: u64,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// Writing may stall for ever, as on a pipe that nobody reads.
     detached: bool,
 }
 
-impl Background {
-    /// Starts the thread; it calls `waker` when it has room again, has ended or has failed.
-    pub(crate) fn start(writer: impl Write, waker: Waker) -> Flow<Self> {
+impl<T: Send + 'static> Background<T> {
+    /// Starts the thread; it calls `waker` when it has room again, has done what was asked or has failed.
+    pub(crate) fn start(writer: impl Write<T>, waker: Waker) -> Flow<Self> {
         let (orders, orders_out) = bounded(AHEAD);
         let (emptied_in, emptied) = bounded(AHEAD + 2);
         let shared = Arc::new(Shared::default());
@@ -70,17 +90,23 @@ impl Background {
                 *seen.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
                 seen.failed.store(true, SeqCst);
             }
-            drop(writer);
+            // What the writer does in the end is its own affair.
+            let _ = catch(|| {
+                drop(writer);
+                Ok(())
+            });
             waker.wake();
         });
         let thread = spawned.map_err(|error| {
-            Fault::external(format_args!("can't start a thread to write files: {error}"))
+            Fault::external(format_args!("can't start a thread to write: {error}"))
         })?;
         let (orders, waiting) = (Some(orders), VecDeque::new());
         Ok(Background {
             orders,
             emptied,
             waiting,
+            flushes: 0,
+            commits: 0,
             shared,
             thread: Some(thread),
             detached: false,
@@ -93,13 +119,48 @@ impl Background {
     }
 
     /// A buffer to fill.
-    pub(crate) fn buffer(&self) -> Vec<u8> {
+    pub(crate) fn buffer(&self) -> Vec<T> {
         self.emptied.try_recv().unwrap_or_default()
     }
 
-    /// Hands over bytes.
-    pub(crate) fn write(&mut self, bytes: Vec<u8>) -> Flow {
-        self.order(Order::Write(bytes))
+    /// Hands over bytes, or other items.
+    pub(crate) fn write(&mut self, items: Vec<T>) -> Flow {
+        self.order(Order::Write(items))
+    }
+
+    /// What was handed over is to leave this process.
+    pub(crate) fn flush(&mut self) -> Flow {
+        self.flushes += 1;
+        self.order(Order::Flush)
+    }
+
+    /// Whether all flushes are done.
+    pub(crate) fn flushed(&mut self) -> Flow<bool> {
+        self.pump()?;
+        Ok(self.shared.flushed.load(SeqCst) == self.flushes)
+    }
+
+    /// What was handed over is to be made durable.
+    pub(crate) fn prepare(&mut self) -> Flow {
+        self.order(Order::Prepare)
+    }
+
+    /// What the oldest preparation that was not asked for led to.
+    pub(crate) fn prepared(&mut self) -> Flow<Option<Vec<u8>>> {
+        self.pump()?;
+        Ok(lock(&self.shared.prepared).pop_front())
+    }
+
+    /// Something that was prepared is to be shown.
+    pub(crate) fn commit(&mut self, committable: Vec<u8>, last: bool) -> Flow {
+        self.commits += 1;
+        self.order(Order::Commit(committable, last))
+    }
+
+    /// Whether all commits are done.
+    pub(crate) fn committed(&mut self) -> Flow<bool> {
+        self.pump()?;
+        Ok(self.shared.committed.load(SeqCst) == self.commits)
     }
 
     /// What follows goes to a new file.
@@ -113,7 +174,7 @@ impl Background {
         self.order(Order::End)
     }
 
-    fn order(&mut self, order: Order) -> Flow {
+    fn order(&mut self, order: Order<T>) -> Flow {
         self.waiting.push_back(order);
         self.pump()
     }
@@ -173,7 +234,9 @@ impl Background {
         self.join();
         self.pump()
     }
+}
 
+impl<T> Background<T> {
     fn join(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
@@ -182,7 +245,11 @@ impl Background {
     }
 }
 
-impl Drop for Background {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T> Drop for Background<T> {
     fn drop(&mut self) {
         self.orders = None;
         if !self.detached {
@@ -191,10 +258,10 @@ impl Drop for Background {
     }
 }
 
-fn run(
-    writer: &mut impl Write,
-    orders: &Receiver<Order>,
-    emptied: &Sender<Vec<u8>>,
+fn run<T>(
+    writer: &mut impl Write<T>,
+    orders: &Receiver<Order<T>>,
+    emptied: &Sender<Vec<T>>,
     shared: &Shared,
     waker: &Waker,
 ) -> Flow {
@@ -203,18 +270,33 @@ fn run(
             waker.wake();
         }
         match order {
-            Order::Write(mut bytes) => {
-                writer.write(&bytes)?;
-                bytes.clear();
-                let _ = emptied.try_send(bytes);
+            Order::Write(mut items) => {
+                writer.write(&mut items)?;
+                items.clear();
+                let _ = emptied.try_send(items);
+                continue;
             }
-            Order::Roll => writer.roll()?,
+            Order::Roll => {
+                writer.roll()?;
+                continue;
+            }
+            Order::Flush => {
+                shared.flushed.fetch_add(1, SeqCst);
+            }
+            Order::Prepare => {
+                let committable = writer.prepare()?;
+                lock(&shared.prepared).push_back(committable);
+            }
+            Order::Commit(committable, last) => {
+                writer.commit(committable, last)?;
+                shared.committed.fetch_add(1, SeqCst);
+            }
             Order::End => {
                 writer.end()?;
                 shared.done.store(true, SeqCst);
-                return Ok(());
             }
         }
+        waker.wake();
     }
     Ok(())
 }

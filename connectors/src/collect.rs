@@ -6,7 +6,7 @@ use tidegate_engine::fault::Flow;
 use tidegate_engine::sink::{Sink, SinkWriter};
 use tidegate_engine::time::Timestamp;
 
-/// Keeps records; clones share them. Read them with [`Collect::take`] when the job has ended.
+/// Keeps records; clones share them. Those behind a checkpoint come again after a recovery. Read them with [`Collect::take`] when the job has ended.
 pub struct Collect<T> {
     records: Arc<Mutex<Vec<(Timestamp, T)>>>,
 }
@@ -78,5 +78,9 @@ impl<T: Send + 'static> SinkWriter<T> for CollectWriter<T> {
             records.append(&mut self.kept);
         }
         Ok(Timestamp::MAX)
+    }
+
+    fn flush(&mut self) -> Flow {
+        self.turn(Timestamp::MIN).map(drop)
     }
 }

@@ -34,7 +34,8 @@ impl From<DeadLetters> for OnError {
 
 /// Where bad records are put aside: a file to which all subtasks of a job append JSON lines of
 /// `source`, `position`, `reason`, `raw` (the record as text, at most 64 KiB of it) and `length` (its
-/// length in bytes). What the file held before stays.
+/// length in bytes). What the file held before stays, so those behind a checkpoint come again after a
+/// recovery.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     path: PathBuf,
@@ -94,7 +95,7 @@ struct AppendFile {
 }
 
 impl Write for AppendFile {
-    fn write(&mut self, bytes: &[u8]) -> Flow {
+    fn write(&mut self, bytes: &mut Vec<u8>) -> Flow {
         self.file.write_all(bytes).map_err(|error| {
             let path = self.path.display();
             Fault::external(format_args!("can't write dead letters to {path}: {error}"))
@@ -235,6 +236,13 @@ impl BadRecords {
     /// How many there were.
     pub(crate) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// A checkpoint covers them: hands them over to be written.
+    pub(crate) fn flush(&mut self) -> Flow {
+        self.appender
+            .as_ref()
+            .map_or(Ok(()), |appender| appender.flush())
     }
 
     /// The input is complete.

@@ -1,9 +1,12 @@
 //! A source that is a function: called again and again, it emits records and watermarks.
 
-use crate::emitted::{Emitted, Emitter};
+use crate::emitted::{Begin, Emitted, Emitter, position_of};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 use std::time::Duration;
 use tidegate_engine::build::{OpenContext, Prototype};
+use tidegate_engine::checkpoint::codec;
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Flow;
 use tidegate_engine::source::{Poll, Source, SourceReader};
@@ -29,6 +32,7 @@ pub struct SourceContext<T> {
     parallelism: u32,
     budget: usize,
     emitted: u64,
+    restored: Option<Vec<u8>>,
 }
 
 impl<T> SourceContext<T> {
@@ -56,6 +60,20 @@ impl<T> SourceContext<T> {
     /// Says that nothing flows here for now: others need not wait for this subtask's watermark.
     pub fn mark_idle(&mut self) {
         self.emitter.queue.push_back(Emitted::Idle);
+    }
+
+    /// Says that the function can go on from here: of a source that is replayable, a later attempt finds
+    /// this in [`SourceContext::restored_position`].
+    pub fn set_position<P: Serialize>(&mut self, position: &P) -> Flow {
+        let position = codec::encode(position)?;
+        self.emitter.queue.push_back(Emitted::Position(position));
+        Ok(())
+    }
+
+    /// The position that was set last before the checkpoint which this attempt goes on from. `None` in the
+    /// beginning, and where none was set.
+    pub fn restored_position<P: DeserializeOwned>(&self) -> Flow<Option<P>> {
+        position_of(self.restored.as_ref())
     }
 
     /// The present, by the job's clock.
@@ -98,6 +116,7 @@ impl<T> SourceContext<T> {
 pub struct FunctionSource<T, F> {
     function: Prototype<F>,
     bounded: bool,
+    replayable: bool,
     item: PhantomData<fn() -> T>,
 }
 
@@ -111,6 +130,7 @@ where
         FunctionSource {
             function: Prototype::new(function),
             bounded: true,
+            replayable: false,
             item: PhantomData,
         }
     }
@@ -118,6 +138,14 @@ where
     /// Says that the function is never done.
     pub fn unbounded(mut self) -> Self {
         self.bounded = false;
+        self
+    }
+
+    /// Says that it can go back: called anew, it emits the same records in the same order, from the
+    /// position that it set last, or from the beginning if it set none. Those that a checkpoint covers are
+    /// then passed over. The parallelism can't change. What is not replayable begins anew after a recovery.
+    pub fn replayable(mut self) -> Self {
+        self.replayable = true;
         self
     }
 }
@@ -131,8 +159,11 @@ where
     type Reader = FunctionReader<T, F>;
 
     fn open(&self, context: &mut OpenContext<'_>) -> Flow<FunctionReader<T, F>> {
+        let begin = Begin::find(context, self.replayable)?;
+        let (restored, done) = (begin.position.clone(), begin.done);
         let context = SourceContext {
-            emitter: Emitter::default(),
+            restored,
+            emitter: Emitter::begin(begin),
             clock: context.clock(),
             subtask: context.subtask(),
             parallelism: context.parallelism(),
@@ -142,13 +173,18 @@ where
         Ok(FunctionReader {
             function: self.function.get(),
             context,
+            replayable: self.replayable,
             pause: None,
-            done: false,
+            done,
         })
     }
 
     fn bounded(&self) -> bool {
         self.bounded
+    }
+
+    fn replayable(&self) -> bool {
+        self.replayable
     }
 }
 
@@ -156,6 +192,7 @@ where
 pub struct FunctionReader<T, F> {
     function: F,
     context: SourceContext<T>,
+    replayable: bool,
     /// The function asked for a pause, which begins when what it emitted before is passed on.
     pause: Option<Duration>,
     done: bool,
@@ -202,12 +239,25 @@ where
             self.context.subtask
         )
     }
+
+    fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
+        if !self.replayable {
+            return Ok(Vec::new());
+        }
+        let SourceContext {
+            emitter,
+            subtask,
+            parallelism,
+            ..
+        } = &self.context;
+        Ok(vec![emitter.save(*subtask, *parallelism)?])
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Reading, read_all};
+    use crate::testing::{Attempt, Reading, read_all, read_in_attempts};
     use tidegate_engine::fault::Fault;
     use tidegate_engine::stage::Signal;
 
@@ -259,6 +309,50 @@ mod tests {
         let got = read_all(&source, 1);
         assert_eq!(got.values, (0..1000).collect::<Vec<_>>());
         assert_eq!(got.position, "record 1000 of subtask 0");
+    }
+
+    /// Emits 0 to 99 in bursts; where `marks` says so, behind a position.
+    fn counting(marks: bool) -> impl Source<Item = u64> {
+        let mut next = None;
+        let function = move |ctx: &mut SourceContext<u64>| {
+            let from = match next {
+                Some(next) => next,
+                None => ctx.restored_position::<u64>()?.unwrap_or(0),
+            };
+            if marks {
+                ctx.set_position(&from)?;
+            }
+            let end = (from + 7).min(100);
+            (from..end).for_each(|n| ctx.collect(n));
+            next = Some(end);
+            Ok(if end == 100 {
+                SourceStatus::Done
+            } else {
+                SourceStatus::More
+            })
+        };
+        FunctionSource::new(function).replayable()
+    }
+
+    #[test]
+    fn what_a_checkpoint_covers_does_not_come_again() {
+        for marks in [false, true] {
+            let cuts = [(1, 10, 4), (1, 3, 20), (1, 0, 1), (1, 25, 0)];
+            let got = read_in_attempts(&counting(marks), &cuts, 2, 1).unwrap();
+            assert_eq!(got, (0..100).collect::<Vec<_>>(), "{marks}");
+            let other = read_in_attempts(&counting(marks), &cuts, 2, 2);
+            let fault = other.unwrap_err().to_string();
+            assert!(fault.contains("had a parallelism of 1"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_done_stays_so() {
+        let source = counting(true);
+        let attempt = Attempt::after(1, vec![vec![]]);
+        let mut reading = Reading::begin(&source, 0, 1, &attempt).unwrap();
+        assert!(reading.until(|_| false).unwrap());
+        assert_eq!(reading.kept(), 0);
     }
 
     #[test]

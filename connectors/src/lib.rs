@@ -10,15 +10,18 @@ pub mod collect;
 #[cfg(any(feature = "files", feature = "socket"))]
 pub mod dead_letters;
 mod emitted;
+mod failpoints;
 #[cfg(feature = "files")]
 pub mod files;
 pub mod function;
 pub mod generator;
+mod lanes;
 pub mod print;
 #[cfg(feature = "socket")]
 pub mod socket;
 #[cfg(test)]
 mod testing;
+pub mod transactional;
 pub mod values;
 
 #[cfg(feature = "async")]
@@ -34,4 +37,5 @@ pub use generator::Generator;
 pub use print::Print;
 #[cfg(feature = "socket")]
 pub use socket::{Reconnect, SocketLines, SocketSink};
+pub use transactional::{TransactionId, Transactional, TransactionalSink};
 pub use values::Values;

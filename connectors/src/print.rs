@@ -12,6 +12,9 @@ const BUFFER: usize = 16 * 1024;
 
 /// Prints each record on a line of standard output; where several subtasks print, each line begins
 /// with the subtask's number, as in `2> record`.
+///
+/// A checkpoint waits until what it covers is printed. What was printed behind it is printed again after a
+/// recovery.
 pub struct Print<T> {
     show: fn(&T, &mut fmt::Formatter<'_>) -> fmt::Result,
 }
@@ -57,7 +60,7 @@ impl<T: 'static> Sink<T> for Print<T> {
 struct Stdout<W>(W);
 
 impl<W: Write + Send + 'static> background::Write for Stdout<W> {
-    fn write(&mut self, bytes: &[u8]) -> Flow {
+    fn write(&mut self, bytes: &mut Vec<u8>) -> Flow {
         self.0
             .write_all(bytes)
             .and_then(|()| self.0.flush())
@@ -118,6 +121,15 @@ impl<T: 'static> SinkWriter<T> for PrintWriter<T> {
             self.thread.pump()?
         }
         Ok(Timestamp::MAX)
+    }
+
+    fn flush(&mut self) -> Flow {
+        self.hand_over()?;
+        self.thread.flush()
+    }
+
+    fn flushed(&mut self) -> Flow<bool> {
+        self.thread.flushed()
     }
 
     fn close(&mut self) -> Flow {

@@ -1,5 +1,6 @@
 //! A source of values that are at hand: for tests and first steps.
 
+use crate::lanes::Lanes;
 use std::sync::Arc;
 use tidegate_engine::build::OpenContext;
 use tidegate_engine::fault::Flow;
@@ -7,7 +8,8 @@ use tidegate_engine::source::{Poll, Source, SourceReader};
 use tidegate_engine::stage::Collector;
 use tidegate_engine::time::Timestamp;
 
-/// Emits given values in order; several subtasks take them in turn.
+/// Emits given values in order; several subtasks take them in turn. After a recovery it goes on behind those
+/// that the checkpoint covers, with any parallelism; give it as many values as it had.
 ///
 /// ```
 /// use tidegate_connectors::Values;
@@ -48,23 +50,25 @@ impl<T: Clone + Send + Sync + 'static> Source for Values<T> {
     type Reader = ValuesReader<T>;
 
     fn open(&self, context: &mut OpenContext<'_>) -> Flow<ValuesReader<T>> {
-        let (next, step) = (
-            context.subtask() as usize,
-            context.parallelism().max(1) as usize,
-        );
+        let count = self.values.len() as u64;
         Ok(ValuesReader {
             values: self.values.clone(),
-            next,
-            step,
+            lanes: Lanes::open(context, 1, count)?,
+            next: 0,
         })
+    }
+
+    fn replayable(&self) -> bool {
+        true
     }
 }
 
 /// Emits the values of one subtask.
 pub struct ValuesReader<T> {
     values: Arc<Vec<(Timestamp, T)>>,
-    next: usize,
-    step: usize,
+    lanes: Lanes,
+    /// The value behind the one that was emitted last.
+    next: u64,
 }
 
 impl<T: Clone + Send + Sync + 'static> SourceReader for ValuesReader<T> {
@@ -73,12 +77,15 @@ impl<T: Clone + Send + Sync + 'static> SourceReader for ValuesReader<T> {
     fn poll<C: Collector<T>>(&mut self, budget: usize, out: &mut C) -> Flow<Poll> {
         let mut emitted = 0;
         while emitted < budget {
-            let Some((at, value)) = self.values.get(self.next) else {
+            let Some((begin, end)) = self.lanes.run((budget - emitted) as u64) else {
                 break;
             };
-            out.collect(*at, value.clone())?;
-            self.next += self.step;
-            emitted += 1;
+            for (at, value) in &self.values[begin as usize..end as usize] {
+                out.collect(*at, value.clone())?;
+            }
+            self.lanes.emitted(end);
+            self.next = end;
+            emitted += (end - begin) as usize;
         }
         Ok(if emitted == 0 {
             Poll::End
@@ -90,12 +97,16 @@ impl<T: Clone + Send + Sync + 'static> SourceReader for ValuesReader<T> {
     fn position(&self) -> String {
         format!("value {}", self.next)
     }
+
+    fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
+        self.lanes.save()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Reading, read_all};
+    use crate::testing::{Reading, read_all, read_in_attempts};
 
     #[test]
     fn subtasks_take_turns() {
@@ -103,6 +114,15 @@ mod tests {
         assert_eq!(read_all(&source, 1).values, [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(read_all(&source, 3).values, [0, 3, 6, 1, 4, 2, 5]);
         assert!(read_all(&Values::<u8>::new([]), 2).values.is_empty());
+    }
+
+    #[test]
+    fn attempts_with_other_parallelism_emit_the_rest() {
+        let source = Values::new(0..50);
+        let cuts = [(2, 7, 3), (3, 4, 0), (1, 5, 5)];
+        let mut got = read_in_attempts(&source, &cuts, 3, 2).unwrap();
+        got.sort_unstable();
+        assert_eq!(got, (0..50).collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the chain of one subtask is built with.
 
 use crate::alignment::{Alignment, AlignmentMember};
+use crate::checkpoint::visitor::Opaque;
 use crate::checkpoint::{CheckpointId, Participant, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::{EdgeId, Placement};
@@ -11,7 +12,8 @@ use crate::metrics::{MetricGroup, MetricRegistry};
 use crate::node::Identity;
 use crate::observe::{EdgeMeter, JobStats, SubtaskStats, VertexMeter};
 use crate::side::{SideBuffer, SideOutput};
-use crate::source::{SPLITS, Splits, Waker};
+use crate::source::{SPLITS, Waker};
+use crate::state::OperatorStates;
 use std::any::Any;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -83,6 +85,7 @@ impl BuildContext {
         OpenContext {
             build: self,
             operator,
+            states: OperatorStates::default(),
         }
     }
 
@@ -128,6 +131,7 @@ impl BuildContext {
 pub struct OpenContext<'a> {
     build: &'a BuildContext,
     operator: OperatorId,
+    states: OperatorStates,
 }
 
 impl OpenContext<'_> {
@@ -165,6 +169,18 @@ impl OpenContext<'_> {
         self.build.job.settings.checkpoints.is_some()
     }
 
+    /// Where a process function declares its state without keys: elements that are dealt out anew when
+    /// there are more or fewer subtasks. What was saved is there once `open` has returned. An
+    /// [`crate::operator::Operator`] shows its state in a hook of its own instead.
+    pub fn operator_states(&mut self) -> &mut OperatorStates {
+        &mut self.states
+    }
+
+    /// What was declared, for the operator that runs the function.
+    pub(crate) fn take_operator_states(&mut self) -> OperatorStates {
+        std::mem::take(&mut self.states)
+    }
+
     /// The positions of the splits that this subtask of a source goes on with; `None` where the source
     /// begins from scratch.
     pub fn restored_splits(&self) -> Flow<Option<Vec<Vec<u8>>>> {
@@ -176,9 +192,19 @@ impl OpenContext<'_> {
         let Some(mut restored) = restored else {
             return Ok(None);
         };
-        let mut splits = Splits::default();
+        let mut splits = Opaque::default();
         StateVisitor::load(&mut restored).list(SPLITS, &mut splits)?;
         Ok(Some(splits.0))
+    }
+
+    /// The positions of the splits of all subtasks of a source; for sources that deal them out by a rule of
+    /// their own. `None` where the source begins from scratch.
+    pub fn all_restored_splits(&self) -> Option<Vec<Vec<u8>>> {
+        let job = self.build.participant.restored()?;
+        let uid = self.build.job.uid(self.operator);
+        let known = job.uids().any(|known| known == uid);
+        let all = job.all_elements(&uid, SPLITS);
+        known.then(|| all.into_iter().map(<[u8]>::to_vec).collect())
     }
 
     /// The checkpoint that this attempt goes on from, 0 for none. What is named after it and the subtask

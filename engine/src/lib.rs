@@ -59,8 +59,8 @@ pub mod prelude {
     pub use crate::source::{Poll, Source, SourceReader, Waker};
     pub use crate::stage::{Collector, Signal};
     pub use crate::state::{
-        AggregatingState, BroadcastState, BroadcastStates, KeyScope, KeyedStates, ListState,
-        MapState, ReducingState, ValueState,
+        AggregatingState, BroadcastState, BroadcastStates, ElementsState, Expiring, KeyScope,
+        KeyedStates, ListState, MapState, OperatorStates, ReducingState, StateTtl, ValueState,
     };
     pub use crate::time::Timestamp;
     pub use crate::watermarks::WatermarkStrategy;

@@ -204,6 +204,11 @@ where
                     }
                 }
             }
+            Signal::Barrier(_) if self.present && self.op.emitting() => {
+                self.suspended = true;
+                self.held.push_back(signal);
+                Ok(())
+            }
             Signal::Barrier(barrier) => {
                 self.freeze(barrier)?;
                 Stage::signal(&mut self.down, signal)
@@ -233,16 +238,24 @@ where
         Stage::signal(&mut self.down, signal)
     }
 
+    /// The watermark that was held back first, unless it was a barrier.
+    fn take_held_watermark(&mut self) -> Option<Signal> {
+        let first = self.held.front().copied();
+        let watermark = first.filter(|signal| matches!(signal, Signal::Watermark(_)))?;
+        self.held.pop_front();
+        Some(watermark)
+    }
+
     fn resume(&mut self) -> Flow {
         match self.guarded(|op, down| op.resume(down))? {
             Progress::Suspended => return Ok(()),
             Progress::Forward => {
-                if let Some(signal) = self.held.pop_front() {
+                if let Some(signal) = self.take_held_watermark() {
                     self.forward(signal)?;
                 }
             }
             Progress::Swallow => {
-                self.held.pop_front();
+                self.take_held_watermark();
             }
         }
         self.suspended = false;

@@ -99,6 +99,12 @@ pub trait Operator<In>: Sized + 'static {
         Ok(())
     }
 
+    /// Whether something that it has begun to emit waits for room. A barrier waits until all of it is
+    /// out, so that [`Operator::state`] never meets half of it; [`Operator::resume`] goes on with it.
+    fn emitting(&self) -> bool {
+        false
+    }
+
     /// The input is complete. What is emitted here goes downstream before the last watermark.
     fn finish<C: Collector<Self::Out>>(&mut self, _out: &mut C) -> Flow {
         Ok(())

@@ -5,7 +5,7 @@
 //! ask again, or keeps the [`Waker`] it was given and calls it.
 
 use crate::build::OpenContext;
-use crate::checkpoint::visitor::{Capture, ElementsPart};
+use crate::checkpoint::visitor::{Capture, Opaque};
 use crate::checkpoint::{
     Barrier, BarrierKind, CheckpointId, Notice, OperatorImage, Participant, StateVisitor,
 };
@@ -144,25 +144,6 @@ const STOPPED: Duration = Duration::from_secs(3600);
 /// The name of the state in which a source's splits are kept.
 pub(crate) const SPLITS: &str = "splits";
 
-/// Splits with their positions, as the source encodes them.
-#[derive(Default)]
-pub(crate) struct Splits(pub Vec<Vec<u8>>);
-
-impl ElementsPart for Splits {
-    fn type_name(&self) -> &'static str {
-        "split"
-    }
-
-    fn save(&self) -> Flow<Vec<Vec<u8>>> {
-        Ok(self.0.clone())
-    }
-
-    fn load(&mut self, elements: &[&[u8]]) -> Flow {
-        self.0.extend(elements.iter().map(|e| e.to_vec()));
-        Ok(())
-    }
-}
-
 impl<S: Source, D> SourceHead<S, D> {
     /// Reads with `reader`; `None` in subtasks beyond the source's parallelism.
     pub fn new(
@@ -206,7 +187,7 @@ impl<S: Source, D> SourceHead<S, D> {
             reader.splits()?
         };
         let mut capture = Capture::new(identity.max_parallelism);
-        StateVisitor::freeze(&mut capture).list(SPLITS, &mut Splits(splits))?;
+        StateVisitor::freeze(&mut capture).list(SPLITS, &mut Opaque(splits))?;
         let image = OperatorImage {
             uid: identity.uid.clone(),
             name: self.name.to_string(),

@@ -5,6 +5,7 @@
 
 use crate::alignment::{Alignment, AlignmentMember, LOOK_INTERVAL};
 use crate::build::OpenContext;
+use crate::checkpoint::StateVisitor;
 use crate::clock::Clock;
 use crate::fault::Flow;
 use crate::operator::{Operator, Progress};
@@ -20,6 +21,11 @@ pub trait WatermarkGenerator<T>: Clone + Send + 'static {
 
     /// The watermark at the end of a turn, where there is one.
     fn periodic(&mut self) -> Option<Timestamp>;
+
+    /// Shows what it knows, to be saved and loaded. The watermark that it gave last is taken care of.
+    fn state(&mut self, _state: &mut StateVisitor<'_>) -> Flow {
+        Ok(())
+    }
 }
 
 /// Reads the event time of a record; `at` is what the source gave it.
@@ -71,6 +77,10 @@ impl<T> WatermarkGenerator<T> for BoundedOutOfOrderness {
                 .minus(self.delay)
                 .minus(Duration::from_millis(1))
         })
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        state.value("highest", &mut self.highest, Timestamp::min)
     }
 }
 
@@ -408,83 +418,30 @@ where
             }
         }
     }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let mut reached = (self.idle, self.emitted);
+        state.value("emitted", &mut reached, behind)?;
+        self.strategy.generator.state(state)?;
+        // The end of the input is for its source to say.
+        if state.loads() && reached.1 != Timestamp::MAX && reached.1 != Timestamp::MIN {
+            self.emitted = reached.1;
+            // Those behind hear of it at the end of the first turn, as of one that was idle.
+            (self.idle, self.seen) = (true, self.records.wrapping_sub(1));
+        }
+        Ok(())
+    }
+}
+
+/// Of what two subtasks have emitted, where all go on from: nobody waits for one that was idle.
+fn behind(one: (bool, Timestamp), other: (bool, Timestamp)) -> (bool, Timestamp) {
+    match (one.0, other.0) {
+        (false, true) => one,
+        (true, false) => other,
+        (false, false) => one.min(other),
+        (true, true) => one.max(other),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::OperatorHarness;
-
-    type Strategy = WatermarkStrategy<i64, BoundedOutOfOrderness, fn(&i64) -> i64>;
-
-    fn strategy() -> Strategy {
-        WatermarkStrategy::monotonous().timestamps((|at: &i64| *at) as fn(&i64) -> i64)
-    }
-
-    fn harness(strategy: Strategy) -> OperatorHarness<i64, i64, impl Operator<i64, Out = i64>> {
-        OperatorHarness::new(AssignWatermarks::new(strategy))
-    }
-
-    const fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    #[test]
-    fn who_is_too_far_ahead_takes_no_records_until_the_others_have_come() {
-        let aligned = strategy().align("g", ms(100));
-        let mut ahead = harness(aligned.clone());
-        let others = ahead.join_alignment(&aligned.alignment.expect("just set"));
-        others.publish(Timestamp(0));
-        ahead.push(0, 101).expect("takes it");
-        assert!(ahead.has_room(), "exactly the drift ahead");
-        ahead.push(0, 102).expect("takes it");
-        assert!(!ahead.has_room());
-        let woken = ahead.wake_at();
-        assert_eq!(woken, Timestamp(10), "it looks again by itself");
-        others.publish(Timestamp(1));
-        ahead.advance(ms(10)).expect("looks");
-        assert!(ahead.has_room());
-        ahead.push(0, 500).expect("takes it");
-        assert!(!ahead.has_room());
-        others.end();
-        ahead.advance(ms(10)).expect("looks");
-        assert!(ahead.has_room(), "nobody waits for who has ended");
-        ahead.end().expect("ends");
-        assert_eq!(others.least(), Timestamp::MAX, "and it says so itself");
-    }
-
-    #[test]
-    fn who_waits_for_others_is_not_idle() {
-        let aligned = strategy().idle_after(ms(50)).align("g", ms(100));
-        let mut ahead = harness(aligned.clone());
-        let others = ahead.join_alignment(&aligned.alignment.expect("just set"));
-        others.publish(Timestamp(0));
-        ahead.push(0, 1000).expect("takes it");
-        for _ in 0..20 {
-            ahead.hold_back();
-            ahead.advance(ms(10)).expect("looks");
-        }
-        assert_eq!(ahead.signals(), [Signal::Watermark(Timestamp(999))]);
-        others.end();
-        ahead.advance(ms(10)).expect("looks");
-        ahead.advance(ms(60)).expect("nothing comes, and it could");
-        assert_eq!(ahead.signals(), [Signal::Idle]);
-        assert_eq!(others.least(), Timestamp::MAX);
-        ahead.push(0, 1000).expect("comes back");
-        assert_eq!(ahead.signals(), [Signal::Watermark(Timestamp(999))]);
-        assert_eq!(others.least(), Timestamp(999));
-    }
-
-    #[test]
-    fn time_without_room_is_not_idleness() {
-        let mut held = harness(strategy().idle_after(ms(50)));
-        held.push(0, 7).expect("takes it");
-        for _ in 0..20 {
-            held.hold_back();
-            held.advance(ms(10)).expect("rests");
-        }
-        assert_eq!(held.signals(), [Signal::Watermark(Timestamp(6))]);
-        held.advance(ms(51)).expect("rests");
-        assert_eq!(held.signals(), [Signal::Idle]);
-    }
-}
+mod tests;

@@ -79,14 +79,10 @@ pub fn weather_join<U: Upstream<Out = Flight>, V: Upstream<Out = Weather>>(
         )
         .window(Tumbling::event_time(Duration::from_secs(3600)))
         .map(|flight, weather| {
-            let visibility = if weather.visib_miles < 3.0 {
-                "low"
-            } else {
-                "high"
-            };
-            (flight.origin.clone(), visibility, flight.dep_delay_min)
+            let low = weather.visib_miles < 3.0;
+            (flight.origin.clone(), low, flight.dep_delay_min)
         })
-        .key_by(|(origin, visibility, _)| (origin.clone(), *visibility))
+        .key_by(|(origin, low, _)| (origin.clone(), *low))
         .process(TotalAtEnd)
         .sink("weather-join", FileSink::csv(output));
 }
@@ -95,9 +91,10 @@ pub fn weather_join<U: Upstream<Out = Flight>, V: Upstream<Out = Weather>>(
 #[derive(Clone)]
 struct TotalAtEnd;
 
-type Key = (String, &'static str);
+/// An airport, and whether the visibility was low.
+type Key = (String, bool);
 
-impl KeyedProcessFunction<Key, (String, &'static str, i64)> for TotalAtEnd {
+impl KeyedProcessFunction<Key, (String, bool, i64)> for TotalAtEnd {
     type Out = DelayByVisibility;
     type State = ValueState<Key, (u64, i64)>;
 
@@ -113,7 +110,7 @@ impl KeyedProcessFunction<Key, (String, &'static str, i64)> for TotalAtEnd {
         &mut self,
         totals: &mut Self::State,
         cx: &ProcessContext<'_, Key>,
-        (_, _, delay): (String, &'static str, i64),
+        (_, _, delay): (String, bool, i64),
         _out: &mut C,
     ) -> Flow {
         cx.register_event_timer(Timestamp::MAX);
@@ -131,7 +128,8 @@ impl KeyedProcessFunction<Key, (String, &'static str, i64)> for TotalAtEnd {
         at: Timestamp,
         out: &mut C,
     ) -> Flow {
-        let (origin, visibility) = cx.key().clone();
+        let (origin, low) = cx.key().clone();
+        let visibility = if low { "low" } else { "high" };
         let (flights, dep_delay_min_sum) = totals.take(cx).unwrap_or_default();
         out.collect(
             at,

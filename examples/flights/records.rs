@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// A departure; cancelled ones have `NA` for a time and do not parse.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Flight {
     /// Event time.
     pub departed_at: Timestamp,
@@ -21,7 +21,7 @@ pub struct Flight {
 }
 
 /// An airport's weather in an hour.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Weather {
     /// Event time.
     pub observed_at: Timestamp,

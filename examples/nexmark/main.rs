@@ -34,6 +34,7 @@ use crate::csv_out::RowFile;
 use crate::digest::RowSink;
 use crate::events::{Event, FullEvent, LeanEvent};
 use crate::options::{Arguments, Mode, Options, Query};
+use crate::queries::Run;
 use crate::report::{Report, Stopwatch};
 use anyhow::Result;
 use clap::Parser;
@@ -103,7 +104,7 @@ fn run<E: Event>(arguments: &Arguments, query: Query, options: &Options) -> Resu
         (sink.outcome(), 1)
     } else {
         (
-            queries::run::<E>(query, options, sink)?,
+            queries::run::<E>(query, options, sink, Run::of(arguments))?,
             options.parallelism,
         )
     };

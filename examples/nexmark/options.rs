@@ -3,6 +3,7 @@
 use crate::generator::Generator;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
+use tidegate::CheckpointArgs;
 
 /// NEXMark: an auction site's stream, and the questions that the benchmark asks of it.
 #[derive(Clone, Debug, Parser)]
@@ -50,6 +51,14 @@ pub struct Arguments {
         conflicts_with = "query"
     )]
     pub bench_only: Vec<BenchPart>,
+    /// Also write the answer into this folder, as lines of CSV in parts: exactly once, where checkpoints are taken.
+    #[arg(long, value_name = "DIR", conflicts_with = "baseline")]
+    pub output: Option<PathBuf>,
+    /// Events per second that each subtask makes at most.
+    #[arg(long, value_name = "N")]
+    pub source_rate: Option<usize>,
+    #[command(flatten)]
+    pub checkpoints: CheckpointArgs,
     /// What a benchmark runs in a process of its own.
     #[arg(long, value_enum, hide = true, conflicts_with_all = ["query", "bench"])]
     pub bench_part: Option<ChildPart>,

@@ -98,7 +98,7 @@ struct Echo;
 
 impl BroadcastProcessFunction<u64, &'static str> for Echo {
     type Out = Result<u64, u64>;
-    type State = BroadcastState<&'static str, u64>;
+    type State = BroadcastState<String, u64>;
 
     fn open(&mut self, states: &mut BroadcastStates, _: &mut OpenContext<'_>) -> Flow<Self::State> {
         states.map("seen")
@@ -121,7 +121,7 @@ impl BroadcastProcessFunction<u64, &'static str> for Echo {
         value: &'static str,
         out: &mut C,
     ) -> Flow {
-        let so_far = seen.update(cx, value, |n| {
+        let so_far = seen.update(cx, value.to_owned(), |n| {
             *n += 1;
             *n
         });

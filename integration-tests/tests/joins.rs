@@ -1,19 +1,20 @@
 //! Joined streams in whole jobs: the same answers at every parallelism as by definition.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tidegate::prelude::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const HOUR_MS: i64 = 3_600_000;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Flight {
     departed_at: i64,
     origin: u8,
     delay: i64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Weather {
     observed_at: i64,
     origin: u8,

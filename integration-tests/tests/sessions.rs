@@ -1,5 +1,6 @@
 //! Sessions, count windows and windows with triggers, in whole jobs at several parallelisms.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tidegate::prelude::*;
 
@@ -7,7 +8,7 @@ const RECORDS: u64 = 20_000;
 const KEYS: u64 = 37;
 
 /// A key and a time; times go forwards with jumps and some disorder.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Click {
     user: u64,
     at: i64,

@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
-use tidegate_engine::checkpoint::storage::Stored;
+use tidegate_engine::checkpoint::storage::{METADATA, Stored};
 use tidegate_engine::checkpoint::{CheckpointStorage, Error, Result};
 use tidegate_engine::time::Timestamp;
 
@@ -27,6 +27,17 @@ impl LocalStorage {
     /// Of a folder; it is created when something is written.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         LocalStorage { root: root.into() }
+    }
+
+    /// The storage that a checkpoint's folder lies in, and the folder's path there. Files that it
+    /// shares with others lie beside it.
+    pub fn of_checkpoint(folder: &Path) -> (Self, String) {
+        let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let name = absolute.file_name().and_then(|name| name.to_str());
+        match (absolute.parent(), name) {
+            (Some(parent), Some(name)) => (LocalStorage::new(parent), name.to_owned()),
+            _ => (LocalStorage::new(absolute), String::new()),
+        }
     }
 
     /// The folder.
@@ -215,6 +226,15 @@ impl CheckpointStorage for LocalStorage {
             }
             _ => {}
         }
+        if full.file_name().is_some_and(|name| name == METADATA) {
+            // What follows deletes what it names; after a loss of power it must not be back alone.
+            match full.parent().map_or(Ok(()), sync_folder) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(self.failed("sync the folder of", path, &error));
+                }
+                _ => {}
+            }
+        }
         if let Some(folder) = full.parent().filter(|folder| *folder != self.root) {
             // Fails, as it should, where something is left in it.
             drop(fs::remove_dir(folder));
@@ -299,4 +319,102 @@ fn rename_once(from: &Path, to: &Path) -> io::Result<()> {
     }
     fail_point!("storage::after_publish");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    fn storage() -> (TempDir, LocalStorage) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let storage = LocalStorage::new(folder.path().join("root/job"));
+        (folder, storage)
+    }
+
+    fn paths(storage: &LocalStorage) -> Vec<String> {
+        let all = storage.list("").expect("lists");
+        all.into_iter().map(|stored| stored.path).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_listed_and_deleted() {
+        let (_folder, storage) = storage();
+        assert!(paths(&storage).is_empty(), "no folder yet");
+        storage
+            .write("chk-1/b", &[b"ti", b"", b"de"])
+            .expect("writes");
+        storage
+            .publish("chk-1/_metadata", b"gate")
+            .expect("publishes");
+        storage.write("a", &[]).expect("writes");
+        assert_eq!(storage.read("chk-1/b", 4).expect("reads"), b"tide");
+        assert_eq!(paths(&storage), ["a", "chk-1/_metadata", "chk-1/b"]);
+        let listed = storage.list("chk-1").expect("lists");
+        assert_eq!(listed[1].length, 4);
+        assert!(listed[1].modified > Timestamp(1_600_000_000_000));
+        for path in ["chk-1/b", "chk-1/b", "chk-1/_metadata"] {
+            storage.delete(path).expect("deletes");
+        }
+        assert!(!storage.root().join("chk-1").exists(), "empty folders go");
+        assert_eq!(paths(&storage), ["a"]);
+    }
+
+    #[test]
+    fn only_the_first_publishes() {
+        let (_folder, storage) = storage();
+        storage.publish("_metadata", b"first").expect("publishes");
+        let error = storage.publish("_metadata", b"second").expect_err("taken");
+        assert!(matches!(error, Error::Exists { .. }), "{error}");
+        assert_eq!(storage.read("_metadata", 9).expect("reads"), b"first");
+        assert_eq!(paths(&storage), ["_metadata"]);
+    }
+
+    #[test]
+    fn of_many_at_a_time_one_publishes() {
+        let (_folder, storage) = storage();
+        let all = std::thread::scope(|scope| {
+            let publish = |n: u8| {
+                let storage = &storage;
+                move || storage.publish("chk-1/_metadata", &[n; 1000]).is_ok()
+            };
+            let threads: Vec<_> = (0..8).map(|n| scope.spawn(publish(n))).collect();
+            let done = threads.into_iter().map(|t| t.join().expect("no panic"));
+            done.collect::<Vec<bool>>()
+        });
+        assert_eq!(all.iter().filter(|ok| **ok).count(), 1);
+        let winner = all.iter().position(|ok| *ok).expect("one") as u8;
+        let bytes = storage.read("chk-1/_metadata", 1000).expect("reads");
+        assert_eq!(bytes, [winner; 1000]);
+    }
+
+    #[test]
+    fn a_missing_file_and_a_longer_one_are_errors() {
+        let (_folder, storage) = storage();
+        storage.write("a", &[b"tide"]).expect("writes");
+        let missing = storage.read("b", 9).expect_err("missing");
+        assert!(matches!(missing, Error::Missing { .. }), "{missing}");
+        let longer = storage.read("a", 3).expect_err("longer").to_string();
+        assert!(longer.contains("has 4 bytes where at most 3"), "{longer}");
+    }
+
+    #[test]
+    fn no_path_leads_out() {
+        let (_folder, storage) = storage();
+        for path in ["../a", "/a", "a/../../b", "", "a//b", "./a", "a\0"] {
+            let error = storage.write(path, &[b"x"]).expect_err("outside");
+            assert!(matches!(error, Error::BadPath { .. }), "{error}");
+            assert!(storage.read(path, 9).is_err() && storage.delete(path).is_err());
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_way_of_the_folder_is_named() {
+        let (folder, storage) = storage();
+        fs::write(folder.path().join("root"), "mine").expect("writes");
+        let error = storage.write("chk-1/a", &[b"x"]).expect_err("in the way");
+        let text = error.to_string();
+        assert!(text.contains("root/job/chk-1/a"), "{text}");
+        assert!(text.contains("a file is in the way"), "{text}");
+    }
 }

@@ -1,10 +1,11 @@
 //! The thread that reads a subtask's splits, one after the other or all as they grow, and hands over
 //! blocks of whole records.
 
+use super::follow::Follow;
 use super::open_file::{OpenFile, Piece, ReadOptions};
-use super::plan::{self, Split};
+use super::plan::Split;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
@@ -22,15 +23,27 @@ pub(crate) struct FileMark {
     pub(crate) header: Vec<u8>,
     /// A range of a file: its lines have no numbers.
     pub(crate) ranged: bool,
+    /// The number of the split among the reader's.
+    pub(crate) split: usize,
+    /// The header is still to come.
+    pub(crate) provisional: bool,
 }
 
 impl FileMark {
-    pub(crate) fn new(path: &Path, header: Vec<u8>, ranged: bool) -> Self {
+    pub(crate) fn new(path: &Path, header: Vec<u8>, ranged: bool, split: usize) -> Self {
         FileMark {
             name: path.display().to_string(),
             header,
             ranged,
+            split,
+            provisional: false,
         }
+    }
+
+    /// Before the header was seen.
+    pub(crate) fn provisional(mut self) -> Self {
+        self.provisional = true;
+        self
     }
 
     /// A place in the file.
@@ -63,12 +76,22 @@ pub(crate) struct Oversized {
     pub(crate) length: u64,
     pub(crate) line: u64,
     pub(crate) offset: u64,
+    /// The line and the offset behind it.
+    pub(crate) behind: (u64, u64),
 }
 
 /// What the thread hands over.
 pub(crate) enum Event {
     Block(Block),
     Oversized(Oversized),
+    /// A new file, which is given the next number.
+    Found(Split),
+    /// The split of this number is read to its end; the file stays known.
+    Finished(usize),
+    /// The file of this number is read from its beginning again.
+    Restarted(usize),
+    /// The split of this number is read to its end; if the file comes again, it is a new one.
+    Forgotten(usize),
     Failed(Fault),
     End,
 }
@@ -78,14 +101,6 @@ pub(crate) struct Work {
     pub(crate) splits: Vec<Split>,
     pub(crate) options: ReadOptions,
     pub(crate) follow: Option<Follow>,
-}
-
-/// How growing files are followed.
-pub(crate) struct Follow {
-    pub(crate) paths: Vec<PathBuf>,
-    pub(crate) every: Duration,
-    /// This subtask's share of the files that are found later.
-    pub(crate) share: (u32, u32),
 }
 
 /// The subtask's end of a reading thread. Dropping it ends the thread.
@@ -163,7 +178,8 @@ impl Drop for Fetcher {
     }
 }
 
-struct Thread {
+/// The reading thread.
+pub(super) struct Thread {
     events: Sender<Event>,
     emptied: Receiver<Vec<u8>>,
     hungry: Arc<AtomicBool>,
@@ -171,7 +187,7 @@ struct Thread {
 }
 
 /// The subtask is gone.
-struct Gone;
+pub(super) struct Gone;
 
 impl Thread {
     fn run(self, work: Work) {
@@ -187,7 +203,7 @@ impl Thread {
         let _ = self.send(last);
     }
 
-    fn send(&self, event: Event) -> Result<(), Gone> {
+    pub(super) fn send(&self, event: Event) -> Result<(), Gone> {
         self.events.send(event).map_err(|_| Gone)?;
         if self.hungry.swap(false, SeqCst) {
             self.waker.wake();
@@ -200,20 +216,47 @@ impl Thread {
     }
 
     fn read_all(&self, work: &Work) -> Result<Flow, Gone> {
-        for split in &work.splits {
-            let mut file = match OpenFile::open(split, work.options) {
+        for (number, split) in work.splits.iter().enumerate() {
+            let mut file = match self.open(split, number, work.options)? {
                 Ok(file) => file,
                 Err(fault) => return Ok(Err(fault)),
             };
             if let Err(fault) = self.drain(&mut file, true)? {
                 return Ok(Err(fault));
             }
+            self.send(Event::Forgotten(number))?;
         }
         Ok(Ok(()))
     }
 
+    /// Opens a split where an earlier attempt got to.
+    pub(super) fn open(
+        &self,
+        split: &Split,
+        number: usize,
+        options: ReadOptions,
+    ) -> Result<Flow<OpenFile>, Gone> {
+        let mut file = match OpenFile::open(split, number, options) {
+            Ok(file) => file,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        loop {
+            match file.skip_some() {
+                Ok(true) if self.abandoned() => return Err(Gone),
+                Ok(true) => {}
+                Ok(false) => return Ok(Ok(file)),
+                Err(fault) => return Ok(Err(fault)),
+            }
+        }
+    }
+
+    /// Whether the subtask is gone: then nobody gives back buffers any more.
+    fn abandoned(&self) -> bool {
+        matches!(self.emptied.try_recv(), Err(TryRecvError::Disconnected))
+    }
+
     /// Hands over what a file holds now.
-    fn drain(&self, file: &mut OpenFile, complete: bool) -> Result<Flow, Gone> {
+    pub(super) fn drain(&self, file: &mut OpenFile, complete: bool) -> Result<Flow, Gone> {
         loop {
             match file.next(complete, &mut || self.spare()) {
                 Ok(Piece::Block(block)) => self.send(Event::Block(block))?,
@@ -224,42 +267,8 @@ impl Thread {
         }
     }
 
-    fn follow(&self, work: &Work, follow: &Follow) -> Result<Flow, Gone> {
-        let mut known: Vec<Arc<Path>> = Vec::new();
-        let mut open: Vec<OpenFile> = Vec::new();
-        loop {
-            let found = match plan::list(&follow.paths) {
-                Ok(found) => found,
-                Err(fault) => return Ok(Err(fault)),
-            };
-            for path in found.into_iter().filter(|p| mine(p, follow.share)) {
-                if known.contains(&path) {
-                    continue;
-                }
-                let split = Split {
-                    path: path.clone(),
-                    range: None,
-                };
-                match OpenFile::open(&split, work.options) {
-                    Ok(file) => open.push(file),
-                    Err(fault) => return Ok(Err(fault)),
-                }
-                known.push(path);
-            }
-            for file in &mut open {
-                let complete = !file.can_grow();
-                let restarted = file.restart_if_truncated();
-                if let Err(fault) = restarted.and(self.drain(file, complete)?) {
-                    return Ok(Err(fault));
-                }
-            }
-            open.retain(OpenFile::can_grow);
-            self.pause(follow.every)?;
-        }
-    }
-
     /// Waits for a while, or until the subtask is gone: then nobody gives back buffers any more.
-    fn pause(&self, pause: Duration) -> Result<(), Gone> {
+    pub(super) fn pause(&self, pause: Duration) -> Result<(), Gone> {
         let until = std::time::Instant::now() + pause;
         loop {
             match self.emptied.recv_deadline(until) {
@@ -269,14 +278,4 @@ impl Thread {
             }
         }
     }
-}
-
-/// Whether a file is this subtask's: by the hash of its path, so that all subtasks agree whatever they
-/// find first.
-pub(crate) fn mine(path: &Path, (me, of): (u32, u32)) -> bool {
-    let bytes = path.as_os_str().as_encoded_bytes();
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (hash >> 32) % u64::from(of.max(1)) == u64::from(me)
 }

@@ -7,18 +7,23 @@
 
 mod cutter;
 mod fetch;
+mod follow;
 pub mod format;
 mod open_file;
 mod parts;
 mod plan;
+mod progress;
 mod reader;
 mod sink;
 mod source;
+mod staged;
+mod writer;
 
 pub use format::{Csv, CsvOut, Encode, Format, Framing, JsonLines, JsonLinesOut, Lines, LinesOut};
 pub use reader::FileReader;
-pub use sink::{FileSink, FileWriter};
+pub use sink::FileSink;
 pub use source::{FileSource, Paths};
+pub use writer::FileWriter;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ use tidegate_engine::fault::{Fault, Flow};
 
 /// How many bytes of a record that is too long are kept to show it.
 const SAMPLE: usize = 64 * 1024;
+/// How many bytes are passed over before it is looked whether the subtask is still there.
+const SKIPPED: u64 = 1 << 20;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// How files are read.
@@ -50,6 +52,9 @@ impl Read for Input {
 /// A file, or a range of it, that is being read.
 pub(crate) struct OpenFile {
     path: Arc<Path>,
+    number: usize,
+    /// Bytes to pass over before anything is read: compressed data has no other way to go on.
+    to_skip: u64,
     input: Input,
     /// A pipe or a device: the next read may wait for long.
     is_stream: bool,
@@ -72,24 +77,34 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    pub(crate) fn open(split: &Split, options: ReadOptions) -> Flow<Self> {
+    /// Opens split number `number` where it begins, or where an earlier attempt got to.
+    pub(crate) fn open(split: &Split, number: usize, options: ReadOptions) -> Flow<Self> {
         let path = &split.path;
         let failed = |error: io::Error| unreadable(path, &error);
-        let mut file = File::open(path).map_err(failed)?;
-        let is_stream = !file.metadata().map_err(failed)?.is_file();
+        let mut file = File::open(path).map_err(|error| missing(split, &error))?;
+        let meta = file.metadata().map_err(failed)?;
+        let is_stream = !meta.is_file();
+        let ranged = split.range.is_some();
         let (mut mark, mut offset) = (None, 0);
-        if let Some((begin, _)) = split.range {
+        let named = |header| Some(Arc::new(FileMark::new(path, header, ranged, number)));
+        if let Some(at) = &split.at {
+            mark = match &at.header {
+                Some(header) => named(header.clone()),
+                None if options.has_header => None,
+                None => named(Vec::new()),
+            };
+        } else if let Some((begin, _)) = split.range {
             let header = if options.has_header {
                 read_header(split, options)?
             } else {
                 (vec![], 0)
             };
             offset = first_record(&mut file, begin.max(header.1)).map_err(failed)?;
-            mark = Some(Arc::new(FileMark::new(path, header.0, true)));
+            mark = named(header.0);
         } else if !options.has_header {
-            mark = Some(Arc::new(FileMark::new(path, Vec::new(), false)));
+            mark = named(Vec::new());
         }
-        let input = if split.range.is_none() && is_gzip_file(&mut file).map_err(failed)? {
+        let mut input = if split.range.is_none() && is_gzip_file(&mut file).map_err(failed)? {
             Input::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(
                 1 << 16,
                 file,
@@ -97,14 +112,30 @@ impl OpenFile {
         } else {
             Input::Plain(file)
         };
+        let (mut line, mut to_skip) = (1, 0);
+        if let Some(at) = split.at.as_ref().filter(|_| !is_stream) {
+            (offset, line) = (at.offset, at.line);
+            match &mut input {
+                Input::Plain(file) => {
+                    let least = split.range.map_or(0, |(_, end)| end).max(offset);
+                    if meta.len() < least {
+                        return Err(shorter(path, offset, meta.len()));
+                    }
+                    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+                }
+                Input::Gzip(_) => to_skip = offset,
+            }
+        }
         Ok(OpenFile {
             path: path.clone(),
+            number,
+            to_skip,
             input,
             is_stream,
             options,
             mark,
             offset,
-            line: 1,
+            line,
             limit: split.range.map_or(u64::MAX, |(_, end)| end),
             buffer: Vec::new(),
             filled: 0,
@@ -121,15 +152,30 @@ impl OpenFile {
         matches!(self.input, Input::Plain(_)) && self.limit == u64::MAX
     }
 
-    /// Begins again where a growing file became shorter: it was truncated to be filled anew.
-    pub(crate) fn restart_if_truncated(&mut self) -> Flow {
+    /// Passes over some of what an earlier attempt has read; false when there is no more of that.
+    pub(crate) fn skip_some(&mut self) -> Flow<bool> {
+        if self.to_skip == 0 {
+            return Ok(false);
+        }
+        let piece = self.to_skip.min(SKIPPED);
+        let skipped = io::copy(&mut (&mut self.input).take(piece), &mut io::sink());
+        let skipped = skipped.map_err(|error| self.damaged(&error))?;
+        self.to_skip -= skipped;
+        if skipped < piece {
+            return Err(shorter(&self.path, self.offset, self.offset - self.to_skip));
+        }
+        Ok(true)
+    }
+
+    /// Begins again where a growing file became shorter: it was truncated to be filled anew. Tells whether it does.
+    pub(crate) fn restart_if_truncated(&mut self) -> Flow<bool> {
         let Input::Plain(file) = &mut self.input else {
-            return Ok(());
+            return Ok(false);
         };
         let failed = |error: io::Error| unreadable(&self.path, &error);
         let length = file.metadata().map_err(failed)?.len();
         if self.is_stream || length >= self.offset + self.filled as u64 {
-            return Ok(());
+            return Ok(false);
         }
         tracing::warn!(file = %self.path.display(), "the file was truncated: reading it anew");
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
@@ -139,7 +185,7 @@ impl OpenFile {
         (self.offset, self.line, self.filled, self.whole) = (0, 1, 0, 0);
         self.cutter = Cutter::new(self.options.framing);
         self.oversized = None;
-        Ok(())
+        Ok(true)
     }
 
     /// The next piece. With `complete`, what stands behind the last newline is a record too. `spare`
@@ -152,7 +198,8 @@ impl OpenFile {
         loop {
             let oversized = self.fill(spare);
             // It stands before what is in the buffer.
-            if let Some(oversized) = oversized {
+            if let Some(mut oversized) = oversized {
+                oversized.behind = (self.line, self.offset);
                 return Ok(Piece::Oversized(oversized));
             }
             if let Some(block) = self.take_block(spare) {
@@ -165,7 +212,8 @@ impl OpenFile {
             if !complete && !self.ended {
                 return Ok(Piece::Dry);
             }
-            if let Some(oversized) = self.oversized.take() {
+            if let Some(mut oversized) = self.oversized.take() {
+                oversized.behind = (self.line, self.offset);
                 return Ok(Piece::Oversized(oversized));
             }
             if self.filled == 0 {
@@ -234,13 +282,17 @@ impl OpenFile {
     fn begin_oversized(&mut self) {
         let raw = self.buffer[..self.filled.min(SAMPLE)].to_vec();
         let (line, offset, mark) = (self.line, self.offset, self.mark.clone());
-        let mark = mark.unwrap_or_else(|| Arc::new(FileMark::new(&self.path, Vec::new(), false)));
+        let mark = mark.unwrap_or_else(|| {
+            let mark = FileMark::new(&self.path, Vec::new(), false, self.number);
+            Arc::new(mark.provisional())
+        });
         self.oversized = Some(Oversized {
             mark,
             raw,
             length: self.filled as u64,
             line,
             offset,
+            behind: (line, offset),
         });
         self.line += newlines(&self.buffer[..self.filled]);
         self.offset += self.filled as u64;
@@ -290,7 +342,12 @@ impl OpenFile {
             let header = Cutter::first_end(self.options.framing, all).unwrap_or(all.len());
             let header = start..start + header;
             let names = trimmed(&self.buffer[header.clone()]).to_vec();
-            self.mark = Some(Arc::new(FileMark::new(&self.path, names, false)));
+            self.mark = Some(Arc::new(FileMark::new(
+                &self.path,
+                names,
+                false,
+                self.number,
+            )));
             start = header.end;
         }
         let skipped = newlines(&self.buffer[..start]);
@@ -334,6 +391,33 @@ impl OpenFile {
             )),
         }
     }
+}
+
+/// A file that an earlier attempt read and that can't be opened.
+#[cold]
+fn missing(split: &Split, error: &io::Error) -> Fault {
+    let Some(at) = split
+        .at
+        .as_ref()
+        .filter(|_| error.kind() == io::ErrorKind::NotFound)
+    else {
+        return unreadable(&split.path, error);
+    };
+    Fault::external(format_args!(
+        "{} is gone, and the job goes on from a checkpoint that has read {} bytes of it; put it back, or \
+         start without the checkpoint",
+        split.path.display(),
+        at.offset
+    ))
+}
+
+#[cold]
+fn shorter(path: &Path, read: u64, length: u64) -> Fault {
+    Fault::external(format_args!(
+        "{} has only {length} bytes, and the job goes on from a checkpoint that has read {read} bytes of \
+         it; put back the file that it was, or start without the checkpoint",
+        path.display()
+    ))
 }
 
 /// Whether the file at `path` begins like a gzip file.

@@ -1,6 +1,7 @@
 //! The files that a sink's subtask writes: hidden while in progress, under their own name when whole.
 
 use crate::background::Write;
+use crate::failpoints::failpoint;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,10 +24,79 @@ pub(crate) struct PartFiles {
     open: Option<Part>,
 }
 
-struct Part {
+/// A file that is being written, under its hidden name.
+pub(crate) struct Part {
     file: File,
     hidden: PathBuf,
     whole: PathBuf,
+    pub(crate) length: u64,
+}
+
+impl Part {
+    pub(crate) fn create(whole: PathBuf) -> Flow<Self> {
+        let hidden = hidden(&whole);
+        let file = File::create(&hidden).map_err(|error| cant("create", &hidden, &error))?;
+        Ok(Part {
+            file,
+            hidden,
+            whole,
+            length: 0,
+        })
+    }
+
+    /// Goes on behind so many bytes, which are all that there are.
+    pub(crate) fn go_on(whole: PathBuf, length: u64) -> Flow<Self> {
+        let hidden = hidden(&whole);
+        let file = File::options().append(true).open(&hidden);
+        let file = file.map_err(|error| cant("go on with", &hidden, &error))?;
+        Ok(Part {
+            file,
+            hidden,
+            whole,
+            length,
+        })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Flow {
+        failpoint!("file_sink::before_write");
+        let written = self.file.write_all(bytes);
+        written.map_err(|error| cant("write to", &self.hidden, &error))?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Forces it to the disk.
+    pub(crate) fn sync(&self) -> Flow {
+        failpoint!("file_sink::before_sync");
+        let synced = self.file.sync_all();
+        synced.map_err(|error| cant("sync", &self.hidden, &error))?;
+        failpoint!("file_sink::after_sync");
+        Ok(())
+    }
+
+    /// Its hidden name, and the one that it is to get.
+    pub(crate) fn names(&self) -> (String, String) {
+        let name = |path: &Path| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        };
+        (name(&self.hidden), name(&self.whole))
+    }
+}
+
+/// Forces the names in a folder to the disk.
+pub(crate) fn sync_folder(folder: &Path) -> Flow {
+    failpoint!("file_sink::before_sync_folder");
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| cant("sync", folder, &error))?;
+    failpoint!("file_sink::after_sync_folder");
+    Ok(())
+}
+
+/// Removes a file.
+pub(crate) fn remove(path: &Path) -> Flow {
+    failpoint!("file_sink::before_remove");
+    fs::remove_file(path).map_err(|error| cant("remove", path, &error))
 }
 
 impl PartFiles {
@@ -55,22 +125,13 @@ impl PartFiles {
             Target::Single(path) => path.clone(),
         };
         self.next += 1;
-        let hidden = hidden(&whole);
-        let file = File::create(&hidden).map_err(|error| cant("create", &hidden, &error))?;
-        Ok(Part {
-            file,
-            hidden,
-            whole,
-        })
+        Part::create(whole)
     }
 }
 
 impl Write for PartFiles {
-    fn write(&mut self, bytes: &[u8]) -> Flow {
-        let part = self.part()?;
-        part.file
-            .write_all(bytes)
-            .map_err(|error| cant("write to", &part.hidden, &error))
+    fn write(&mut self, bytes: &mut Vec<u8>) -> Flow {
+        self.part()?.write(bytes)
     }
 
     fn roll(&mut self) -> Flow {
@@ -78,16 +139,14 @@ impl Write for PartFiles {
             return Ok(());
         };
         if self.sync {
-            part.file
-                .sync_all()
-                .map_err(|error| cant("sync", &part.hidden, &error))?;
+            part.sync()?;
         }
+        failpoint!("file_sink::before_rename");
         fs::rename(&part.hidden, &part.whole)
             .map_err(|error| cant("rename", &part.hidden, &error))?;
+        failpoint!("file_sink::after_rename");
         if self.sync {
-            let folder = folder_of(&part.whole);
-            let synced = File::open(folder).and_then(|folder| folder.sync_all());
-            synced.map_err(|error| cant("sync", folder, &error))?;
+            sync_folder(folder_of(&part.whole))?;
         }
         Ok(())
     }
@@ -117,22 +176,31 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn hidden(whole: &Path) -> PathBuf {
+/// The name of a file while it is being written.
+pub(crate) fn hidden(whole: &Path) -> PathBuf {
     let name = whole.file_name().unwrap_or_default().to_string_lossy();
     whole.with_file_name(format!(".{name}.inprogress"))
 }
 
-/// Whether a name is one that a sink gives to its parts, whole or in progress.
+/// Whether a name is one that a sink gives to its parts, whole or in progress: with two numbers, or in
+/// a job that takes checkpoints with three.
 pub(crate) fn is_part_name(name: &str) -> bool {
-    let part = name
+    let in_progress = name
         .strip_prefix('.')
-        .and_then(|n| n.strip_suffix(".inprogress"))
-        .unwrap_or(name);
-    let number = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
-    let numbers = part
-        .strip_prefix("part-")
-        .and_then(|numbers| numbers.split_once('-'));
-    numbers.is_some_and(|(subtask, n)| number(subtask) && number(n))
+        .and_then(|n| n.strip_suffix(".inprogress"));
+    let part = in_progress.unwrap_or(name);
+    let Some(numbers) = part.strip_prefix("part-") else {
+        return false;
+    };
+    let all = numbers
+        .split('-')
+        .all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    all && matches!(numbers.split('-').count(), 2 | 3)
+}
+
+/// Whether a part of this name is in progress.
+pub(crate) fn is_hidden(name: &str) -> bool {
+    name.starts_with('.')
 }
 
 #[cold]

@@ -1,5 +1,6 @@
 //! Which files there are, and who reads what of them.
 
+use super::progress::Place;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,22 @@ pub(crate) struct Split {
     pub(crate) path: Arc<Path>,
     /// The records that begin in these bytes; `None` for all of a file.
     pub(crate) range: Option<(u64, u64)>,
+    /// Where an earlier attempt got to; `None` for the beginning.
+    pub(crate) at: Option<Place>,
+    /// An earlier attempt read it to its end.
+    pub(crate) done: bool,
+}
+
+impl Split {
+    /// All of a file, or what begins in a range of it.
+    pub(crate) fn new(path: Arc<Path>, range: Option<(u64, u64)>) -> Self {
+        Split {
+            path,
+            range,
+            at: None,
+            done: false,
+        }
+    }
 }
 
 /// The files in `paths`, in the order of their names in each folder; hidden ones and folders in
@@ -47,10 +64,7 @@ fn list_folder(folder: &Path) -> Flow<Vec<Arc<Path>>> {
 pub(crate) fn split(files: &[Arc<Path>], range: Option<u64>) -> Flow<Vec<Split>> {
     let mut splits = Vec::new();
     for path in files {
-        let whole = Split {
-            path: path.clone(),
-            range: None,
-        };
+        let whole = Split::new(path.clone(), None);
         let Some(range) = range else {
             splits.push(whole);
             continue;
@@ -63,10 +77,7 @@ pub(crate) fn split(files: &[Arc<Path>], range: Option<u64>) -> Flow<Vec<Split>>
         let begins = (0..meta.len()).step_by(range.max(1) as usize);
         splits.extend(begins.map(|begin| {
             let end = (begin + range).min(meta.len());
-            Split {
-                path: path.clone(),
-                range: Some((begin, end)),
-            }
+            Split::new(path.clone(), Some((begin, end)))
         }));
     }
     Ok(splits)

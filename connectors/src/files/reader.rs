@@ -3,6 +3,7 @@
 use super::cutter::{Cutter, newlines, trimmed};
 use super::fetch::{Block, Event, Fetcher, FileMark, Oversized};
 use super::format::{Bad, Format, Framing};
+use super::progress::Progress;
 use crate::dead_letters::BadRecords;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub struct FileReader<F> {
     max_record_bytes: usize,
     fetcher: Option<Fetcher>,
     bad: BadRecords,
+    progress: Progress,
     block: Option<Block>,
     /// Where records end in this block: in one without quotes, at every newline.
     ends: Framing,
@@ -37,6 +39,7 @@ impl<F: Format> FileReader<F> {
         framing: Framing,
         max_record_bytes: usize,
         fetcher: Fetcher,
+        progress: Progress,
         bad: BadRecords,
     ) -> Self {
         let fetcher = Some(fetcher);
@@ -48,6 +51,7 @@ impl<F: Format> FileReader<F> {
             max_record_bytes,
             fetcher,
             bad,
+            progress,
             block,
             mark,
             line: 0,
@@ -70,6 +74,10 @@ impl<F: Format> FileReader<F> {
                 self.mark = None;
                 return Err(fault);
             }
+            Some(Event::Found(split)) => self.progress.add(split),
+            Some(Event::Finished(split)) => self.progress.finish(split),
+            Some(Event::Restarted(split)) => self.progress.restart(split),
+            Some(Event::Forgotten(split)) => self.progress.forget(split),
             Some(Event::Oversized(oversized)) => self.refuse(oversized)?,
             Some(Event::Block(block)) => {
                 if self
@@ -97,8 +105,10 @@ impl<F: Format> FileReader<F> {
             length,
             line,
             offset,
+            behind,
         } = oversized;
         (self.line, self.offset) = (line, offset);
+        self.progress.note(&mark, behind.0, behind.1);
         self.mark = Some(mark.clone());
         self.format.begin(&mark.header).map_err(unusable)?;
         let reason = too_long(length, self.max_record_bytes);
@@ -197,10 +207,13 @@ impl<F: Format> SourceReader for FileReader<F> {
             let result = self.parse(&mut block, budget - emitted, out);
             let done = block.start == block.end;
             debug_assert!(done || block.start > before || budget == 0);
-            if !done {
+            if done {
+                self.progress.note(&block.mark, block.line, block.offset);
+                if let Some(fetcher) = &self.fetcher {
+                    fetcher.recycle(block.bytes);
+                }
+            } else {
                 self.block = Some(block);
-            } else if let Some(fetcher) = &self.fetcher {
-                fetcher.recycle(block.bytes);
             }
             emitted += result?;
             if !done {
@@ -220,6 +233,14 @@ impl<F: Format> SourceReader for FileReader<F> {
 
     fn dead_letters(&self) -> u64 {
         self.bad.count()
+    }
+
+    fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
+        if let Some(block) = &self.block {
+            self.progress.note(&block.mark, block.line, block.offset);
+        }
+        self.bad.flush()?;
+        self.progress.save()
     }
 
     fn close(&mut self) -> Flow {

@@ -1,7 +1,11 @@
 //! A sink that writes part files, or one file.
 
 use super::format::{CsvOut, Encode, JsonLinesOut, LinesOut};
-use super::parts::{PartFiles, Target, cant, folder_of, is_part_name};
+use super::parts::{
+    PartFiles, Target, cant, folder_of, is_hidden, is_part_name, remove, sync_folder,
+};
+use super::staged::{Begun, Committable, StagedFile, StagedParts, commit_parts, other_shape};
+use super::writer::{FileWriter, Rolling};
 use crate::background::Background;
 use std::fmt::Display;
 use std::fs;
@@ -10,21 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_engine::build::OpenContext;
-use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::{Fault, Flow};
-use tidegate_engine::sink::{Sink, SinkWriter};
-use tidegate_engine::time::Timestamp;
-
-/// Bytes that are handed to the writing thread at a time.
-const BUFFER: usize = 128 * 1024;
-
-/// When a part is finished and the next one begun.
-#[derive(Clone, Copy, Debug)]
-struct Rolling {
-    bytes: u64,
-    records: u64,
-    every: Option<Duration>,
-}
+use tidegate_engine::sink::Sink;
 
 /// Writes records to files: as CSV, JSON lines, lines of text, or by an [`Encode`] of your own.
 ///
@@ -32,7 +23,20 @@ struct Rolling {
 /// [`FileSink::single_file`] it is one file. While a file is being written its name begins with a dot, so
 /// that readers see only whole files.
 ///
-/// Parts of an earlier run are removed when the job starts. A folder that holds anything else is
+/// # With checkpoints
+///
+/// In a job that takes checkpoints, records are seen once, whatever happens, and not before a checkpoint
+/// covers them: at each checkpoint the part at hand is closed, and gets its name when the checkpoint is
+/// complete. Parts are then called `part-<subtask>-<checkpoint that the attempt went on from>-<n>`. Leave
+/// them where they are while the job runs: a recovery may have to look whether they are there. A recovery
+/// removes what no checkpoint covers. A job that is started with an older checkpoint than its newest
+/// leaves the parts that were shown behind it; remove them yourself.
+///
+/// A single file is seen when the job has come to the end of its input. When the job is stopped with a
+/// savepoint before that, the file stays hidden (`.<name>.inprogress`), and the job that is started with the
+/// savepoint goes on writing it.
+///
+/// Parts of an earlier run are removed when the job starts anew. A folder that holds anything else is
 /// refused unless [`FileSink::overwrite`] is set.
 ///
 /// ```
@@ -50,8 +54,8 @@ pub struct FileSink<E> {
     overwrite: bool,
     sync: bool,
     rolling: Rolling,
-    /// The earlier run's parts are gone.
-    cleaned: Mutex<bool>,
+    /// What this attempt begins with, where it writes a single file.
+    begun: Mutex<Begun>,
 }
 
 impl FileSink<CsvOut> {
@@ -109,12 +113,8 @@ impl<E> FileSink<E> {
             single: false,
             overwrite: false,
             sync: true,
-            rolling: Rolling {
-                bytes: u64::MAX,
-                records: u64::MAX,
-                every: None,
-            },
-            cleaned: Mutex::new(false),
+            rolling: Rolling::default(),
+            begun: Mutex::default(),
         }
     }
 
@@ -200,15 +200,56 @@ impl<E> FileSink<E> {
         Ok(parts)
     }
 
-    fn clean(&self) -> Flow {
-        let mut cleaned = self.cleaned.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut *cleaned, true) {
-            return Ok(());
+    /// Begins from scratch, or with what a checkpoint covers: shows that, and removes what no checkpoint does.
+    fn recover_parts(&self, committables: Option<Vec<Vec<u8>>>) -> Flow {
+        fs::create_dir_all(&self.path).map_err(|error| cant("create", &self.path, &error))?;
+        for committable in committables.iter().flatten() {
+            match Committable::decode(committable)? {
+                Committable::Parts(parts) => commit_parts(&self.path, &parts, false)?,
+                Committable::Single { .. } => return Err(other_shape()),
+            }
         }
         for part in self.earlier_parts()? {
-            fs::remove_file(&part).map_err(|error| cant("remove", &part, &error))?;
+            let name = part.file_name().unwrap_or_default().to_string_lossy();
+            if committables.is_none() || is_hidden(&name) {
+                remove(&part)?;
+            }
         }
-        fs::create_dir_all(&self.path).map_err(|error| cant("create", &self.path, &error))
+        if self.sync && committables.is_some() {
+            sync_folder(&self.path)?;
+        }
+        Ok(())
+    }
+
+    /// The thread of a writer, and what its file holds already.
+    fn start(&self, context: &OpenContext<'_>, staged: bool) -> Flow<(Background, u64)> {
+        let (path, sync, waker) = (self.path.clone(), self.sync, context.waker());
+        let (subtask, attempt) = (context.subtask(), context.restored_from());
+        if !self.single {
+            let thread = if staged {
+                let prefix = format!("part-{subtask}-{attempt}");
+                Background::start(StagedParts::new(path, prefix, sync), waker)?
+            } else {
+                let target = Target::Parts {
+                    folder: path,
+                    subtask,
+                };
+                Background::start(PartFiles::new(target, sync), waker)?
+            };
+            return Ok((thread, 0));
+        }
+        check_alone(context.parallelism(), &self.path)?;
+        if !staged {
+            let thread = Background::start(PartFiles::new(Target::Single(path), sync), waker)?;
+            return Ok((thread, 0));
+        }
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let length = match begun {
+            Begun::GoesOn(length) => length,
+            Begun::New | Begun::Finished(_) => 0,
+        };
+        let file = StagedFile::new(path, begun, sync);
+        Ok((Background::start(file, waker)?, length))
     }
 }
 
@@ -216,7 +257,6 @@ impl<T: 'static, E: Encode<T>> Sink<T> for FileSink<E> {
     type Writer = FileWriter<E>;
 
     fn check(&self) -> Flow {
-        *self.cleaned.lock().unwrap_or_else(PoisonError::into_inner) = false;
         if self.single {
             self.check_single()
         } else {
@@ -224,34 +264,30 @@ impl<T: 'static, E: Encode<T>> Sink<T> for FileSink<E> {
         }
     }
 
-    fn open(&self, context: &mut OpenContext<'_>) -> Flow<FileWriter<E>> {
-        let target = if self.single {
-            check_alone(context.parallelism(), &self.path)?;
-            Target::Single(self.path.clone())
-        } else {
-            self.clean()?;
-            Target::Parts {
-                folder: self.path.clone(),
-                subtask: context.subtask(),
-            }
-        };
-        let mut rolling = self.rolling;
-        if self.single {
-            rolling = Rolling {
-                bytes: u64::MAX,
-                records: u64::MAX,
-                every: None,
-            };
+    fn recover(&self, committables: Option<Vec<Vec<u8>>>) -> Flow {
+        if !self.single {
+            return self.recover_parts(committables);
         }
-        let thread = Background::start(PartFiles::new(target, self.sync), context.waker())?;
+        let newest = committables.as_ref().and_then(|all| all.last());
+        let begun = Begun::recover(&self.path, newest.map(Vec::as_slice))?;
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+        Ok(())
+    }
+
+    fn open(&self, context: &mut OpenContext<'_>) -> Flow<FileWriter<E>> {
+        let staged = context.checkpointed();
+        let (thread, length) = self.start(context, staged)?;
+        let rolling = if self.single {
+            Rolling::default()
+        } else {
+            self.rolling
+        };
         let (encode, clock) = (self.encode.clone(), context.clock());
-        Ok(FileWriter {
-            encode,
-            rolling,
-            clock,
-            thread,
-            buffer: Vec::new(),
-            part: None,
+        let writer = FileWriter::new(encode, rolling, clock, thread);
+        Ok(match (staged, self.single) {
+            (false, _) => writer,
+            (true, false) => writer.staged(),
+            (true, true) => writer.staged().single::<T>(length),
         })
     }
 }
@@ -265,96 +301,4 @@ fn check_alone(parallelism: u32, path: &Path) -> Flow {
          out .single_file() to write a folder of parts",
         path.display()
     )))
-}
-
-/// The part at hand.
-struct Part {
-    bytes: u64,
-    records: u64,
-    /// When it has to be finished.
-    due: Timestamp,
-}
-
-/// Writes the records of one subtask.
-pub struct FileWriter<E> {
-    encode: E,
-    rolling: Rolling,
-    clock: Clock,
-    thread: Background,
-    buffer: Vec<u8>,
-    part: Option<Part>,
-}
-
-impl<E> FileWriter<E> {
-    fn hand_over(&mut self) -> Flow {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let full = std::mem::replace(&mut self.buffer, self.thread.buffer());
-        self.thread.write(full)
-    }
-
-    #[cold]
-    fn roll(&mut self) -> Flow {
-        self.part = None;
-        self.hand_over()?;
-        self.thread.roll()
-    }
-}
-
-impl<T: 'static, E: Encode<T>> SinkWriter<T> for FileWriter<E> {
-    fn write(&mut self, _at: Timestamp, value: T) -> Flow {
-        let part = match &mut self.part {
-            Some(part) => part,
-            None => {
-                self.encode.begin();
-                let due = self
-                    .rolling
-                    .every
-                    .map_or(Timestamp::MAX, |d| self.clock.now().plus(d));
-                self.part.insert(Part {
-                    bytes: 0,
-                    records: 0,
-                    due,
-                })
-            }
-        };
-        let before = self.buffer.len();
-        self.encode
-            .encode(&value, &mut self.buffer)
-            .map_err(|reason| Fault::user(format_args!("a record can't be written: {reason}")))?;
-        part.bytes += (self.buffer.len() - before) as u64;
-        part.records += 1;
-        if part.bytes >= self.rolling.bytes || part.records >= self.rolling.records {
-            return self.roll();
-        }
-        if self.buffer.len() >= BUFFER {
-            self.hand_over()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.thread.has_room()
-    }
-
-    fn turn(&mut self, now: Timestamp) -> Flow<Timestamp> {
-        self.thread.pump()?;
-        let due = self.part.as_ref().map_or(Timestamp::MAX, |part| part.due);
-        if due > now {
-            return Ok(due);
-        }
-        self.roll()?;
-        Ok(Timestamp::MAX)
-    }
-
-    fn close(&mut self) -> Flow {
-        self.hand_over()?;
-        self.thread.end()
-    }
-
-    fn closed(&self) -> bool {
-        self.thread.done()
-    }
 }

@@ -1,9 +1,11 @@
 //! The description of a source that reads files.
 
-use super::fetch::{Fetcher, Follow, Work, mine};
+use super::fetch::{Fetcher, Work};
+use super::follow::{Follow, mine};
 use super::format::{Csv, Format, Framing, JsonLines, Lines};
 use super::open_file::ReadOptions;
 use super::plan::{self, Split, unreadable};
+use super::progress::{self, Progress};
 use super::reader::FileReader;
 use crate::dead_letters::OnError;
 use serde::de::DeserializeOwned;
@@ -39,6 +41,12 @@ impl<P: Into<PathBuf>> FromIterator<P> for Paths {
 /// the source goes on with what is appended to them and with new files in the folders.
 ///
 /// The subtasks share the files, and the ranges of files that can be split.
+///
+/// After a recovery each file is read on behind the last record that the checkpoint covers, with any
+/// parallelism; in gzip files by passing over what comes before. A source that reads files once then
+/// reads those that were there in the beginning; one that follows them finds new ones too. A file that
+/// the checkpoint knows must still be there and not be shorter than it was. What was put aside as a dead
+/// letter behind the checkpoint is put aside again. Pipes and devices can't be read again.
 ///
 /// ```
 /// use tidegate_connectors::{DeadLetters, FileSource};
@@ -196,6 +204,31 @@ impl<F: Format> FileSource<F> {
         *plan = Some(made.clone());
         Ok(made)
     }
+
+    /// What one subtask begins with: of what the checkpoint names if there is one, else of what is there.
+    fn splits(&self, context: &OpenContext<'_>, share: (u32, u32)) -> Flow<Vec<Split>> {
+        if self.follow.is_some() {
+            // A file is its owner's whether it is known or new, so that none is read twice.
+            let known = context.all_restored_splits().unwrap_or_default();
+            let known = known.iter().map(|split| progress::decode(split));
+            let known = known.collect::<Flow<Vec<Split>>>()?;
+            if known.iter().any(|split| split.range.is_some()) {
+                return Err(Fault::user(
+                    "the checkpoint was taken while the files were read in ranges, once; they can't be \
+                     followed from there: leave out .follow(), or start without the checkpoint",
+                ));
+            }
+            return Ok(known.into_iter().filter(|s| mine(&s.path, share)).collect());
+        }
+        if let Some(restored) = context.restored_splits()? {
+            let splits = restored.iter().map(|split| progress::decode(split));
+            let splits = splits.collect::<Flow<Vec<Split>>>()?;
+            return Ok(splits.into_iter().filter(|split| !split.done).collect());
+        }
+        let (me, of) = (share.0 as usize, share.1.max(1) as usize);
+        let plan = self.plan(false)?;
+        Ok(plan.iter().skip(me).step_by(of).cloned().collect())
+    }
 }
 
 impl<F: Format> Source for FileSource<F>
@@ -212,22 +245,7 @@ where
 
     fn open(&self, context: &mut OpenContext<'_>) -> Flow<FileReader<F>> {
         let share = (context.subtask(), context.parallelism());
-        let plan = self.plan(false)?;
-        let every_nth = |splits: &[Split]| -> Vec<Split> {
-            let mine = splits
-                .iter()
-                .skip(share.0 as usize)
-                .step_by(share.1.max(1) as usize);
-            mine.cloned().collect()
-        };
-        let splits = match self.follow {
-            None => every_nth(&plan),
-            Some(_) => plan
-                .iter()
-                .filter(|split| mine(&split.path, share))
-                .cloned()
-                .collect(),
-        };
+        let splits = self.splits(context, share)?;
         let options = ReadOptions {
             framing: self.framing(),
             has_header: self.format.has_header(),
@@ -240,6 +258,7 @@ where
             every,
             share,
         });
+        let progress = Progress::new(&splits);
         let fetcher = Fetcher::start(
             Work {
                 splits,
@@ -255,11 +274,21 @@ where
             framing,
             self.max_record_bytes,
             fetcher,
+            progress,
             bad,
         ))
     }
 
     fn bounded(&self) -> bool {
         self.follow.is_none()
+    }
+
+    /// Nobody can go back in a pipe or a device.
+    fn replayable(&self) -> bool {
+        let is_stream = |path: &PathBuf| {
+            let meta = std::fs::metadata(path);
+            meta.is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+        };
+        !self.paths.iter().any(is_stream)
     }
 }

@@ -14,6 +14,9 @@ const BUFFER: usize = 64 * 1024;
 
 /// Sends each record, as it displays itself, as a line to a TCP server. Each subtask has a connection of
 /// its own. A connection that breaks ends the job: nobody knows what of it arrived.
+///
+/// A checkpoint waits until what it covers is sent, which is not to say received: this protocol has no
+/// answers. What was sent behind it is sent again after a recovery.
 #[derive(Clone, Debug)]
 pub struct SocketSink {
     address: String,
@@ -60,7 +63,7 @@ impl Connection {
 }
 
 impl background::Write for Connection {
-    fn write(&mut self, bytes: &[u8]) -> Flow {
+    fn write(&mut self, bytes: &mut Vec<u8>) -> Flow {
         let stream = match self.stream.take() {
             Some(stream) => stream,
             None => connect(&self.address).map_err(|error| self.failed(&error))?,
@@ -118,6 +121,15 @@ impl<T: Display + 'static> SinkWriter<T> for SocketWriter {
             self.thread.pump()?
         }
         Ok(Timestamp::MAX)
+    }
+
+    fn flush(&mut self) -> Flow {
+        self.hand_over()?;
+        self.thread.flush()
+    }
+
+    fn flushed(&mut self) -> Flow<bool> {
+        self.thread.flushed()
     }
 
     fn close(&mut self) -> Flow {

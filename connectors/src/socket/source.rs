@@ -44,7 +44,8 @@ impl Reconnect {
 }
 
 /// Reads lines from a TCP server, such as `nc -lk 9000`. Subtask 0 holds the connection, the others have
-/// nothing to read. A connection remembers nothing: what is sent while none is open is not seen.
+/// nothing to read. A connection remembers nothing: what is sent while none is open is not seen, and after
+/// a recovery the lines behind the checkpoint are missing.
 #[derive(Clone, Debug)]
 pub struct SocketLines {
     address: String,
@@ -245,6 +246,12 @@ impl SourceReader for SocketReader {
 
     fn dead_letters(&self) -> u64 {
         self.bad.count()
+    }
+
+    /// There are none; but bad lines are put aside before a checkpoint.
+    fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
+        self.bad.flush()?;
+        Ok(Vec::new())
     }
 
     fn close(&mut self) -> Flow {

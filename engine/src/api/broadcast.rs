@@ -4,11 +4,11 @@ use super::connect::{ConnectedStreams, MetBy};
 use super::keyed::KeyedStream;
 use super::stream::DataStream;
 use super::upstream::Upstream;
+use crate::checkpoint::Key;
 use crate::exchange::EdgeKind;
 use crate::exchange::{ByKey, Forward, WithBroadcast};
 use crate::operators::{BroadcastProcessBlueprint, KeyedBroadcastProcessBlueprint};
 use crate::process::{BroadcastProcessFunction, KeyedBroadcastProcessFunction};
-use std::hash::Hash;
 use std::marker::PhantomData;
 
 /// A stream, and one whose records go to all of its subtasks.
@@ -89,7 +89,7 @@ impl<K, A: Send + 'static, U: Upstream<Out = A>, S> KeyedStream<K, A, U, S> {
 
 impl<K, A, B, U, V, S> KeyedBroadcastConnectedStreams<K, A, B, U, V, S>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     A: Send + 'static,
     B: Clone + Send + 'static,
     U: Upstream<Out = A>,

@@ -4,6 +4,7 @@ use super::keyed::KeyedStream;
 use super::stream::DataStream;
 use super::union::Merged;
 use super::upstream::{Chained, Upstream};
+use crate::checkpoint::Key;
 use crate::exchange::{ByEitherKey, Distribution, EdgeKind, Either, Forward, Keyed};
 use crate::graph::GraphRef;
 use crate::operator::{Blueprint, Operator};
@@ -252,7 +253,7 @@ where
         function: P,
     ) -> DataStream<P::Out, MetBy<A, B, ByEitherKey<F, G, K>, KeyedProcessBlueprint<CoProcess<P>>>>
     where
-        K: Clone,
+        K: Key,
     {
         self.install(
             "co-process",

@@ -2,9 +2,9 @@
 //!
 //! ```
 //! # use tidegate_engine::prelude::*;
-//! # #[derive(Clone)]
+//! # #[derive(Clone, serde::Serialize, serde::Deserialize)]
 //! # struct Flight { origin: String, delay: i64 }
-//! # #[derive(Clone)]
+//! # #[derive(Clone, serde::Serialize, serde::Deserialize)]
 //! # struct Weather { origin: String, miles: f64 }
 //! # fn job<U: Upstream<Out = Flight>, V: Upstream<Out = Weather>>(
 //! #     flights: DataStream<Flight, U>, weather: DataStream<Weather, V>,
@@ -24,12 +24,12 @@ use super::keyed::KeyedStream;
 use super::partition::SetParallelism;
 use super::stream::DataStream;
 use super::upstream::Upstream;
+use crate::checkpoint::{Key, StateValue};
 use crate::exchange::{ByEitherKey, Either};
 use crate::operators::{Interval, IntervalJoin, Pair};
 use crate::side::SideOutput;
 use crate::time::millis;
 use crate::window::{Aligned, CoGroupWindows, GroupFunction, Groups, Pairs, TimeKind, TimeWindow};
-use std::hash::Hash;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -195,9 +195,9 @@ fn problem(spec: &Aligned) -> Option<String> {
 
 impl<M, K, A, B, U, V, F, G> WindowedMeeting<M, A, B, KeyedConnectedStreams<K, A, B, U, V, F, G>>
 where
-    K: Hash + Eq + Clone + Send + 'static,
-    A: Clone + Send + 'static,
-    B: Clone + Send + 'static,
+    K: Key + Send,
+    A: StateValue + Clone + Send,
+    B: StateValue + Clone + Send,
     U: Upstream<Out = A>,
     V: Upstream<Out = B>,
     F: Fn(&A) -> K + Clone + Send + Sync + 'static,
@@ -226,9 +226,9 @@ pub type WindowsMet<K, A, B, F, G, E> =
 impl<K, A, B, U, V, F, G>
     WindowedMeeting<InnerJoin, A, B, KeyedConnectedStreams<K, A, B, U, V, F, G>>
 where
-    K: Hash + Eq + Clone + Send + 'static,
-    A: Clone + Send + 'static,
-    B: Clone + Send + 'static,
+    K: Key + Send,
+    A: StateValue + Clone + Send,
+    B: StateValue + Clone + Send,
     U: Upstream<Out = A>,
     V: Upstream<Out = B>,
     F: Fn(&A) -> K + Clone + Send + Sync + 'static,
@@ -246,9 +246,9 @@ where
 
 impl<K, A, B, U, V, F, G> WindowedMeeting<CoGroup, A, B, KeyedConnectedStreams<K, A, B, U, V, F, G>>
 where
-    K: Hash + Eq + Clone + Send + 'static,
-    A: Clone + Send + 'static,
-    B: Clone + Send + 'static,
+    K: Key + Send,
+    A: StateValue + Clone + Send,
+    B: StateValue + Clone + Send,
     U: Upstream<Out = A>,
     V: Upstream<Out = B>,
     F: Fn(&A) -> K + Clone + Send + Sync + 'static,
@@ -356,9 +356,9 @@ pub type NearMet<K, A, B, F, G, H> = MetBy<A, B, ByEitherKey<F, G, K>, IntervalJ
 
 impl<K, A, B, U, V, F, G> IntervalJoined<A, B, KeyedConnectedStreams<K, A, B, U, V, F, G>>
 where
-    K: Hash + Eq + Clone + Send + 'static,
-    A: Send + 'static,
-    B: Send + 'static,
+    K: Key + Send,
+    A: StateValue + Send,
+    B: StateValue + Send,
     U: Upstream<Out = A>,
     V: Upstream<Out = B>,
     F: Fn(&A) -> K + Clone + Send + Sync + 'static,

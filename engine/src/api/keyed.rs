@@ -86,8 +86,8 @@ where
         function: G,
     ) -> DataStream<V, KeyedUpstream<U, F, K, Fold<K, A, G>>>
     where
-        K: Clone + Send,
-        A: Clone + Send + 'static,
+        K: Key + Send,
+        A: StateValue + Clone + Send,
         V: 'static,
         G: FnMut(&mut A, &K, T) -> V + Clone + Send + 'static,
     {

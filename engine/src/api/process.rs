@@ -6,15 +6,15 @@ use super::partition::{Detached, SetParallelism};
 use super::stream::DataStream;
 use super::upstream::{Make, Upstream, node};
 use crate::build::Prototype;
+use crate::checkpoint::Key;
 use crate::graph::{GraphRef, OperatorId};
 use crate::operators::{KeyedProcessBlueprint, Process};
 use crate::process::{KeyedProcessFunction, ProcessFunction};
 use crate::stage::{Collector, Stage};
-use std::hash::Hash;
 
 impl<K, T, U, S> KeyedStream<K, T, U, S>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: Send + 'static,
     U: Upstream<Out = T>,
     S: Fn(&T) -> K + Clone + Send + Sync + 'static,

@@ -7,13 +7,13 @@ use super::keyed::{KeyedStream, KeyedUpstream};
 use super::partition::Redistributed;
 use super::stream::DataStream;
 use super::upstream::{Chained, Upstream};
+use crate::checkpoint::{Key, StateValue};
 use crate::exchange::Global;
 use crate::graph::GraphRef;
 use crate::side::SideOutput;
 use crate::window::{
     Aggregator, Aligned, AllWindows, Count, LocalSlices, Part, Reduced, SlicedWindows, Windowed,
 };
-use std::hash::Hash;
 use std::time::Duration;
 
 /// A keyed stream cut into windows by `S`.
@@ -61,7 +61,7 @@ pub type SlicedStream<K, T, U, F, A> = DataStream<
 
 impl<K, T, U, F> WindowedStream<K, T, U, F, Aligned>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -82,7 +82,7 @@ where
     /// Combines the records of each key and window two by two: `function(so far, record)`.
     pub fn reduce<G>(self, function: G) -> SlicedStream<K, T, U, F, Reduced<G>>
     where
-        T: Clone,
+        T: StateValue + Clone,
         G: Fn(&T, T) -> T + Clone + Send + 'static,
     {
         self.aggregate(Reduced::new(function))
@@ -173,7 +173,7 @@ where
     /// Combines the records of each window two by two: `function(so far, record)`.
     pub fn reduce<G>(self, function: G) -> AllSlicedStream<T, U, Reduced<G>>
     where
-        T: Clone,
+        T: StateValue + Clone,
         G: Fn(&T, T) -> T + Clone + Send + 'static,
     {
         self.aggregate(Reduced::new(function))

@@ -4,6 +4,7 @@ use super::keyed::{KeyedStream, KeyedUpstream};
 use super::stream::DataStream;
 use super::upstream::Upstream;
 use super::windowed::WindowedStream;
+use crate::checkpoint::{Key, StateValue};
 use crate::side::SideOutput;
 use crate::window::{
     AggregateElements, Aggregated, Aggregator, Buffered, Count, CountWindow, CountWindows,
@@ -11,7 +12,6 @@ use crate::window::{
     Reduced, Session, SessionGap, SessionWindows, Trigger, WindowAssigner, WindowContext,
     WindowOutput, Windowed,
 };
-use std::hash::Hash;
 use std::time::Duration;
 
 /// The results of an operator behind a hash exchange.
@@ -47,7 +47,7 @@ pub type ProcessedStream<K, T, U, F, As, P> = BufferedStream<
 
 impl<K, T, U, F, G> WindowedStream<K, T, U, F, Session<G>>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -69,7 +69,7 @@ where
     /// Combines the records of each session two by two: `function(so far, record)`.
     pub fn reduce<R>(self, function: R) -> SessionStream<K, T, U, F, Reduced<R>, G>
     where
-        T: Clone,
+        T: StateValue + Clone,
         R: Fn(&T, T) -> T + Clone + Send + 'static,
     {
         self.aggregate(Reduced::new(function))
@@ -83,7 +83,7 @@ where
 
 impl<K, T, U, F> WindowedStream<K, T, U, F, CountWindow>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -102,7 +102,7 @@ where
     /// Combines the records of each window two by two: `function(so far, record)`.
     pub fn reduce<R>(self, function: R) -> CountedStream<K, T, U, F, Reduced<R>>
     where
-        T: Clone,
+        T: StateValue + Clone,
         R: Fn(&T, T) -> T + Clone + Send + 'static,
     {
         self.aggregate(Reduced::new(function))
@@ -133,7 +133,7 @@ pub struct EvictingStream<K, T: 'static, U: Upstream<Out = T>, F, As, Tr, Ev> {
 
 impl<K, T, U, F, As> WindowedStream<K, T, U, F, As>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Clone + Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -173,6 +173,7 @@ where
     /// `function(context, records, out)`.
     pub fn process<V, P>(self, function: P) -> ProcessedStream<K, T, U, F, As, ProcessFn<P, V>>
     where
+        T: StateValue,
         V: Send + 'static,
         P: FnMut(&WindowContext<'_, K>, &Elements<T>, &mut WindowOutput<V>)
             + Clone
@@ -185,6 +186,7 @@ where
     /// Computes any number of results from all records of each window.
     pub fn process_with<P>(self, function: P) -> ProcessedStream<K, T, U, F, As, P>
     where
+        T: StateValue,
         P: ProcessWindowFunction<K, T>,
         P::Out: Send,
     {
@@ -195,7 +197,7 @@ where
 
 impl<K, T, U, F, As, Tr> TriggeredStream<K, T, U, F, As, Tr>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Key + Send,
     T: Clone + Send + 'static,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
@@ -234,6 +236,7 @@ where
     /// Combines the records of each window two by two: `function(so far, record)`.
     pub fn reduce<R>(self, function: R) -> GeneralStream<K, T, U, F, As, Tr, Aggregated<Reduced<R>>>
     where
+        T: StateValue,
         R: Fn(&T, T) -> T + Clone + Send + 'static,
     {
         self.aggregate(Reduced::new(function))
@@ -251,6 +254,7 @@ where
         function: P,
     ) -> BufferedStream<K, T, U, F, As, Tr, NoEvictor, ProcessFn<P, V>>
     where
+        T: StateValue,
         V: Send + 'static,
         P: FnMut(&WindowContext<'_, K>, &Elements<T>, &mut WindowOutput<V>)
             + Clone
@@ -263,6 +267,7 @@ where
     /// Computes any number of results from all records of each window.
     pub fn process_with<P>(self, function: P) -> BufferedStream<K, T, U, F, As, Tr, NoEvictor, P>
     where
+        T: StateValue,
         P: ProcessWindowFunction<K, T>,
         P::Out: Send,
     {
@@ -272,8 +277,8 @@ where
 
 impl<K, T, U, F, As, Tr, Ev> EvictingStream<K, T, U, F, As, Tr, Ev>
 where
-    K: Hash + Eq + Clone + Send + 'static,
-    T: Clone + Send + 'static,
+    K: Key + Send,
+    T: StateValue + Clone + Send,
     U: Upstream<Out = T>,
     F: Fn(&T) -> K + Clone + Send + Sync + 'static,
     As: WindowAssigner<T>,

@@ -278,3 +278,7 @@ fn elements(mut bytes: &[u8], count: u64) -> Option<Vec<Vec<u8>>> {
     }
     (all.len() as u64 == count).then_some(all)
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -2,11 +2,12 @@
 
 use super::codec::{decode_from, encode_into};
 use super::image::{GroupImage, StateData};
-use crate::fault::Flow;
+use crate::fault::{Fault, Flow};
 use crate::hash::key_group;
 use crate::state::backing::{Backing, Claim};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 
 /// Opens what a state spills to: the number of key groups, the store, and the use of memory.
 pub type OpenBacking<'a> = dyn FnMut() -> Flow<(u32, Box<dyn Backing>, Claim)> + 'a;
@@ -15,6 +16,17 @@ pub type OpenBacking<'a> = dyn FnMut() -> Flow<(u32, Box<dyn Backing>, Claim)> +
 pub trait KeyedPart {
     /// The names of the types of its keys and of its values.
     fn types(&self) -> (&'static str, &'static str);
+
+    /// What is kept for a key, by a name that outlives a rearrangement of this part's own types.
+    fn value_type(&self) -> Cow<'static, str> {
+        self.types().1.into()
+    }
+
+    /// Whether it can load values that were saved under another name than [`KeyedPart::value_type`]; if
+    /// so, it is given them next.
+    fn accept(&mut self, _saved: &str) -> bool {
+        false
+    }
 
     /// A barrier is here: what [`KeyedPart::save`] writes from now on is what is here now, whatever
     /// records change meanwhile. A part that saves everything in one step has nothing to do.
@@ -147,6 +159,31 @@ impl KeyedSection {
         }
     }
 
+    /// Nothing yet, of a state with as many key groups.
+    pub fn fresh(&self) -> Self {
+        KeyedSection::new(self.max_parallelism)
+    }
+
+    /// How many entries there are.
+    pub fn entries(&self) -> u64 {
+        self.groups.iter().map(|(entries, _)| entries).sum()
+    }
+
+    /// Adds what another section holds as a part of its own: in each key group behind a copy of
+    /// `header`. To be read with [`Entries::next_part`].
+    pub fn append_part<H: Serialize>(&mut self, header: &H, part: KeyedSection) -> Flow {
+        for (group, (entries, bytes)) in (0..).zip(part.groups) {
+            if entries == 0 {
+                continue;
+            }
+            let mine = self.group(group);
+            mine.0 += entries;
+            encode_into(&(header, bytes.len() as u64), &mut mine.1)?;
+            mine.1.extend(bytes);
+        }
+        Ok(())
+    }
+
     /// Adds what another section holds.
     pub fn append(&mut self, other: KeyedSection) {
         for (group, (entries, bytes)) in (0..).zip(other.groups) {
@@ -179,6 +216,18 @@ impl<'a> Entries<'a> {
         Entries { left: bytes }
     }
 
+    /// Whether there is no other.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// A part of an entry that is taken to pieces.
+    pub fn read<E: DeserializeOwned>(&mut self) -> Flow<E> {
+        let (part, taken) = decode_from(self.left)?;
+        self.left = &self.left[taken..];
+        Ok(part)
+    }
+
     /// The next one.
     pub fn next<E: DeserializeOwned>(&mut self) -> Flow<Option<E>> {
         if self.left.is_empty() {
@@ -187,5 +236,89 @@ impl<'a> Entries<'a> {
         let (entry, taken) = decode_from(self.left)?;
         self.left = &self.left[taken..];
         Ok(Some(entry))
+    }
+
+    /// The next part, see [`KeyedSection::append_part`], and its header.
+    pub fn next_part<H: DeserializeOwned>(&mut self) -> Flow<Option<(H, Entries<'a>)>> {
+        let Some((header, length)) = self.next::<(H, u64)>()? else {
+            return Ok(None);
+        };
+        let length = usize::try_from(length).ok();
+        let split = length.and_then(|length| self.left.split_at_checked(length));
+        let Some((part, rest)) = split else {
+            return Err(Fault::user("a part of a keyed state is cut short"));
+        };
+        self.left = rest;
+        Ok(Some((header, Entries::new(part))))
+    }
+}
+
+/// A part under other type names than its own: those of what the user has put in, where the rest is
+/// an operator's own affair and may be called otherwise one day.
+pub struct Named<'a, P>(pub &'a mut P, pub (&'static str, &'static str));
+
+impl<P: KeyedPart> KeyedPart for Named<'_, P> {
+    fn types(&self) -> (&'static str, &'static str) {
+        self.1
+    }
+
+    fn freeze(&mut self) -> Flow {
+        self.0.freeze()
+    }
+
+    fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
+        self.0.save(into, budget)
+    }
+
+    fn thaw(&mut self) {
+        self.0.thaw();
+    }
+
+    fn spill(&mut self, open: &mut OpenBacking<'_>) -> Flow {
+        self.0.spill(open)
+    }
+
+    fn maintain(&mut self) -> Flow {
+        self.0.maintain()
+    }
+
+    fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
+        self.0.load(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read_as_they_were_appended_and_a_length_that_lies_is_an_error() {
+        let mut all = KeyedSection::new(1);
+        for header in [7i64, 9] {
+            let mut part = all.fresh();
+            part.put(0, &(header, "a")).expect("encodes");
+            part.put(0, &(header, "b")).expect("encodes");
+            all.append_part(&header, part).expect("appends");
+        }
+        assert_eq!(all.entries(), 4);
+        let StateData::Groups(groups) = all.into_data() else {
+            panic!("keyed state has groups");
+        };
+        let bytes = &groups[0].bytes;
+        let mut entries = Entries::new(bytes);
+        for header in [7i64, 9] {
+            let next = entries.next_part::<i64>().expect("reads");
+            let (found, mut part) = next.expect("is there");
+            assert_eq!(found, header);
+            for name in ["a", "b"] {
+                let entry = part.next::<(i64, String)>().expect("reads");
+                assert_eq!(entry, Some((header, name.to_owned())));
+            }
+        }
+        assert!(entries.next_part::<i64>().expect("is at the end").is_none());
+        let cut = &bytes[..bytes.len() - 1];
+        let mut entries = Entries::new(cut);
+        entries.next_part::<i64>().expect("is whole");
+        assert!(entries.next_part::<i64>().is_err());
     }
 }

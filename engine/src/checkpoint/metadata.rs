@@ -210,3 +210,115 @@ pub(super) fn check_path(path: &str) -> Result {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Barrier, Timing};
+
+    fn metadata() -> CheckpointMetadata {
+        let mut metadata = CheckpointMetadata::new(CheckpointId(7), BarrierKind::Savepoint, "job");
+        metadata.graph_hash = "5f".to_owned();
+        metadata.created = Timestamp(1_700_000_000_000);
+        metadata.subtasks.push(SubtaskFile {
+            file: FileRef {
+                path: "a".to_owned(),
+                length: 1 << 60,
+                checksum: Checksum(u64::MAX),
+            },
+            index: SubtaskIndex {
+                barrier: Barrier::checkpoint(7),
+                task: 0,
+                subtask: 0,
+                timing: Timing::default(),
+                operators: Vec::new(),
+            },
+        });
+        metadata
+    }
+
+    fn error(bytes: &[u8]) -> String {
+        let decoded = CheckpointMetadata::decode("chk-7/_metadata", bytes);
+        decoded.expect_err("not to be read").to_string()
+    }
+
+    /// The file with another body, and a checksum that fits.
+    fn with_body(change: impl FnOnce(String) -> String) -> Vec<u8> {
+        let body = change(serde_json::to_string(&metadata()).expect("serializes"));
+        let mut bytes = header(FORMAT, body.len()).into_bytes();
+        bytes.extend(body.bytes());
+        bytes.extend(trailer(&bytes).into_bytes());
+        bytes
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was() {
+        let bytes = metadata().encode();
+        assert_eq!(
+            CheckpointMetadata::decode("f", &bytes).expect("undamaged"),
+            metadata()
+        );
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_other_length_is_found() {
+        let good = metadata().encode();
+        for at in 0..good.len() {
+            for change in 1..=255 {
+                let mut bytes = good.clone();
+                bytes[at] ^= change;
+                let decoded = CheckpointMetadata::decode("f", &bytes);
+                assert!(decoded.is_err(), "byte {at} xor {change:#x}");
+            }
+        }
+        for length in 0..good.len() {
+            assert!(CheckpointMetadata::decode("f", &good[..length]).is_err());
+        }
+        assert!(error(&good[..good.len() - 40]).contains("it is cut off"));
+        assert!(error(&[&good[..], b"\n"].concat()).contains("its checksum is wrong"));
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_skipped() {
+        let bytes = with_body(|body| body.replacen('{', "{\"mood\":[1,{}],", 1));
+        assert_eq!(
+            CheckpointMetadata::decode("f", &bytes).expect("readable"),
+            metadata()
+        );
+    }
+
+    #[test]
+    fn a_format_that_needs_a_later_reader_is_refused() {
+        let bytes = with_body(|_| {
+            "{\"min_reader_version\":9,\"tidegate_version\":\"3.1.0\",\"job\":{}}".to_owned()
+        });
+        let found = error(&bytes);
+        assert!(
+            found.contains("format 9") && found.contains("(3.1.0)"),
+            "{found}"
+        );
+    }
+
+    #[test]
+    fn another_hash_of_keys_is_refused() {
+        let bytes = with_body(|b| b.replace("\"key_hash_version\":1", "\"key_hash_version\":2"));
+        assert!(error(&bytes).contains("keys were hashed by version 2"));
+    }
+
+    #[test]
+    fn a_path_that_leads_out_is_refused() {
+        for path in [
+            "../b",
+            "/etc/passwd",
+            "a/../../b",
+            "",
+            "a//b",
+            "C:x",
+            "a\\\\b",
+            "a\\u0000",
+        ] {
+            let bytes = with_body(|b| b.replace("\"path\":\"a\"", &format!("\"path\":\"{path}\"")));
+            assert!(error(&bytes).contains("can't be the path"), "{path}");
+        }
+    }
+}

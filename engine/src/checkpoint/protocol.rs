@@ -12,6 +12,8 @@
 //! - [`Action::Trigger`] goes to *all* subtasks. A source sends the barrier on. A subtask all of whose
 //!   inputs have ended takes its snapshot at the trigger; one whose inputs end after the trigger came and
 //!   before any barrier did, when they end.
+//! - Messages may be late, come twice and overtake each other. Of those to subtasks only notices of
+//!   completion may be lost, and not the last one: the next one says the same.
 //! - A trigger with a greater id implies that a [`BarrierKind::Stop`] before it was given up.
 //! - No new attempt may start before [`Action::Settled`]: a publication that is still under way could
 //!   be recorded behind its back.

@@ -102,6 +102,12 @@ impl<'a> RestoredOperator<'a> {
         seen.min().unwrap_or(Timestamp::MIN)
     }
 
+    /// The type of the values of a state when it was saved.
+    pub(super) fn value_type(&self, name: &str) -> Option<&'a str> {
+        let first = self.states(name).into_iter().next();
+        first.map(|state| state.value_type.as_str())
+    }
+
     /// The key groups of a keyed state that this subtask owns now.
     pub(super) fn groups(&mut self, name: &str, types: (&str, &str)) -> Flow<Vec<&'a [u8]>> {
         self.taken.push(name.to_owned());

@@ -27,6 +27,8 @@ pub struct CheckpointSettings {
     /// How many complete checkpoints are kept, at least 1. Savepoints belong to a person and don't
     /// count. Default: 3.
     pub retained: u32,
+    /// How many checkpoints, of whatever outcome, are remembered for people. Default: 10.
+    pub history: u32,
     /// What a recovery promises. Default: exactly once.
     pub mode: CheckpointMode,
 }
@@ -40,6 +42,7 @@ impl Default for CheckpointSettings {
             max_concurrent: 1,
             tolerable_failures: 3,
             retained: 3,
+            history: 10,
             mode: CheckpointMode::ExactlyOnce,
         }
     }

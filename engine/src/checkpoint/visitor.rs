@@ -11,6 +11,7 @@ use super::keyed::{Entries, KeyedPart, KeyedSection};
 use super::restore::RestoredOperator;
 use crate::fault::{Fault, Flow};
 use crate::state::backing::{Backing, Claim};
+use crate::time::Timestamp;
 use std::any::type_name;
 
 /// State without keys, as a list of elements.
@@ -38,6 +39,25 @@ impl<T: StateValue> ElementsPart for Vec<T> {
         for element in elements {
             self.push(decode(element)?);
         }
+        Ok(())
+    }
+}
+
+/// Elements that are bytes already, in an encoding of their owner.
+#[derive(Clone, Debug, Default)]
+pub struct Opaque(pub Vec<Vec<u8>>);
+
+impl ElementsPart for Opaque {
+    fn type_name(&self) -> &'static str {
+        "bytes"
+    }
+
+    fn save(&self) -> Flow<Vec<Vec<u8>>> {
+        Ok(self.0.clone())
+    }
+
+    fn load(&mut self, elements: &[&[u8]]) -> Flow {
+        self.0.extend(elements.iter().map(|e| e.to_vec()));
         Ok(())
     }
 }
@@ -166,11 +186,25 @@ impl<'a> StateVisitor<'a> {
         matches!(self.0, Mode::Load(_))
     }
 
+    /// Where state is loaded: the watermark that it had seen.
+    pub fn restored_watermark(&self) -> Option<Timestamp> {
+        match &self.0 {
+            Mode::Load(from) => Some(from.watermark()),
+            _ => None,
+        }
+    }
+
+    /// Whether state is being loaded and there is some of this name.
+    pub fn has_saved(&self, name: &str) -> bool {
+        matches!(&self.0, Mode::Load(from) if from.value_type(name).is_some())
+    }
+
     /// State by key.
     pub fn keyed(&mut self, name: &str, part: &mut (impl KeyedPart + ?Sized)) -> Flow {
         match &mut self.0 {
             Mode::Freeze(capture) => {
-                capture.enter(name, StateKind::Keyed, part.types())?;
+                let (key, value) = (part.types().0, part.value_type());
+                capture.enter(name, StateKind::Keyed, (key, &value))?;
                 part.freeze()
             }
             Mode::Save(capture, budget) => {
@@ -187,7 +221,14 @@ impl<'a> StateVisitor<'a> {
             Mode::Spill(open) => part.spill(&mut || open(name)),
             Mode::Maintain => part.maintain(),
             Mode::Load(from) => {
-                for group in from.groups(name, part.types())? {
+                let (key, mut value) = (part.types().0, part.value_type());
+                if let Some(saved) = from.value_type(name)
+                    && saved != value
+                    && part.accept(saved)
+                {
+                    value = saved.into();
+                }
+                for group in from.groups(name, (key, &value))? {
                     part.load(&mut Entries::new(group))?;
                 }
                 Ok(())

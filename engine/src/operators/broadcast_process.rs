@@ -1,14 +1,15 @@
 //! Runs a user's function on each record of a stream and on each of a broadcast one.
 
-use super::keyed_process::not_open;
+use super::keyed_process::{distinct, not_open};
 use crate::build::OpenContext;
+use crate::checkpoint::StateVisitor;
 use crate::clock::Clock;
 use crate::exchange::Either;
 use crate::fault::Flow;
 use crate::operator::{Blueprint, Operator, Progress};
 use crate::process::{BroadcastContext, BroadcastProcessFunction, RecordContext};
 use crate::stage::Collector;
-use crate::state::BroadcastStates;
+use crate::state::{BroadcastStates, OperatorStates};
 use crate::time::Timestamp;
 use std::marker::PhantomData;
 
@@ -48,6 +49,7 @@ struct Opened<S> {
     state: S,
     clock: Clock,
     declared: BroadcastStates,
+    elements: OperatorStates,
 }
 
 impl<A, B, F: BroadcastProcessFunction<A, B>> BroadcastProcess<A, B, F> {
@@ -80,10 +82,13 @@ where
         let clock = context.clock();
         let mut declared = BroadcastStates::new(context.name());
         let state = self.function.open(&mut declared, context)?;
+        let elements = context.take_operator_states();
+        distinct(&[&declared.names(), &elements.names()])?;
         self.opened = Some(Opened {
             state,
             clock,
             declared,
+            elements,
         });
         Ok(())
     }
@@ -116,13 +121,21 @@ where
         self.watermark = at;
         Ok(Progress::Forward)
     }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let Some(opened) = &mut self.opened else {
+            return Err(not_open());
+        };
+        opened.declared.state(state)?;
+        opened.elements.state(state)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::state::BroadcastState;
-    use crate::testing::OperatorHarness;
+    use crate::testing::{Attempt, OperatorHarness};
 
     /// Multiplies by the factor that was broadcast last.
     #[derive(Clone)]
@@ -181,5 +194,21 @@ mod tests {
             .expect("the name is taken");
         assert_eq!(fault.operator(), Some("rules"));
         assert!(fault.message().contains("'rule'"), "{fault}");
+    }
+
+    #[test]
+    fn every_subtask_goes_on_with_all_of_what_was_broadcast() {
+        let mut before = OperatorHarness::new(BroadcastProcess::new(Multiply));
+        before.push(0, Either::Second(7)).expect("processes");
+        let image = before.save().expect("saves");
+        let saved = vec![(0, image.clone()), (1, image)];
+        for me in 0..3 {
+            let attempt = Attempt::new().subtask(me, 3).restored(saved.clone());
+            let mut h = attempt
+                .plain(BroadcastProcess::new(Multiply))
+                .expect("restores");
+            h.push(0, Either::First(3)).expect("processes");
+            assert_eq!(h.values(), [21]);
+        }
     }
 }

@@ -1,18 +1,18 @@
 //! A running accumulator per key: each record yields what the function makes of it.
 
+use crate::checkpoint::{Key, StateValue, StateVisitor};
 use crate::exchange::Keyed;
 use crate::fault::Flow;
 use crate::operator::Operator;
 use crate::stage::Collector;
-use crate::state::KeyTable;
+use crate::state::BackedTable;
 use crate::time::Timestamp;
-use std::hash::Hash;
 
 /// Changes a key's accumulator by each record: `(accumulator, key, record) -> emitted`.
 pub struct Fold<K, A, F> {
     initial: A,
     fold: F,
-    values: KeyTable<K, A>,
+    values: BackedTable<K, A>,
 }
 
 impl<K, A: Clone, F: Clone> Clone for Fold<K, A, F> {
@@ -20,7 +20,7 @@ impl<K, A: Clone, F: Clone> Clone for Fold<K, A, F> {
         Fold {
             initial: self.initial.clone(),
             fold: self.fold.clone(),
-            values: KeyTable::default(),
+            values: BackedTable::default(),
         }
     }
 }
@@ -31,16 +31,16 @@ impl<K, A, F> Fold<K, A, F> {
         Fold {
             initial,
             fold,
-            values: KeyTable::default(),
+            values: BackedTable::default(),
         }
     }
 }
 
 impl<K, T, A, U, F> Operator<Keyed<K, T>> for Fold<K, A, F>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: 'static,
-    A: Clone + 'static,
+    A: StateValue + Clone,
     U: 'static,
     F: FnMut(&mut A, &K, T) -> U + 'static,
 {
@@ -54,19 +54,27 @@ where
         out: &mut C,
     ) -> Flow {
         let Keyed { hash, key, value } = record;
-        if let Some(accumulator) = self.values.get_mut(hash, &key) {
+        if let Some(accumulator) = self.values.get_mut(hash, &key)? {
             return out.collect(at, (self.fold)(accumulator, &key, value));
         }
         let initial = &self.initial;
-        let accumulator = self.values.insert_new(hash, key.clone(), initial.clone());
+        let new = self.values.insert_new(hash, key.clone(), initial.clone());
+        let accumulator = new?;
         out.collect(at, (self.fold)(accumulator, &key, value))
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        state.keyed("values", &mut self.values)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::side::SideOutput;
     use crate::testing::OperatorHarness;
+    use crate::testing::cut::{Case, Numbered, cuts, script};
+    use proptest::prelude::*;
 
     #[test]
     fn counts_per_key() {
@@ -79,5 +87,17 @@ mod tests {
             harness.push(0, x).expect("folds");
         }
         assert_eq!(harness.values(), [(1, 1), (0, 1), (1, 2)]);
+    }
+
+    proptest! {
+        #[test]
+        fn goes_on_from_a_checkpoint_anywhere(script in script(), cuts in cuts()) {
+            let tag = SideOutput::<()>::new("late");
+            let make = || Fold::new(Vec::new(), |all: &mut Vec<u32>, key: &u8, record: Numbered| {
+                all.push(record.1);
+                (*key, all.clone())
+            });
+            Case { make: &make, key: |record: &Numbered| record.0, tag: &tag }.holds(&script, &cuts)?;
+        }
     }
 }

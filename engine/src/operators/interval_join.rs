@@ -6,14 +6,18 @@
 //! interval however often the watermark moves.
 
 use crate::build::OpenContext;
+use crate::checkpoint::{Key, Named, StateValue, StateVisitor};
 use crate::exchange::{Either, Keyed};
 use crate::fault::{Fault, Flow};
+use crate::hash::key_hash;
 use crate::observe::SubtaskStats;
 use crate::operator::{Operator, Progress};
 use crate::side::{SideBuffer, SideOutput};
 use crate::stage::Collector;
 use crate::state::KeyTable;
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::any::type_name;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -59,6 +63,12 @@ impl Interval {
     fn step(&self) -> i64 {
         (self.upper.saturating_sub(self.lower) / 4).max(1)
     }
+
+    /// The first step whose end is at `at` or later.
+    fn step_of(&self, at: Timestamp) -> i64 {
+        let step = self.step();
+        at.0.div_euclid(step) + i64::from(at.0.rem_euclid(step) > 0)
+    }
 }
 
 /// What is known of a pair besides its two records.
@@ -75,6 +85,7 @@ pub struct Pair<'a, K> {
 /// Records in the order of time; those of the same time in the order in which they came.
 type Line<T> = VecDeque<(Timestamp, T)>;
 
+#[derive(Serialize, Deserialize)]
 struct Sides<A, B> {
     first: Line<A>,
     second: Line<B>,
@@ -257,16 +268,10 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
 
     /// The step in which a key is swept that has only this record.
     fn first_sweep(&self, at: Timestamp, value: &Either<A, B>) -> i64 {
-        self.step_of(match value {
+        self.interval.step_of(match value {
             Either::First(_) => self.interval.first_expires(at),
             Either::Second(_) => self.interval.second_expires(at),
         })
-    }
-
-    /// The first step whose end is at `at` or later.
-    fn step_of(&self, at: Timestamp) -> i64 {
-        let step = self.interval.step();
-        at.0.div_euclid(step) + i64::from(at.0.rem_euclid(step) > 0)
     }
 
     #[cold]
@@ -296,7 +301,7 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
                 sides.prune(&self.interval, self.passed);
                 match sides.expires(&self.interval) {
                     Some(at) => {
-                        let step = self.step_of(at);
+                        let step = self.interval.step_of(at);
                         self.sweeps.entry(step).or_default().push((hash, key));
                     }
                     None => {
@@ -310,7 +315,7 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
 
 impl<K, A, B, F, I> IntervalJoin<K, A, B, F>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     F: FnMut(Pair<'_, K>, &A, &B) -> I + 'static,
     I: IntoIterator,
 {
@@ -383,9 +388,9 @@ where
 
 impl<K, A, B, F, I> Operator<Keyed<K, Either<A, B>>> for IntervalJoin<K, A, B, F>
 where
-    K: Hash + Eq + Clone + 'static,
-    A: 'static,
-    B: 'static,
+    K: Key,
+    A: StateValue,
+    B: StateValue,
     F: FnMut(Pair<'_, K>, &A, &B) -> I + 'static,
     I: IntoIterator,
     I::Item: 'static,
@@ -439,6 +444,24 @@ where
     fn timer<C: Collector<Self::Out>>(&mut self, _now: Timestamp, out: &mut C) -> Flow {
         if self.matching.is_some() {
             self.go_on(out)?;
+        }
+        Ok(())
+    }
+
+    fn emitting(&self) -> bool {
+        self.matching.is_some()
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let types = (type_name::<K>(), type_name::<(A, B)>());
+        state.keyed("sides", &mut Named(&mut self.sides, types))?;
+        if state.loads() {
+            for (key, sides) in self.sides.iter() {
+                if let Some(at) = sides.expires(&self.interval) {
+                    let due = self.sweeps.entry(self.interval.step_of(at)).or_default();
+                    due.push((key_hash(key), key.clone()));
+                }
+            }
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! Runs a user's function on each record of a key, with state and timers.
 
 use crate::build::OpenContext;
+use crate::checkpoint::{Key, StateVisitor};
 use crate::exchange::Keyed;
 use crate::fault::{Fault, Flow};
 use crate::operator::{Blueprint, Operator, Progress};
 use crate::process::{KeyedProcessFunction, TimerService};
 use crate::stage::{Collector, Signal};
-use crate::state::KeyedStates;
+use crate::state::{KeyedStates, OperatorStates};
 use crate::time::Timestamp;
-use std::hash::Hash;
 
 /// What [`KeyedProcess`] is made of in each subtask.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ impl<F> KeyedProcessBlueprint<F> {
 
 impl<K, T, F> Blueprint<Keyed<K, T>> for KeyedProcessBlueprint<F>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: 'static,
     F: KeyedProcessFunction<K, T>,
 {
@@ -45,6 +45,7 @@ struct Opened<K, S> {
     state: S,
     /// What the function declared: the tables behind its handles.
     declared: KeyedStates<K>,
+    elements: OperatorStates,
 }
 
 impl<K, T, F: KeyedProcessFunction<K, T>> KeyedProcess<K, T, F> {
@@ -69,9 +70,22 @@ pub(super) fn not_open() -> Fault {
     Fault::internal("a process function works before it is open")
 }
 
+/// Fails where two of an operator's states have the same name.
+pub(super) fn distinct(groups: &[&[&str]]) -> Flow {
+    let mut names = groups.concat();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(Fault::user(format_args!(
+            "two states of different kinds are named '{}'; give each state a name of its own",
+            pair[0]
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl<K, T, F> KeyedProcess<K, T, F>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     F: KeyedProcessFunction<K, T>,
 {
     fn fire_event<C: Collector<F::Out>>(&mut self, out: &mut C) -> Flow<Progress> {
@@ -86,7 +100,7 @@ where
 
 impl<K, T, F> Operator<Keyed<K, T>> for KeyedProcess<K, T, F>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: 'static,
     F: KeyedProcessFunction<K, T>,
 {
@@ -94,9 +108,15 @@ where
 
     fn open(&mut self, context: &mut OpenContext<'_>) -> Flow {
         self.timers.open(context);
-        let mut declared = KeyedStates::new(context.name());
+        let mut declared = KeyedStates::new(context.name(), context.clock());
         let state = self.function.open(&mut declared, context)?;
-        self.opened = Some(Opened { state, declared });
+        let elements = context.take_operator_states();
+        distinct(&[&declared.names(), &elements.names()])?;
+        self.opened = Some(Opened {
+            state,
+            declared,
+            elements,
+        });
         Ok(())
     }
 
@@ -115,8 +135,10 @@ where
     }
 
     fn watermark<C: Collector<F::Out>>(&mut self, at: Timestamp, out: &mut C) -> Flow<Progress> {
-        self.timers.advance(at);
-        self.fire_event(out)
+        match self.timers.advance(at) {
+            true => self.fire_event(out),
+            false => Ok(Progress::Forward),
+        }
     }
 
     fn resume<C: Collector<F::Out>>(&mut self, out: &mut C) -> Flow<Progress> {
@@ -129,19 +151,40 @@ where
     }
 
     fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.next_processing()
+        let sweep = self.opened.as_ref().and_then(|o| o.declared.next_sweep());
+        let timer = self.timers.next_processing();
+        timer.into_iter().chain(sweep).min()
     }
 
     fn timer<C: Collector<F::Out>>(&mut self, now: Timestamp, out: &mut C) -> Flow {
-        let Some(Opened { state, .. }) = &mut self.opened else {
+        let Some(Opened {
+            state, declared, ..
+        }) = &mut self.opened
+        else {
             return Err(not_open());
         };
+        declared.sweep(now);
+        if self.timers.next_processing().is_none_or(|at| at > now) {
+            return Ok(());
+        }
         let function = &mut self.function;
         self.timers.fire_processing(now, out, |cx, at, out| {
             function.on_timer(state, cx, at, out)
         })
     }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let Some(opened) = &mut self.opened else {
+            return Err(not_open());
+        };
+        opened.declared.state(state)?;
+        opened.elements.state(state)?;
+        self.timers.state(state)
+    }
 }
+
+#[cfg(test)]
+mod restore_tests;
 
 #[cfg(test)]
 mod tests {

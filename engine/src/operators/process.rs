@@ -2,12 +2,14 @@
 
 use super::keyed_process::not_open;
 use crate::build::OpenContext;
+use crate::checkpoint::StateVisitor;
 use crate::clock::Clock;
 use crate::exchange::Either;
 use crate::fault::Flow;
 use crate::operator::{Blueprint, Operator, Progress};
 use crate::process::{ProcessFunction, RecordContext};
 use crate::stage::Collector;
+use crate::state::OperatorStates;
 use crate::time::Timestamp;
 
 /// What [`Process`] is made of in each subtask of connected streams.
@@ -38,6 +40,7 @@ where
 pub struct Process<T, F: ProcessFunction<T>> {
     function: F,
     opened: Option<(F::State, Clock)>,
+    states: OperatorStates,
     watermark: Timestamp,
 }
 
@@ -47,6 +50,7 @@ impl<T, F: ProcessFunction<T>> Process<T, F> {
         Process {
             function,
             opened: None,
+            states: OperatorStates::default(),
             watermark: Timestamp::MIN,
         }
     }
@@ -58,6 +62,7 @@ impl<T: 'static, F: ProcessFunction<T>> Operator<T> for Process<T, F> {
     fn open(&mut self, context: &mut OpenContext<'_>) -> Flow {
         let clock = context.clock();
         self.opened = Some((self.function.open(context)?, clock));
+        self.states = context.take_operator_states();
         Ok(())
     }
 
@@ -83,13 +88,18 @@ impl<T: 'static, F: ProcessFunction<T>> Operator<T> for Process<T, F> {
         self.watermark = at;
         Ok(Progress::Forward)
     }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        self.states.state(state)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::side::{SideBuffer, SideOutput};
-    use crate::testing::OperatorHarness;
+    use crate::state::ElementsState;
+    use crate::testing::{Attempt, OperatorHarness};
 
     /// Passes records on, late ones to the side.
     #[derive(Clone)]
@@ -128,5 +138,76 @@ mod tests {
         h.push(8, 3).expect("processes");
         assert_eq!(h.records(), [(Timestamp(5), 1), (Timestamp(8), 3)]);
         assert_eq!(late.drain(), [(Timestamp(7), 2)]);
+    }
+
+    /// Gathers records; emits what it has when told so by a zero.
+    #[derive(Clone)]
+    struct Gather {
+        union: bool,
+    }
+
+    impl ProcessFunction<u64> for Gather {
+        type Out = Vec<u64>;
+        type State = ElementsState<u64>;
+
+        fn open(&mut self, context: &mut OpenContext<'_>) -> Flow<Self::State> {
+            let subtask = u64::from(context.subtask());
+            let states = context.operator_states();
+            let gathered = match self.union {
+                true => states.union("gathered")?,
+                false => states.list("gathered")?,
+            };
+            gathered.add(1_000 + subtask);
+            Ok(gathered)
+        }
+
+        fn process<C: Collector<Vec<u64>>>(
+            &mut self,
+            gathered: &mut Self::State,
+            cx: &RecordContext<'_>,
+            value: u64,
+            out: &mut C,
+        ) -> Flow {
+            if value == 0 {
+                return out.collect(cx.timestamp(), gathered.get());
+            }
+            gathered.add(value);
+            Ok(())
+        }
+    }
+
+    /// What subtasks have, of `parallelism`, after a restore from two that were given 1, 2 and 3.
+    fn gathered(union: bool, parallelism: u32) -> Vec<Vec<u64>> {
+        let saved = [vec![1, 2], vec![3]].map(|values| {
+            let mut h = OperatorHarness::new(Process::new(Gather { union }));
+            for value in values {
+                h.push(0, value).expect("gathers");
+            }
+            h.save().expect("saves")
+        });
+        let saved: Vec<_> = (0..).zip(saved).collect();
+        let emitted = (0..parallelism).map(|me| {
+            let attempt = Attempt::new().subtask(me, parallelism);
+            let restored = attempt.restored(saved.clone());
+            let mut h = restored
+                .plain(Process::new(Gather { union }))
+                .expect("restores");
+            h.push(0, 0).expect("emits");
+            h.values().concat()
+        });
+        emitted.collect()
+    }
+
+    #[test]
+    fn elements_are_dealt_out_in_turns_or_to_all() {
+        assert_eq!(gathered(false, 1), [[1000, 1, 2, 1000, 3]]);
+        assert_eq!(gathered(false, 2), [vec![1000, 2, 3], vec![1, 1000]]);
+        let six = gathered(false, 6);
+        assert_eq!(six.concat(), [1000, 1, 2, 1000, 3]);
+        assert!(
+            six[5].is_empty(),
+            "what `open` puts there is for a beginning from scratch"
+        );
+        assert_eq!(gathered(true, 2), [[1000, 1, 2, 1000, 3]; 2]);
     }
 }

@@ -6,6 +6,7 @@
 
 use super::context::{ProcessContext, RecordContext, TimeDomain, TimerContext};
 use crate::build::OpenContext;
+use crate::checkpoint::{Key, StateVisitor};
 use crate::clock::Clock;
 use crate::fault::Flow;
 use crate::observe::SubtaskStats;
@@ -14,10 +15,13 @@ use crate::stage::Collector;
 use crate::state::{Timer, Timers};
 use crate::time::Timestamp;
 use std::cell::RefCell;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+/// Names that no user's state should have.
+const EVENT_TIMERS: &str = "$event timers";
+const PROCESSING_TIMERS: &str = "$processing timers";
 
 /// Timers that fire between two looks for room downstream.
 const BETWEEN_LOOKS: usize = 64;
@@ -35,6 +39,8 @@ pub(crate) struct TimerService<K> {
     clock: Clock,
     stats: Arc<SubtaskStats>,
     published: u64,
+    /// A watermark that was seen before a restore and is about to be shown again.
+    replayed: Option<Timestamp>,
 }
 
 impl<K> Default for TimerService<K> {
@@ -48,11 +54,12 @@ impl<K> Default for TimerService<K> {
             clock: Clock::manual(Timestamp::MIN),
             stats: Arc::default(),
             published: 0,
+            replayed: None,
         }
     }
 }
 
-impl<K: Hash + Eq> TimerService<K> {
+impl<K: Key> TimerService<K> {
     /// Takes the subtask's clock and numbers.
     pub(crate) fn open(&mut self, context: &OpenContext<'_>) {
         self.clock = context.clock();
@@ -87,9 +94,20 @@ impl<K: Hash + Eq> TimerService<K> {
         }
     }
 
-    /// Event time has come to `watermark`.
-    pub(crate) fn advance(&mut self, watermark: Timestamp) {
+    /// Event time has come to `watermark`; says whether timers fire.
+    pub(crate) fn advance(&mut self, watermark: Timestamp) -> bool {
         self.watermark = watermark;
+        // Those that were set for a time before it wait for the next one, restored or not.
+        self.replayed.take() != Some(watermark)
+    }
+
+    /// Saves or loads both kinds of timers.
+    pub(crate) fn state(&mut self, visitor: &mut StateVisitor<'_>) -> Flow {
+        visitor.keyed(EVENT_TIMERS, self.event.get_mut())?;
+        visitor.keyed(PROCESSING_TIMERS, self.processing.get_mut())?;
+        let restored = visitor.restored_watermark();
+        self.replayed = restored.filter(|at| *at > Timestamp::MIN);
+        Ok(())
     }
 
     /// Fires the event timers that are due, until there is no room.

@@ -2,8 +2,10 @@
 
 use super::SinkWriter;
 use super::two_phase::COMMITTABLES;
-use crate::checkpoint::visitor::Capture;
-use crate::checkpoint::{Barrier, CheckpointId, Notice, OperatorImage, Participant, StateVisitor};
+use crate::checkpoint::visitor::{Capture, Opaque};
+use crate::checkpoint::{
+    Barrier, CheckpointId, Commits, Notice, OperatorImage, Participant, StateVisitor,
+};
 use crate::fault::{Fault, Flow, PanicMark};
 use crate::node::Identity;
 use crate::observe::SubtaskStats;
@@ -35,10 +37,10 @@ pub struct SinkStage<T, W> {
 struct Epochs {
     /// Barriers whose output is not durable yet, oldest first.
     preparing: VecDeque<Barrier>,
-    /// What is durable and not committed, oldest first.
-    prepared: Vec<(CheckpointId, Vec<u8>)>,
-    /// Every checkpoint up to this one is complete, and whether it is the job's last.
-    complete: Option<(CheckpointId, bool)>,
+    /// What is durable and not known to be committed.
+    commits: Commits,
+    /// Everything up to this checkpoint was given to the writer to commit.
+    asked: Option<CheckpointId>,
     /// The job's last checkpoint has been committed.
     over: bool,
 }
@@ -109,21 +111,23 @@ impl<T, W: SinkWriter<T>> SinkStage<T, W> {
             };
             self.epochs.preparing.pop_front();
             if !committable.is_empty() {
-                self.epochs.prepared.push((barrier.id, committable));
+                self.epochs.commits.prepared(barrier.id, committable);
             }
-            let image = self.image()?;
+            self.confirm()?;
+            let image = self.image(barrier.id)?;
             self.participant.saved(barrier, image);
         }
         Ok(())
     }
 
-    fn image(&mut self) -> Flow<Option<OperatorImage>> {
+    fn image(&mut self, id: CheckpointId) -> Flow<Option<OperatorImage>> {
         let Some(identity) = &self.identity else {
             return Ok(None);
         };
+        let mut open = Opaque(self.epochs.commits.to_save(id));
         let mut capture = Capture::new(identity.max_parallelism);
-        StateVisitor::freeze(&mut capture).union(COMMITTABLES, &mut self.epochs.prepared)?;
-        Ok((!self.epochs.prepared.is_empty()).then(|| OperatorImage {
+        StateVisitor::freeze(&mut capture).union(COMMITTABLES, &mut open)?;
+        Ok((!open.0.is_empty()).then(|| OperatorImage {
             uid: identity.uid.clone(),
             name: self.name.to_string(),
             max_parallelism: identity.max_parallelism,
@@ -134,25 +138,35 @@ impl<T, W: SinkWriter<T>> SinkStage<T, W> {
     }
 
     /// Commits everything that a complete checkpoint covers.
-    fn commit(&mut self) -> Flow {
-        let Some((upto, last)) = self.epochs.complete else {
-            return Ok(());
-        };
-        let covered = self.epochs.prepared.partition_point(|(id, _)| *id <= upto);
-        let covered: Vec<_> = self.epochs.prepared.drain(..covered).collect();
+    fn commit(&mut self, upto: CheckpointId, last: bool) -> Flow {
+        let covered = self.epochs.commits.completed(upto);
         self.guarded(|writer| {
             let Some(phases) = writer.two_phase() else {
                 return Ok(());
             };
             let mut covered = covered.into_iter().peekable();
-            while let Some((_, committable)) = covered.next() {
+            while let Some(committable) = covered.next() {
                 phases.commit(committable, last && covered.peek().is_none())?;
             }
             Ok(())
         })?;
         self.epochs.over |= last;
-        self.epochs.complete = None;
+        self.epochs.asked = Some(upto);
         Ok(())
+    }
+
+    /// Looks whether what was given to the writer is committed; what is need not be saved any more.
+    fn confirm(&mut self) -> Flow<bool> {
+        let done = self.guarded(|writer| match writer.two_phase() {
+            Some(phases) => phases.committed(),
+            None => Ok(true),
+        })?;
+        let done = done.unwrap_or(true);
+        if let (true, Some(id)) = (done, self.epochs.asked) {
+            self.epochs.commits.committed(id);
+            self.epochs.asked = None;
+        }
+        Ok(done)
     }
 }
 
@@ -199,8 +213,7 @@ impl<T, W: SinkWriter<T>> Stage for SinkStage<T, W> {
     fn notify(&mut self, notice: Notice) -> Flow {
         // What an aborted checkpoint was to cover stays, and goes with the next one.
         if let Notice::Completed { id, last } = notice {
-            self.epochs.complete = Some((id, last));
-            self.commit()?;
+            self.commit(id, last)?;
         }
         Ok(())
     }
@@ -231,13 +244,6 @@ impl<T, W: SinkWriter<T>> Stage for SinkStage<T, W> {
     }
 
     fn committed(&mut self) -> Flow<bool> {
-        if !self.epochs.over {
-            return Ok(false);
-        }
-        let done = self.guarded(|writer| match writer.two_phase() {
-            Some(phases) => phases.committed(),
-            None => Ok(true),
-        })?;
-        Ok(done.unwrap_or(true))
+        Ok(self.epochs.over && self.confirm()?)
     }
 }

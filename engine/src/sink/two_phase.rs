@@ -5,7 +5,7 @@
 //! can commit later. So whenever a process dies, what a complete checkpoint covers is shown, once, and what
 //! none covers is not.
 
-use crate::checkpoint::{CheckpointId, RestoredJob, codec};
+use crate::checkpoint::{CheckpointId, Commits, RestoredJob};
 use crate::fault::Flow;
 
 /// The hooks of a writer whose output becomes visible in two phases. None may block.
@@ -31,9 +31,5 @@ pub(super) const COMMITTABLES: &str = "committables";
 
 /// The committables that a checkpoint holds of a sink, in the order of the checkpoints that made them.
 pub fn committables(job: &RestoredJob, uid: &str) -> Flow<Vec<Vec<u8>>> {
-    let all = job.all_elements(uid, COMMITTABLES);
-    let decoded: Flow<Vec<(CheckpointId, Vec<u8>)>> = all.into_iter().map(codec::decode).collect();
-    let mut decoded = decoded?;
-    decoded.sort_by_key(|(id, _)| *id);
-    Ok(decoded.into_iter().map(|(_, bytes)| bytes).collect())
+    Commits::default().restore(job.all_elements(uid, COMMITTABLES))
 }

@@ -55,6 +55,15 @@ impl<K: Key, V: StateValue> BackedTable<K, V> {
         }
     }
 
+    /// Stores the value of a key that has none, which the caller has just looked up.
+    #[inline(always)]
+    pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> Flow<&mut V> {
+        match &mut self.0 {
+            Kind::Memory(table) => Ok(table.insert_new(hash, key, value)),
+            Kind::Cache(cache) => cache.insert_new(hash, key, value),
+        }
+    }
+
     /// Stores a value, whatever was there.
     #[inline(always)]
     pub fn set(&mut self, hash: u64, key: K, value: V) -> Flow {

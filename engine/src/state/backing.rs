@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The entries of one state of one subtask, outside of this process's tables.
-pub trait Backing {
+pub trait Backing: Send {
     /// Replaces `into` by the value of a key; false where there is none.
     fn get(&mut self, key: &[u8], into: &mut Vec<u8>) -> Flow<bool>;
 
@@ -25,7 +25,7 @@ pub trait Backing {
 }
 
 /// A walk over all entries, in the order of keys.
-pub trait Scan {
+pub trait Scan: Send {
     /// Shows up to `budget` entries; true once there are no more.
     fn next(&mut self, budget: usize, visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Flow<bool>;
 }

@@ -1,7 +1,11 @@
 //! State that every subtask has in full: written by the records of a broadcast stream, read by all.
 
 use super::KeyTable;
+use super::migration::Migrations;
 use super::registry::{Declared, StateTable};
+use crate::checkpoint::codec::{decode, encode};
+use crate::checkpoint::visitor::ElementsPart;
+use crate::checkpoint::{Key, StateValue, StateVisitor};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use crate::process::BroadcastContext;
@@ -15,7 +19,7 @@ struct Table<K, V> {
     entries: RefCell<KeyTable<K, V>>,
 }
 
-impl<K: Hash + Eq, V> StateTable for Table<K, V> {
+impl<K: Key, V: StateValue> StateTable for Table<K, V> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -31,6 +35,28 @@ impl<K: Hash + Eq, V> StateTable for Table<K, V> {
     fn len(&self) -> usize {
         self.entries.borrow().len()
     }
+
+    fn state(&self, visitor: &mut StateVisitor<'_>, _: &Migrations) -> Flow {
+        visitor.broadcast(&self.name, &mut *self.entries.borrow_mut())
+    }
+}
+
+impl<K: Key, V: StateValue> ElementsPart for KeyTable<K, V> {
+    fn type_name(&self) -> &'static str {
+        type_name::<(K, V)>()
+    }
+
+    fn save(&self) -> Flow<Vec<Vec<u8>>> {
+        self.iter().map(|entry| encode(&entry)).collect()
+    }
+
+    fn load(&mut self, elements: &[&[u8]]) -> Flow {
+        for element in elements {
+            let (entry, value) = decode::<(K, V)>(element)?;
+            self.insert(key_hash(&entry), entry, value);
+        }
+        Ok(())
+    }
 }
 
 /// Where an operator with a broadcast input declares what that input writes, when it is opened.
@@ -43,10 +69,7 @@ impl BroadcastStates {
     }
 
     /// Declares a map that every subtask has in full.
-    pub fn map<K: Hash + Eq + 'static, V: 'static>(
-        &mut self,
-        name: &str,
-    ) -> Flow<BroadcastState<K, V>> {
+    pub fn map<K: Key, V: StateValue>(&mut self, name: &str) -> Flow<BroadcastState<K, V>> {
         let table = Rc::new(Table {
             name: name.to_owned(),
             entries: RefCell::default(),
@@ -58,6 +81,16 @@ impl BroadcastStates {
     /// All states, in the order in which they were declared.
     pub fn tables(&self) -> impl Iterator<Item = &dyn StateTable> {
         self.0.tables()
+    }
+
+    /// Saves or loads all states; see [`crate::operator::Operator::state`].
+    pub fn state(&mut self, visitor: &mut StateVisitor<'_>) -> Flow {
+        self.0.state(visitor)
+    }
+
+    /// The names of all.
+    pub fn names(&self) -> Vec<&str> {
+        self.tables().map(StateTable::name).collect()
     }
 }
 
@@ -100,7 +133,7 @@ impl<K: Hash + Eq, V> BroadcastState<K, V> {
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.entries.borrow().len()
     }
 
     /// Whether there is no entry.

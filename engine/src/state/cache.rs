@@ -243,13 +243,19 @@ impl<K: Key, V: StateValue> Cache<K, V> {
 
     /// Stores a value without asking for the one before.
     pub fn set(&mut self, hash: u64, key: K, value: V) -> Flow {
+        self.insert_new(hash, key, value).map(|_| ())
+    }
+
+    /// The same; returns where it is.
+    pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> Flow<&mut V> {
         match self.slots.find_bucket_index(hash, |slot| slot.key == key) {
-            Some(bucket) => self.changing(bucket)?.value = Some(value),
+            Some(bucket) => Ok(self.changing(bucket)?.value.insert(value)),
             None => {
-                self.make_new(hash, key, value);
+                let bucket = self.make_new(hash, key, value);
+                let value = self.changing(bucket)?.value.as_mut();
+                Ok(value.expect("it was just made"))
             }
         }
-        Ok(())
     }
 
     pub fn remove(&mut self, hash: u64, key: &K) -> Flow<Option<V>> {

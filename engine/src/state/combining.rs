@@ -1,6 +1,10 @@
 //! States that keep what the records of a key amount to, instead of the records.
 
-use super::registry::{KeyScope, KeyedStates, Table};
+use super::content::One;
+use super::registry::{KeyScope, KeyedStates};
+use super::store::Table;
+use super::ttl::{Expiring, Forever, Lifetime, StateTtl};
+use crate::checkpoint::{Key, StateValue};
 use crate::fault::Flow;
 use crate::window::Aggregator;
 use std::hash::Hash;
@@ -8,12 +12,12 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 /// Keeps one value a key, into which others are merged. Clones are handles of the same state.
-pub struct ReducingState<K, V> {
-    table: Rc<Table<K, V>>,
+pub struct ReducingState<K, V: StateValue, L: Lifetime = Forever> {
+    table: Rc<Table<K, One<V, L>>>,
     reduce: fn(&V, V) -> V,
 }
 
-impl<K, V> Clone for ReducingState<K, V> {
+impl<K, V: StateValue, L: Lifetime> Clone for ReducingState<K, V, L> {
     fn clone(&self) -> Self {
         ReducingState {
             table: self.table.clone(),
@@ -24,13 +28,23 @@ impl<K, V> Clone for ReducingState<K, V> {
 
 /// Keeps one accumulator a key, to which records of type `T` are added. Clones are handles of the same
 /// state.
-pub struct AggregatingState<K, T, A: Aggregator<T>> {
-    table: Rc<Table<K, A::Acc>>,
+pub struct AggregatingState<K, T, A, L = Forever>
+where
+    A: Aggregator<T>,
+    A::Acc: StateValue,
+    L: Lifetime,
+{
+    table: Rc<Table<K, One<A::Acc, L>>>,
     aggregator: A,
     input: PhantomData<fn(T)>,
 }
 
-impl<K, T, A: Aggregator<T>> Clone for AggregatingState<K, T, A> {
+impl<K, T, A, L> Clone for AggregatingState<K, T, A, L>
+where
+    A: Aggregator<T>,
+    A::Acc: StateValue,
+    L: Lifetime,
+{
     fn clone(&self) -> Self {
         let (table, aggregator) = (self.table.clone(), self.aggregator.clone());
         AggregatingState {
@@ -41,26 +55,60 @@ impl<K, T, A: Aggregator<T>> Clone for AggregatingState<K, T, A> {
     }
 }
 
-impl<K: Hash + Eq + 'static> KeyedStates<K> {
+impl<K: Key> KeyedStates<K> {
     /// Declares a state of one value a key that becomes `reduce(so far, added)` by each that is added.
-    pub fn reducing<V: 'static>(
+    pub fn reducing<V: StateValue>(
         &mut self,
         name: &str,
         reduce: fn(&V, V) -> V,
     ) -> Flow<ReducingState<K, V>> {
-        Ok(ReducingState {
-            table: self.declare("reducing", name)?,
-            reduce,
-        })
+        let table = self.declare("reducing", name, Forever)?;
+        Ok(ReducingState { table, reduce })
+    }
+
+    /// The same, of a state that expires.
+    pub fn reducing_with<V: StateValue>(
+        &mut self,
+        name: &str,
+        reduce: fn(&V, V) -> V,
+        ttl: StateTtl,
+    ) -> Flow<ReducingState<K, V, Expiring>> {
+        let life = self.expiring(ttl);
+        let table = self.declare("reducing", name, life)?;
+        Ok(ReducingState { table, reduce })
     }
 
     /// Declares a state of one accumulator a key.
-    pub fn aggregating<T, A: Aggregator<T>>(
+    pub fn aggregating<T, A>(
         &mut self,
         name: &str,
         aggregator: A,
-    ) -> Flow<AggregatingState<K, T, A>> {
-        let table = self.declare("aggregating", name)?;
+    ) -> Flow<AggregatingState<K, T, A>>
+    where
+        A: Aggregator<T>,
+        A::Acc: StateValue,
+    {
+        let table = self.declare("aggregating", name, Forever)?;
+        Ok(AggregatingState {
+            table,
+            aggregator,
+            input: PhantomData,
+        })
+    }
+
+    /// The same, of a state that expires.
+    pub fn aggregating_with<T, A>(
+        &mut self,
+        name: &str,
+        aggregator: A,
+        ttl: StateTtl,
+    ) -> Flow<AggregatingState<K, T, A, Expiring>>
+    where
+        A: Aggregator<T>,
+        A::Acc: StateValue,
+    {
+        let life = self.expiring(ttl);
+        let table = self.declare("aggregating", name, life)?;
         Ok(AggregatingState {
             table,
             aggregator,
@@ -69,18 +117,20 @@ impl<K: Hash + Eq + 'static> KeyedStates<K> {
     }
 }
 
-impl<K: Hash + Eq, V> ReducingState<K, V> {
+impl<K: Hash + Eq, V: StateValue, L: Lifetime> ReducingState<K, V, L> {
     /// Merges a value into that of the current key; the first one stays as it is.
     #[inline(always)]
     pub fn add(&self, cx: &impl KeyScope<K>, value: V)
     where
         K: Clone,
     {
+        let life = &self.table.life;
         self.table.add(
             cx,
             value,
-            |value| value,
-            |so_far, value| {
+            |value| One(life.keep(value, None)),
+            |one, value| {
+                let so_far = life.renew(&mut one.0);
                 *so_far = (self.reduce)(so_far, value);
             },
         );
@@ -97,12 +147,13 @@ impl<K: Hash + Eq, V> ReducingState<K, V> {
     /// Shows the current key's value to a function. It must not use the same state again.
     #[inline(always)]
     pub fn with<R>(&self, cx: &impl KeyScope<K>, look: impl FnOnce(Option<&V>) -> R) -> R {
-        self.table.read(cx, look)
+        self.table.look(cx, look)
     }
 
     /// Takes the current key's value out.
     pub fn take(&self, cx: &impl KeyScope<K>) -> Option<V> {
-        self.table.take(cx)
+        let taken = self.table.take(cx)?;
+        self.table.life.unwrap(taken.0)
     }
 
     /// Forgets the current key's value.
@@ -111,7 +162,13 @@ impl<K: Hash + Eq, V> ReducingState<K, V> {
     }
 }
 
-impl<K: Hash + Eq, T, A: Aggregator<T>> AggregatingState<K, T, A> {
+impl<K, T, A, L> AggregatingState<K, T, A, L>
+where
+    K: Hash + Eq,
+    A: Aggregator<T>,
+    A::Acc: StateValue,
+    L: Lifetime,
+{
     /// Adds a record to the current key's accumulator.
     #[inline(always)]
     pub fn add(&self, cx: &impl KeyScope<K>, record: T)
@@ -119,7 +176,7 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> AggregatingState<K, T, A> {
         K: Clone,
     {
         let aggregator = &self.aggregator;
-        self.table.change(
+        self.table.update(
             cx,
             || aggregator.create(),
             |acc| aggregator.add(acc, record),
@@ -129,12 +186,14 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> AggregatingState<K, T, A> {
     /// What the current key's records amount to, if there are any.
     pub fn get(&self, cx: &impl KeyScope<K>) -> Option<A::Out> {
         self.table
-            .read(cx, |acc| acc.map(|acc| self.aggregator.result(acc)))
+            .look(cx, |acc| acc.map(|acc| self.aggregator.result(acc)))
     }
 
     /// Takes the current key's accumulator out; returns what its records amounted to.
     pub fn take(&self, cx: &impl KeyScope<K>) -> Option<A::Out> {
-        self.table.take(cx).map(|acc| self.aggregator.result(&acc))
+        let taken = self.table.take(cx)?;
+        let acc = self.table.life.unwrap(taken.0)?;
+        Some(self.aggregator.result(&acc))
     }
 
     /// Forgets the current key's accumulator.
@@ -146,16 +205,17 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> AggregatingState<K, T, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::state::registry::At;
     use crate::window::Count;
 
     #[test]
     fn reducing_keeps_one_value_a_key() {
-        let mut states = KeyedStates::new("combining");
+        let mut states = KeyedStates::new("combining", Clock::System);
         let highest = states
             .reducing("highest", |a: &u32, b| b.max(*a))
             .expect("a first state");
-        let (a, b) = (At::new("a"), At::new("b"));
+        let (a, b) = (At::new('a'), At::new('b'));
         for (at, value) in [(&a, 3), (&b, 1), (&a, 7), (&a, 5)] {
             highest.add(at, value);
         }
@@ -169,11 +229,11 @@ mod tests {
 
     #[test]
     fn aggregating_keeps_one_accumulator_a_key() {
-        let mut states = KeyedStates::new("combining");
+        let mut states = KeyedStates::new("combining", Clock::System);
         let count = states.aggregating("count", Count).expect("a first state");
-        let (a, b) = (At::new("a"), At::new("b"));
+        let (a, b) = (At::new('a'), At::new('b'));
         for at in [&a, &b, &a] {
-            count.add(at, "record");
+            count.add(at, 'r');
         }
         assert_eq!(
             (count.get(&a), count.take(&b), count.get(&b)),

@@ -1,26 +1,35 @@
-//! Keyed state in memory: tables by key, typed handles on them, and timers.
+//! State in memory: tables by key, typed handles on them, timers, and state without keys.
 
 mod backed;
 pub mod backing;
 mod broadcast;
 mod cache;
 mod combining;
+mod content;
+mod elements;
 mod frozen;
 mod list;
 mod map;
+mod migration;
 mod registry;
 mod settings;
+mod store;
 mod table;
 mod timers;
+mod ttl;
+#[cfg(test)]
+mod ttl_tests;
 mod value;
 
 pub use backed::BackedTable;
 pub use broadcast::{BroadcastState, BroadcastStates};
 pub use combining::{AggregatingState, ReducingState};
+pub use elements::{ElementsState, OperatorStates};
 pub use list::ListState;
 pub use map::MapState;
 pub use registry::{KeyScope, KeyedStates, StateTable};
 pub use settings::{RocksDbSettings, StateBackend};
 pub use table::KeyTable;
 pub use timers::{Timer, Timers};
+pub use ttl::{Expiring, Forever, Lifetime, StateTtl};
 pub use value::ValueState;

@@ -4,11 +4,14 @@
 //! their types. A handle works on the state of one key at a time, the one that its [`KeyScope`]
 //! stands at.
 
-use super::KeyTable;
+use super::content::Content;
+use super::migration::{Migration, Migrations};
+use super::store::Table;
+use super::ttl::{Expiring, Lifetime, StateTtl};
+use crate::checkpoint::{Key, StateValue, StateVisitor};
+use crate::clock::Clock;
 use crate::fault::{Fault, Flow};
-use std::any::type_name;
-use std::cell::RefCell;
-use std::hash::Hash;
+use crate::time::Timestamp;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -39,108 +42,25 @@ pub trait StateTable {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
 
-/// One state in memory. Handles and the registry share it.
-pub(super) struct Table<K, V> {
-    name: String,
-    kind: &'static str,
-    entries: RefCell<KeyTable<K, V>>,
-}
+    /// Saves or loads it.
+    #[doc(hidden)]
+    fn state(&self, visitor: &mut StateVisitor<'_>, migrations: &Migrations) -> Flow;
 
-impl<K: Hash + Eq, V> Table<K, V> {
-    /// Reads the current key's entry.
-    #[inline(always)]
-    pub(super) fn read<R>(
-        &self,
-        scope: &impl KeyScope<K>,
-        look: impl FnOnce(Option<&V>) -> R,
-    ) -> R {
-        look(self.entries.borrow().get(scope.hash(), scope.key()))
+    /// When the next step of the search for what has expired is due, where something can expire.
+    fn next_sweep(&self) -> Option<Timestamp> {
+        None
     }
 
-    /// Changes the current key's entry, made first where there is none.
-    #[inline(always)]
-    pub(super) fn change<R>(
-        &self,
-        scope: &impl KeyScope<K>,
-        make: impl FnOnce() -> V,
-        change: impl FnOnce(&mut V) -> R,
-    ) -> R
-    where
-        K: Clone,
-    {
-        let mut entries = self.entries.borrow_mut();
-        let (hash, key) = (scope.hash(), scope.key());
-        // A key that is known is not cloned.
-        if let Some(value) = entries.get_mut(hash, key) {
-            return change(value);
-        }
-        change(entries.insert_new(hash, key.clone(), make()))
-    }
-
-    /// Adds a value to the current key's entry, or makes it the entry where there is none.
-    #[inline(always)]
-    pub(super) fn add<T>(
-        &self,
-        scope: &impl KeyScope<K>,
-        value: T,
-        make: impl FnOnce(T) -> V,
-        add: impl FnOnce(&mut V, T),
-    ) where
-        K: Clone,
-    {
-        let mut entries = self.entries.borrow_mut();
-        let (hash, key) = (scope.hash(), scope.key());
-        match entries.get_mut(hash, key) {
-            Some(entry) => add(entry, value),
-            None => {
-                entries.insert_new(hash, key.clone(), make(value));
-            }
-        }
-    }
-
-    /// Changes the current key's entry where there is one.
-    #[inline(always)]
-    pub(super) fn change_existing<R>(
-        &self,
-        scope: &impl KeyScope<K>,
-        change: impl FnOnce(&mut V) -> R,
-    ) -> Option<R> {
-        self.entries
-            .borrow_mut()
-            .get_mut(scope.hash(), scope.key())
-            .map(change)
-    }
-
-    /// Takes the current key's entry out.
-    pub(super) fn take(&self, scope: &impl KeyScope<K>) -> Option<V> {
-        self.entries.borrow_mut().remove(scope.hash(), scope.key())
-    }
-}
-
-impl<K: Hash + Eq, V> StateTable for Table<K, V> {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn kind(&self) -> &'static str {
-        self.kind
-    }
-
-    fn type_name(&self) -> &'static str {
-        type_name::<V>()
-    }
-
-    fn len(&self) -> usize {
-        self.entries.borrow().len()
-    }
+    /// Takes that step if it is due: removes what it finds.
+    fn sweep(&self, _now: Timestamp) {}
 }
 
 /// The states that an operator has declared; no two of the same name.
 pub(super) struct Declared {
     operator: String,
     tables: Vec<Rc<dyn StateTable>>,
+    migrations: Migrations,
 }
 
 impl Declared {
@@ -149,6 +69,7 @@ impl Declared {
         Declared {
             operator,
             tables: Vec::new(),
+            migrations: Migrations::default(),
         }
     }
 
@@ -173,19 +94,37 @@ impl Declared {
     pub(super) fn tables(&self) -> impl Iterator<Item = &dyn StateTable> {
         self.tables.iter().map(Rc::as_ref)
     }
+
+    /// Saves or loads all of them.
+    pub(super) fn state(&self, visitor: &mut StateVisitor<'_>) -> Flow {
+        if visitor.loads() {
+            self.migrations.check(|state| self.is_taken(state))?;
+        }
+        let mut tables = self.tables();
+        tables.try_for_each(|table| table.state(visitor, &self.migrations))
+    }
+
+    fn is_taken(&self, name: &str) -> bool {
+        self.tables().any(|table| table.name() == name)
+    }
 }
 
 /// Where an operator of keyed records declares its states, when it is opened.
 pub struct KeyedStates<K> {
     declared: Declared,
+    /// Those in which something can expire.
+    expiring: Vec<Rc<dyn StateTable>>,
+    clock: Clock,
     key: PhantomData<fn(K)>,
 }
 
-impl<K: Hash + Eq + 'static> KeyedStates<K> {
-    /// No states yet, for the operator of this name.
-    pub fn new(operator: impl Into<String>) -> Self {
+impl<K: Key> KeyedStates<K> {
+    /// No states yet, for the operator of this name. The clock tells the age of those that expire.
+    pub fn new(operator: impl Into<String>, clock: Clock) -> Self {
         KeyedStates {
             declared: Declared::new(operator.into()),
+            expiring: Vec::new(),
+            clock,
             key: PhantomData,
         }
     }
@@ -195,20 +134,69 @@ impl<K: Hash + Eq + 'static> KeyedStates<K> {
         self.declared.tables()
     }
 
+    /// Declares how values of a former type become values of the present one: those of a value, the
+    /// elements of a list, the values of a map, what a reducing or aggregating state has come to.
+    /// A state that was saved with the present type is not affected, so the declaration may stay.
+    ///
+    /// ```
+    /// # use tidegate_engine::prelude::*;
+    /// # fn open(states: &mut KeyedStates<u64>) -> Flow<ValueState<u64, i64>> {
+    /// // The sum was an i32 when it was saved.
+    /// states.migrate("sum", |old: i32| i64::from(old));
+    /// states.value::<i64>("sum")
+    /// # }
+    /// ```
+    pub fn migrate<Old: StateValue, New: StateValue>(
+        &mut self,
+        state: &str,
+        convert: impl Fn(Old) -> New + 'static,
+    ) {
+        let migration = Migration::new(state, convert);
+        self.declared.migrations.add(migration);
+    }
+
     /// Enters a state; a second one of the same name is a fault.
-    pub(super) fn declare<V: 'static>(
+    pub(super) fn declare<C: Content>(
         &mut self,
         kind: &'static str,
         name: &str,
-    ) -> Flow<Rc<Table<K, V>>> {
-        let table = Table {
-            name: name.to_owned(),
-            kind,
-            entries: RefCell::default(),
-        };
-        let table = Rc::new(table);
+        life: C::Life,
+    ) -> Flow<Rc<Table<K, C>>> {
+        let table = Rc::new(Table::new(kind, name, life));
         self.declared.enter(table.clone())?;
+        if <C::Life as Lifetime>::EXPIRES {
+            self.expiring.push(table.clone());
+        }
         Ok(table)
+    }
+
+    /// What tells the age of a state with this declaration.
+    pub(super) fn expiring(&self, ttl: StateTtl) -> Expiring {
+        ttl.with(self.clock.clone())
+    }
+
+    /// Saves or loads all states; see [`crate::operator::Operator::state`].
+    pub fn state(&mut self, visitor: &mut StateVisitor<'_>) -> Flow {
+        self.declared.state(visitor)
+    }
+
+    /// The names of all.
+    pub fn names(&self) -> Vec<&str> {
+        self.tables().map(StateTable::name).collect()
+    }
+
+    /// When [`KeyedStates::sweep`] is to be called, if ever.
+    #[inline]
+    pub fn next_sweep(&self) -> Option<Timestamp> {
+        let due = self.expiring.iter().filter_map(|table| table.next_sweep());
+        due.min()
+    }
+
+    /// Removes some of what has expired: a bounded number of entries in each call.
+    pub fn sweep(&mut self, now: Timestamp) {
+        for table in &self.expiring {
+            table.sweep(now);
+        }
     }
 }
 
@@ -217,7 +205,7 @@ impl<K: Hash + Eq + 'static> KeyedStates<K> {
 pub(super) struct At<K>(K, u64);
 
 #[cfg(test)]
-impl<K: Hash> At<K> {
+impl<K: std::hash::Hash> At<K> {
     pub(super) fn new(key: K) -> Self {
         let hash = crate::hash::key_hash(&key);
         At(key, hash)
@@ -241,7 +229,7 @@ mod tests {
 
     #[test]
     fn knows_its_states_and_refuses_a_second_of_the_same_name() {
-        let mut states = KeyedStates::<u64>::new("totals");
+        let mut states = KeyedStates::<u64>::new("totals", Clock::System);
         states.value::<i64>("sum").expect("a first state");
         states.value::<String>("last").expect("another name");
         let fault = states.value::<u8>("sum").err().expect("the name is taken");

@@ -1,46 +1,60 @@
 //! One value a key.
 
-use super::registry::{KeyScope, KeyedStates, Table};
+use super::content::One;
+use super::registry::{KeyScope, KeyedStates};
+use super::store::Table;
+use super::ttl::{Expiring, Forever, Lifetime, StateTtl};
+use crate::checkpoint::{Key, StateValue};
 use crate::fault::Flow;
 use std::hash::Hash;
 use std::rc::Rc;
 
 /// Keeps one value of type `V` for each key. Clones are handles of the same state.
-pub struct ValueState<K, V>(Rc<Table<K, V>>);
+pub struct ValueState<K, V: StateValue, L: Lifetime = Forever>(Rc<Table<K, One<V, L>>>);
 
-impl<K, V> Clone for ValueState<K, V> {
+impl<K, V: StateValue, L: Lifetime> Clone for ValueState<K, V, L> {
     fn clone(&self) -> Self {
         ValueState(self.0.clone())
     }
 }
 
-impl<K: Hash + Eq + 'static> KeyedStates<K> {
+impl<K: Key> KeyedStates<K> {
     /// Declares a state of one value a key.
-    pub fn value<V: 'static>(&mut self, name: &str) -> Flow<ValueState<K, V>> {
-        Ok(ValueState(self.declare("value", name)?))
+    pub fn value<V: StateValue>(&mut self, name: &str) -> Flow<ValueState<K, V>> {
+        Ok(ValueState(self.declare("value", name, Forever)?))
+    }
+
+    /// Declares a state of one value a key that expires.
+    pub fn value_with<V: StateValue>(
+        &mut self,
+        name: &str,
+        ttl: StateTtl,
+    ) -> Flow<ValueState<K, V, Expiring>> {
+        let life = self.expiring(ttl);
+        Ok(ValueState(self.declare("value", name, life)?))
     }
 }
 
-impl<K: Hash + Eq, V> ValueState<K, V> {
+impl<K: Hash + Eq, V: StateValue, L: Lifetime> ValueState<K, V, L> {
     /// A copy of the current key's value.
     #[inline(always)]
     pub fn get(&self, cx: &impl KeyScope<K>) -> Option<V>
     where
         V: Clone,
     {
-        self.0.read(cx, |value| value.cloned())
+        self.with(cx, |value| value.cloned())
     }
 
     /// Shows the current key's value to a function. It must not use the same state again.
     #[inline(always)]
     pub fn with<R>(&self, cx: &impl KeyScope<K>, look: impl FnOnce(Option<&V>) -> R) -> R {
-        self.0.read(cx, look)
+        self.0.look(cx, look)
     }
 
     /// Whether the current key has a value.
     #[inline(always)]
     pub fn is_set(&self, cx: &impl KeyScope<K>) -> bool {
-        self.0.read(cx, |value| value.is_some())
+        self.with(cx, |value| value.is_some())
     }
 
     /// Gives the current key a value; returns the one before.
@@ -53,9 +67,9 @@ impl<K: Hash + Eq, V> ValueState<K, V> {
         self.0.add(
             cx,
             value,
-            |value| value,
+            |value| One(self.0.life.keep(value, None)),
             |old, value| {
-                before = Some(std::mem::replace(old, value));
+                before = Some(std::mem::replace(self.0.life.renew(&mut old.0), value));
             },
         );
         before
@@ -69,7 +83,7 @@ impl<K: Hash + Eq, V> ValueState<K, V> {
         K: Clone,
         V: Default,
     {
-        self.0.change(cx, V::default, change)
+        self.update_or(cx, V::default, change)
     }
 
     /// Like [`ValueState::update`], beginning with what `initial` returns.
@@ -83,22 +97,20 @@ impl<K: Hash + Eq, V> ValueState<K, V> {
     where
         K: Clone,
     {
-        self.0.change(cx, initial, change)
+        self.0.update(cx, initial, change)
     }
 
     /// Changes the current key's value, if it has one; says whether it has.
     #[inline(always)]
     pub fn change(&self, cx: &impl KeyScope<K>, change: impl FnOnce(&mut V)) -> bool {
-        let changed = |value: &mut V| {
-            change(value);
-            Some(())
-        };
+        let changed = |value: &mut One<V, L>| change(self.0.life.renew(&mut value.0));
         self.0.change_existing(cx, changed).is_some()
     }
 
     /// Takes the current key's value out.
     pub fn take(&self, cx: &impl KeyScope<K>) -> Option<V> {
-        self.0.take(cx)
+        let taken = self.0.take(cx)?;
+        self.0.life.unwrap(taken.0)
     }
 
     /// Forgets the current key's value.
@@ -110,11 +122,12 @@ impl<K: Hash + Eq, V> ValueState<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::state::registry::At;
 
     #[test]
     fn a_value_is_set_changed_and_forgotten() {
-        let mut states = KeyedStates::new("values");
+        let mut states = KeyedStates::new("values", Clock::System);
         let value = states.value::<u32>("value").expect("a first state");
         let (a, b) = (At::new(1u64), At::new(2u64));
         assert_eq!(

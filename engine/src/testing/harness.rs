@@ -1,23 +1,20 @@
 //! One operator, driven by hand.
 
+use super::{Attempt, Collected, GrammarCheck};
 use crate::alignment::{Alignment, AlignmentMember};
 use crate::build::BuildContext;
+use crate::checkpoint::{Barrier, OperatorImage};
 use crate::clock::Clock;
 use crate::exchange::Keyed;
-use crate::fault::Flow;
-use crate::graph::{GraphRef, JobSettings, OperatorId, SOURCE_KIND};
-use crate::hash::key_hash;
+use crate::fault::{Fault, Flow};
+use crate::graph::OperatorId;
 use crate::node::Node;
-use crate::observe::{JobStats, SubtaskStats};
+use crate::observe::SubtaskStats;
 use crate::operator::{NoOutbox, Operator};
 use crate::side::{SideBuffer, SideOutput};
-use crate::source::Waker;
 use crate::stage::{Collector, Signal, Stage, Turn};
-use crate::testing::GrammarCheck;
 use crate::time::Timestamp;
-use std::cell::{Cell, RefCell};
 use std::hash::Hash;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,30 +36,27 @@ pub struct OperatorHarness<T, In, Op: Operator<In>> {
     context: BuildContext,
     held_back: bool,
     wake_at: Timestamp,
+    checkpoints: u64,
 }
 
 impl<T: 'static, Op: Operator<T>> OperatorHarness<T, T, Op> {
     /// Drives an operator of plain records.
     pub fn new(operator: Op) -> Self {
-        Self::with(operator, Box::new(|value| value), |_| {})
+        opened(Attempt::new().plain(operator))
     }
 
     /// Drives an operator that puts records to a side output; returns where they arrive.
     pub fn with_side<S: 'static>(operator: Op, tag: &SideOutput<S>) -> (Self, SideBuffer<S>) {
-        let buffer = SideBuffer::connected();
-        let registered = buffer.clone();
-        let lift = Box::new(|value| value);
-        (
-            Self::with(operator, lift, |c| c.register_side(tag.id(), registered)),
-            buffer,
-        )
+        let mut attempt = Attempt::new();
+        let buffer = attempt.side(tag);
+        (opened(attempt.plain(operator)), buffer)
     }
 }
 
 impl<T: 'static, K: Hash + 'static, Op: Operator<Keyed<K, T>>> OperatorHarness<T, Keyed<K, T>, Op> {
     /// Drives an operator of keyed records; `select` reads the key.
     pub fn keyed(operator: Op, select: impl Fn(&T) -> K + 'static) -> Self {
-        Self::with(operator, Self::lift(select), |_| {})
+        opened(Attempt::new().keyed(operator, select))
     }
 
     /// Drives an operator of keyed records with a side output; returns where its records arrive.
@@ -71,63 +65,71 @@ impl<T: 'static, K: Hash + 'static, Op: Operator<Keyed<K, T>>> OperatorHarness<T
         select: impl Fn(&T) -> K + 'static,
         tag: &SideOutput<S>,
     ) -> (Self, SideBuffer<S>) {
-        let buffer = SideBuffer::connected();
-        let registered = buffer.clone();
-        let lift = Self::lift(select);
-        (
-            Self::with(operator, lift, |c| c.register_side(tag.id(), registered)),
-            buffer,
-        )
-    }
-
-    fn lift(select: impl Fn(&T) -> K + 'static) -> Box<dyn Fn(T) -> Keyed<K, T>> {
-        Box::new(move |value| {
-            let key = select(&value);
-            Keyed {
-                hash: key_hash(&key),
-                key,
-                value,
-            }
-        })
+        let mut attempt = Attempt::new();
+        let buffer = attempt.side(tag);
+        (opened(attempt.keyed(operator, select)), buffer)
     }
 }
 
+fn opened<H>(harness: Flow<H>) -> H {
+    harness.expect("the operator opens")
+}
+
 impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
-    fn with(
+    /// Opens the operator, and loads what the context's participant has for it.
+    pub(super) fn begin(
         mut operator: Op,
         lift: Box<dyn Fn(T) -> In>,
-        prepare: impl FnOnce(&mut BuildContext),
-    ) -> Self {
-        let graph = GraphRef::default();
-        graph.edit(|g| {
-            let task = g.add_task();
-            let vertex = g.add_vertex(task);
-            // What may only stand behind a source may stand here too.
-            g.add_operator(vertex, "operator", SOURCE_KIND);
-            g.set_factory(task, Arc::new(|_| unreachable!("a harness runs no task")));
-        });
-        let job = graph
-            .finish("harness", JobSettings::default())
-            .expect("one operator is a graph");
-        let clock = Clock::manual(Timestamp(0));
-        let stats = Arc::new(JobStats::new([("operator".to_owned(), 1)]));
-        let mut context = BuildContext::new(Arc::new(job), 0, clock.clone(), stats, Waker::none());
-        prepare(&mut context);
-        operator
-            .open(&mut context.open(OperatorId(0)))
-            .expect("the operator opens");
-        let collected = Collected::default();
+        context: BuildContext,
+    ) -> Flow<Self> {
+        let id = OperatorId(0);
+        operator.open(&mut context.open(id))?;
+        let participant = context.participant.clone();
+        let collected = Collected::leaf(participant.clone());
         let down = GrammarCheck::new(collected.clone());
-        let node = Node::new(operator, "operator".into(), down);
-        OperatorHarness {
-            node,
+        let node = Node::new(operator, context.name(id), down);
+        Ok(OperatorHarness {
+            node: node.participate(participant, context.identity(id))?,
             lift,
             collected,
-            clock,
+            clock: context.clock.clone(),
             context,
             held_back: false,
             wake_at: Timestamp::MAX,
-        }
+            checkpoints: 0,
+        })
+    }
+
+    /// What a checkpoint saves of the operator: a barrier, and as many turns as saving takes. An
+    /// [`Attempt`] goes on from it.
+    pub fn save(&mut self) -> Flow<OperatorImage> {
+        self.barrier()?;
+        self.image()
+    }
+
+    /// Gives it a barrier and no turn. Large state is saved in the turns that follow, as it was here.
+    pub fn barrier(&mut self) -> Flow {
+        self.checkpoints += 1;
+        let barrier = Barrier::checkpoint(self.checkpoints);
+        Stage::signal(&mut self.node, Signal::Barrier(barrier))
+    }
+
+    /// What was saved at the last barrier, after as many turns as that takes; nothing of an operator
+    /// without state.
+    pub fn image(&mut self) -> Flow<OperatorImage> {
+        self.turn()?;
+        let Some(mut image) = self.context.participant.take_image(0) else {
+            return Err(Fault::internal("no barrier has come through the operator"));
+        };
+        let identity = self.context.identity(OperatorId(0));
+        Ok(image.operators.pop().unwrap_or_else(|| OperatorImage {
+            name: self.context.name(OperatorId(0)).to_string(),
+            uid: identity.uid,
+            max_parallelism: identity.max_parallelism,
+            parallelism: identity.parallelism,
+            watermark: Timestamp::MIN,
+            states: Vec::new(),
+        }))
     }
 
     /// Gives it a record and a turn.
@@ -213,66 +215,5 @@ impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
     /// Takes the signals that went downstream.
     pub fn signals(&mut self) -> Vec<Signal> {
         self.collected.signals.take()
-    }
-}
-
-/// A stage that keeps what it receives.
-pub struct Collected<T> {
-    records: Rc<RefCell<Vec<(Timestamp, T)>>>,
-    signals: Rc<RefCell<Vec<Signal>>>,
-    room: Rc<Cell<bool>>,
-}
-
-impl<T> Default for Collected<T> {
-    fn default() -> Self {
-        let room = Rc::new(Cell::new(true));
-        Collected {
-            records: Rc::default(),
-            signals: Rc::default(),
-            room,
-        }
-    }
-}
-
-impl<T> Clone for Collected<T> {
-    fn clone(&self) -> Self {
-        let (records, signals) = (self.records.clone(), self.signals.clone());
-        Collected {
-            records,
-            signals,
-            room: self.room.clone(),
-        }
-    }
-}
-
-impl<T> Collector<T> for Collected<T> {
-    fn collect(&mut self, at: Timestamp, value: T) -> Flow {
-        self.records.borrow_mut().push((at, value));
-        Ok(())
-    }
-
-    fn has_room(&self) -> bool {
-        self.room.get()
-    }
-
-    fn signal(&mut self, signal: Signal) -> Flow {
-        Stage::signal(self, signal)
-    }
-}
-
-impl<T> Stage for Collected<T> {
-    fn each(&mut self, _visit: &mut dyn FnMut(&mut dyn Stage) -> Flow) -> Flow {
-        Ok(())
-    }
-
-    fn each_ref(&self, _visit: &mut dyn FnMut(&dyn Stage)) {}
-
-    fn signal(&mut self, signal: Signal) -> Flow {
-        self.signals.borrow_mut().push(signal);
-        Ok(())
-    }
-
-    fn room(&self) -> bool {
-        self.room.get()
     }
 }

@@ -2,9 +2,8 @@
 
 use crate::fault::Flow;
 use crate::state::backing::{Backing, Changes, Scan, Spill, StateMemory};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -35,12 +34,16 @@ impl Spill for MemorySpill {
 
 /// One state. Clones are handles of the same.
 #[derive(Clone, Debug, Default)]
-pub struct MapBacking(Rc<RefCell<Map>>);
+pub struct MapBacking(Arc<Mutex<Map>>);
 
 impl MapBacking {
+    fn map(&self) -> MutexGuard<'_, Map> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.0.borrow().len()
+        self.map().len()
     }
 
     /// Whether there are none.
@@ -51,7 +54,7 @@ impl MapBacking {
 
 impl Backing for MapBacking {
     fn get(&mut self, key: &[u8], into: &mut Vec<u8>) -> Flow<bool> {
-        let map = self.0.borrow();
+        let map = self.map();
         let found = map.get(key);
         into.clear();
         into.extend(found.into_iter().flatten());
@@ -59,7 +62,7 @@ impl Backing for MapBacking {
     }
 
     fn write(&mut self, changes: &Changes) -> Flow {
-        let mut map = self.0.borrow_mut();
+        let mut map = self.map();
         for (key, value) in changes.iter() {
             match value {
                 Some(value) => map.insert(key.to_vec(), value.to_vec()),
@@ -70,7 +73,7 @@ impl Backing for MapBacking {
     }
 
     fn scan(&mut self) -> Flow<Box<dyn Scan>> {
-        Ok(Box::new(MapScan(self.0.borrow().clone())))
+        Ok(Box::new(MapScan(self.map().clone())))
     }
 }
 

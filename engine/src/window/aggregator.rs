@@ -2,12 +2,13 @@
 //!
 //! An accumulator can be merged with another one, since windows that overlap share their slices.
 
+use crate::checkpoint::StateValue;
 use std::ops::Add;
 
 /// Turns the records of a window into a result, one by one.
 pub trait Aggregator<T>: Clone + Send + 'static {
     /// What is kept per key and slice of time.
-    type Acc: Clone + 'static;
+    type Acc: StateValue + Clone;
     /// What the window yields.
     type Out: 'static;
 
@@ -86,7 +87,7 @@ pub fn aggregate_with<T, A, V>(
     result: impl Fn(&A) -> V + Clone + Send + 'static,
 ) -> impl Aggregator<T, Acc = A, Out = V>
 where
-    A: Clone + Send + 'static,
+    A: StateValue + Clone + Send,
     V: 'static,
 {
     Folded {
@@ -99,7 +100,7 @@ where
 
 impl<T, A, V, AddFn, MergeFn, Finish> Aggregator<T> for Folded<A, AddFn, MergeFn, Finish>
 where
-    A: Clone + Send + 'static,
+    A: StateValue + Clone + Send,
     V: 'static,
     AddFn: Fn(&mut A, T) + Clone + Send + 'static,
     MergeFn: Fn(&mut A, &A) + Clone + Send + 'static,
@@ -142,7 +143,7 @@ impl<F> Reduced<F> {
 
 impl<T, F> Aggregator<T> for Reduced<F>
 where
-    T: Clone + 'static,
+    T: StateValue + Clone,
     F: Fn(&T, T) -> T + Clone + Send + 'static,
 {
     type Acc = Option<T>;
@@ -178,7 +179,7 @@ where
 /// The sum of what `value` reads from a record.
 pub fn sum<T, V, F>(value: F) -> impl Aggregator<T, Acc = V, Out = V>
 where
-    V: Default + Copy + Add<Output = V> + Send + 'static,
+    V: StateValue + Default + Copy + Add<Output = V> + Send,
     F: Fn(&T) -> V + Clone + Send + 'static,
 {
     aggregate_with(
@@ -193,7 +194,7 @@ where
 pub fn min<T, V, F>(value: F) -> impl Aggregator<T, Acc = Option<V>, Out = V>
 where
     T: 'static,
-    V: PartialOrd + Clone + Send + 'static,
+    V: StateValue + PartialOrd + Clone + Send,
     F: Fn(&T) -> V + Clone + Send + 'static,
 {
     best(value, |new, old| new < old)
@@ -203,7 +204,7 @@ where
 pub fn max<T, V, F>(value: F) -> impl Aggregator<T, Acc = Option<V>, Out = V>
 where
     T: 'static,
-    V: PartialOrd + Clone + Send + 'static,
+    V: StateValue + PartialOrd + Clone + Send,
     F: Fn(&T) -> V + Clone + Send + 'static,
 {
     best(value, |new, old| new > old)
@@ -215,7 +216,7 @@ fn best<T, V, F>(
 ) -> impl Aggregator<T, Acc = Option<V>, Out = V>
 where
     T: 'static,
-    V: Clone + Send + 'static,
+    V: StateValue + Clone + Send,
     F: Fn(&T) -> V + Clone + Send + 'static,
 {
     let keep = move |acc: &mut Option<V>, new: V| {

@@ -7,14 +7,17 @@
 use super::slices::Layout;
 use super::{Aggregator, Aligned, SlicedWindows, TimeKind, Windowed};
 use crate::build::OpenContext;
+use crate::checkpoint::StateVisitor;
 use crate::exchange::Keyed;
 use crate::fault::Flow;
+use crate::hash::key_hash;
 use crate::observe::SubtaskStats;
 use crate::operator::{Operator, Progress};
 use crate::side::{SideBuffer, SideOutput};
 use crate::stage::{Collector, Signal};
 use crate::time::{Timestamp, millis};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -192,6 +195,26 @@ impl<T: 'static, A: Aggregator<T>> Operator<T> for LocalSlices<T, A> {
         }
         Ok(Progress::Forward)
     }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        self.park();
+        let mut slices: Vec<(i64, A::Acc)> = Vec::new();
+        if !state.loads() {
+            slices.extend(self.others.iter().map(|(n, acc)| (*n, acc.clone())));
+        }
+        state.list("slices", &mut slices)?;
+        if state.loads() {
+            for (number, acc) in slices {
+                match self.others.entry(number) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(acc);
+                    }
+                    Entry::Occupied(entry) => self.aggregator.merge(entry.into_mut(), &acc),
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Adds up accumulators instead of records.
@@ -292,7 +315,7 @@ impl<T: 'static, A: Aggregator<T>> Operator<Part<T, A::Acc>> for AllWindows<T, A
             Part::Slice(value) => self.windows.process(
                 at,
                 Keyed {
-                    hash: 0,
+                    hash: key_hash(&()),
                     key: (),
                     value,
                 },
@@ -323,6 +346,14 @@ impl<T: 'static, A: Aggregator<T>> Operator<Part<T, A::Acc>> for AllWindows<T, A
 
     fn timer<C: Collector<Self::Out>>(&mut self, now: Timestamp, out: &mut C) -> Flow {
         self.windows.timer(now, out)
+    }
+
+    fn emitting(&self) -> bool {
+        self.windows.emitting()
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        self.windows.state(state)
     }
 }
 

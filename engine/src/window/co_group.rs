@@ -8,6 +8,7 @@ use super::group_function::{Group, GroupFunction, Pace};
 use super::slices::{Layout, Slices};
 use super::{Aligned, TimeWindow};
 use crate::build::OpenContext;
+use crate::checkpoint::{Key, StateValue, StateVisitor};
 use crate::exchange::{Either, Keyed};
 use crate::fault::Flow;
 use crate::hash::key_hash;
@@ -17,6 +18,8 @@ use crate::side::{SideBuffer, SideOutput};
 use crate::stage::Collector;
 use crate::state::KeyTable;
 use crate::time::{Timestamp, millis};
+use serde::{Deserialize, Serialize};
+use std::any::type_name;
 use std::collections::VecDeque;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// The records of a key in a slice.
+#[derive(Serialize, Deserialize)]
 struct Both<A, B> {
     first: Vec<A>,
     second: Vec<B>,
@@ -169,16 +173,16 @@ impl<K: Hash + Eq, A, B, G> CoGroupWindows<K, A, B, G> {
         self.late.collect(at, value);
     }
 
-    fn emitting(&self) -> bool {
+    fn busy(&self) -> bool {
         self.group.is_some() || self.firing.is_some() || !self.refined.is_empty()
     }
 }
 
 impl<K, A, B, G> CoGroupWindows<K, A, B, G>
 where
-    K: Hash + Eq + Clone + 'static,
-    A: Clone + 'static,
-    B: Clone + 'static,
+    K: Key,
+    A: StateValue + Clone,
+    B: StateValue + Clone,
     G: GroupFunction<K, A, B>,
 {
     /// Takes a record that isn't in the current slice.
@@ -201,15 +205,21 @@ where
             self.put_aside(at, record.value);
             return Ok(true);
         }
+        let first = self.layout.first_window(slice);
+        let all_settled = self.slices.settled.over(first);
+        if !all_settled && self.is_settled(last, &record) {
+            self.put_aside(at, record.value);
+            return Ok(true);
+        }
         let (place, new) = self.slices.enter(slice);
         if new {
             self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
         }
         let Keyed { hash, key, value } = record;
-        let first = self.layout.first_window(slice);
-        let refines = self.lateness > 0 && first < self.next_window;
+        let refines = self.lateness > 0 && (first < self.next_window || !all_settled);
         if refines {
-            let fired = (first..=last).filter(|k| *k < self.next_window);
+            let settled = |k| self.slices.settled.has(k, hash, &key);
+            let fired = (first..=last).filter(|k| *k < self.next_window || settled(*k));
             let kept = fired.filter(|k| self.expires(*k) > self.watermark);
             let again: Vec<_> = kept.map(|k| (k, hash, key.clone())).collect();
             self.refined.extend(again);
@@ -222,8 +232,17 @@ where
         if refines {
             return self.emit(out);
         }
-        self.slices.set_current(&self.layout, place);
+        if all_settled {
+            self.slices.set_current(&self.layout, place);
+        }
         Ok(true)
+    }
+
+    /// Whether a record's last window has fired and nothing refines it.
+    #[cold]
+    fn is_settled(&self, last: i64, record: &Keyed<K, Either<A, B>>) -> bool {
+        let settled = &self.slices.settled;
+        self.lateness == 0 && settled.has(last, record.hash, &record.key)
     }
 
     /// Emits all that is due. False if the rest has to wait for room.
@@ -235,32 +254,36 @@ where
             {
                 return Ok(false);
             }
-            self.group = self.next_group();
+            self.group = self.next_group()?;
             if self.group.is_some() {
                 continue;
             }
             match self.next_to_fire() {
-                Some(k) if self.layout.completes(k) <= self.watermark => self.fire(k),
+                Some(k) if self.layout.completes(k) <= self.watermark => self.fire(k)?,
                 _ => break,
             }
         }
         if self.watermark >= self.due {
             self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
-            self.slices.drop_before(self.first_needed());
+            self.slices.drop_before(self.first_needed())?;
+            self.slices.settle(self.next_window);
             self.schedule();
         }
         Ok(true)
     }
 
     /// Begins to emit a window.
-    fn fire(&mut self, k: i64) {
+    fn fire(&mut self, k: i64) -> Flow {
         self.next_window = k.saturating_add(1);
         let (slices, needed) = (self.layout.slices_of(k), self.first_needed());
-        if let Some(mut table) = self.slices.take_sole(slices.clone(), needed) {
-            let groups: Vec<_> = table.drain().collect();
+        if let Some(mut table) = self.slices.take_sole(slices.clone(), needed)? {
+            let mut groups: Vec<_> = table.drain().collect();
             self.slices.recycle(table, groups.len());
+            if !self.slices.settled.over(k) {
+                groups.retain(|(key, _)| !self.slices.settled.has(k, key_hash(key), key));
+            }
             self.firing = Some(Firing::Sole(self.layout.window(k), groups));
-            return;
+            return Ok(());
         }
         let mut keys = KeyTable::default();
         for table in self.slices.tables(slices) {
@@ -268,21 +291,24 @@ where
                 keys.upsert(key_hash(key), key, |()| (), || ());
             }
         }
-        let keys = keys.drain().map(|(key, ())| key).collect();
-        self.firing = Some(Firing::Merged(k, keys));
+        let keys = keys.drain().map(|(key, ())| key);
+        let settled = &self.slices.settled;
+        let keys = keys.filter(|key| !settled.has(k, key_hash(key), key));
+        self.firing = Some(Firing::Merged(k, keys.collect()));
+        Ok(())
     }
 
     /// The next group of those that are to be emitted: of refined windows first, then of the window
     /// that fires.
-    fn next_group(&mut self) -> Option<Group<K, A, B>> {
+    fn next_group(&mut self) -> Flow<Option<Group<K, A, B>>> {
         while let Some((k, hash, key)) = self.refined.pop_front() {
             let group = self.gather(k, hash, key);
             if yields::<K, A, B, G>(&group) {
-                return Some(group);
+                return Ok(Some(group));
             }
         }
-        loop {
-            let group = match self.firing.as_mut()? {
+        while let Some(firing) = &mut self.firing {
+            let group = match firing {
                 Firing::Sole(window, groups) => {
                     let window = *window;
                     groups.pop().map(|(key, both)| Group {
@@ -299,15 +325,15 @@ where
                 }
             };
             match group {
-                Some(group) if yields::<K, A, B, G>(&group) => return Some(group),
+                Some(group) if yields::<K, A, B, G>(&group) => return Ok(Some(group)),
                 Some(_) => {}
                 None => {
                     self.firing = None;
-                    self.slices.drop_before(self.first_needed());
-                    return None;
+                    self.slices.drop_before(self.first_needed())?;
                 }
             }
         }
+        Ok(None)
     }
 
     /// A key's records in a window.
@@ -354,9 +380,9 @@ fn yields<K, A, B, G: GroupFunction<K, A, B>>(group: &Group<K, A, B>) -> bool {
 
 impl<K, A, B, G> Operator<Keyed<K, Either<A, B>>> for CoGroupWindows<K, A, B, G>
 where
-    K: Hash + Eq + Clone + 'static,
-    A: Clone + 'static,
-    B: Clone + 'static,
+    K: Key,
+    A: StateValue + Clone,
+    B: StateValue + Clone,
     G: GroupFunction<K, A, B>,
 {
     type Out = G::Out;
@@ -390,7 +416,7 @@ where
 
     fn watermark<C: Collector<Self::Out>>(&mut self, at: Timestamp, out: &mut C) -> Flow<Progress> {
         self.watermark = self.watermark.max(at);
-        if self.watermark < self.due && !self.emitting() {
+        if self.watermark < self.due && !self.busy() {
             return Ok(Progress::Forward);
         }
         self.go_on(out)
@@ -401,10 +427,24 @@ where
     }
 
     fn next_timer(&self) -> Option<Timestamp> {
-        (!self.suspended && self.emitting()).then_some(Timestamp::MIN)
+        (!self.suspended && self.busy()).then_some(Timestamp::MIN)
     }
 
     fn timer<C: Collector<Self::Out>>(&mut self, _now: Timestamp, out: &mut C) -> Flow {
         self.emit(out).map(drop)
+    }
+
+    fn emitting(&self) -> bool {
+        self.suspended || self.busy()
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let reached = self.layout.first_open(self.watermark);
+        let (slices, values) = (&mut self.slices, type_name::<(A, B)>());
+        slices.state(state, &mut self.next_window, reached, None, values)?;
+        if state.loads() {
+            self.schedule();
+        }
+        Ok(())
     }
 }

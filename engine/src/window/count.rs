@@ -5,14 +5,16 @@
 
 use super::{Aggregator, CountEvictor, CountTrigger, GlobalWindows, TimeKind, TimeWindow};
 use super::{WindowAssigner, Windowed};
+use crate::checkpoint::{Key, Named, StateVisitor};
 use crate::exchange::Keyed;
 use crate::fault::Flow;
 use crate::operator::Operator;
 use crate::stage::Collector;
 use crate::state::KeyTable;
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::any::type_name;
 use std::collections::VecDeque;
-use std::hash::Hash;
 use std::marker::PhantomData;
 
 /// Windows of a number of records per key. Their results carry the time of the record that
@@ -76,6 +78,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 }
 
 /// What is kept of a key.
+#[derive(Serialize, Deserialize)]
 struct Counted<Acc> {
     /// The slice that records are added to, and how many it has.
     current: Acc,
@@ -118,7 +121,7 @@ impl<K, T, A: Aggregator<T>> CountWindows<K, T, A> {
 
 impl<K, T, A> Operator<Keyed<K, T>> for CountWindows<K, T, A>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: 'static,
     A: Aggregator<T>,
 {
@@ -167,6 +170,11 @@ where
             aggregator.merge(&mut total, slice);
         }
         emit(aggregator, at, key, &total, out)
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let types = (type_name::<K>(), type_name::<A::Acc>());
+        state.keyed("counted", &mut Named(&mut self.counted, types))
     }
 }
 

@@ -8,6 +8,7 @@ use super::panes::{PaneId, Panes, Timer};
 use super::trigger::{TimerRequest, Trigger, TriggerContext, TriggerResult};
 use super::{GlobalWindows, TimeKind, TimeWindow, WindowAssigner};
 use crate::build::OpenContext;
+use crate::checkpoint::{Key, Named, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::Keyed;
 use crate::fault::{Fault, Flow};
@@ -16,7 +17,7 @@ use crate::operator::{Operator, Progress};
 use crate::side::{SideBuffer, SideOutput};
 use crate::stage::{Collector, Signal};
 use crate::time::{Timestamp, millis};
-use std::hash::Hash;
+use std::any::type_name;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -105,7 +106,7 @@ where
 
 impl<K, T, As, Tr, Fun> GeneralWindows<K, T, As, Tr, Fun>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: Clone + 'static,
     As: WindowAssigner<T>,
     Tr: Trigger<T>,
@@ -330,7 +331,7 @@ fn after(at: Timestamp) -> Timestamp {
 
 impl<K, T, As, Tr, Fun> Operator<Keyed<K, T>> for GeneralWindows<K, T, As, Tr, Fun>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: Clone + 'static,
     As: WindowAssigner<T>,
     Tr: Trigger<T>,
@@ -404,6 +405,10 @@ where
     }
 
     fn watermark<C: Collector<Self::Out>>(&mut self, at: Timestamp, out: &mut C) -> Flow<Progress> {
+        // One that an earlier attempt has seen fires nothing again.
+        if at <= self.watermark {
+            return Ok(Progress::Forward);
+        }
         self.watermark = at;
         self.resume(out)
     }
@@ -434,6 +439,12 @@ where
     fn timer<C: Collector<Self::Out>>(&mut self, now: Timestamp, out: &mut C) -> Flow {
         let passed = Timestamp(now.0.saturating_sub(1));
         self.fire_due(TimeKind::Processing, passed, out).map(|_| ())
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        state.value("watermark", &mut self.watermark, Timestamp::min)?;
+        let types = (type_name::<K>(), type_name::<(Fun::Pane, Tr::State)>());
+        state.keyed("panes", &mut Named(&mut self.panes, types))
     }
 }
 

@@ -11,6 +11,8 @@ mod co_group;
 #[cfg(test)]
 mod co_group_tests;
 mod count;
+#[cfg(test)]
+mod cut_tests;
 mod due;
 mod evictor;
 mod general;
@@ -24,6 +26,7 @@ mod sliced;
 #[cfg(test)]
 mod sliced_tests;
 mod slices;
+mod slices_state;
 mod trigger;
 mod triggers;
 
@@ -111,7 +114,7 @@ pub struct Windowed<K, V> {
 }
 
 /// Which clock windows go by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TimeKind {
     /// The records' timestamps; watermarks say how far time has come.
     Event,

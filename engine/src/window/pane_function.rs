@@ -3,6 +3,7 @@
 //! An aggregate keeps an accumulator; a window function that wants to see the records keeps them all.
 
 use super::{Aggregator, Elements, Evictor, TimeWindow, Windowed};
+use crate::checkpoint::StateValue;
 use crate::fault::Flow;
 use crate::stage::Collector;
 use crate::time::Timestamp;
@@ -29,7 +30,7 @@ pub type WindowContext<'a, K> = PaneContext<'a, K>;
 /// How the contents of windows are kept and emitted.
 pub trait PaneFunction<K, T>: Clone + 'static {
     /// The contents of a window.
-    type Pane: 'static;
+    type Pane: StateValue;
     /// What it emits.
     type Out: 'static;
 
@@ -196,7 +197,7 @@ impl<E: Clone, P: Clone, V> Clone for Buffered<E, P, V> {
 
 impl<K, T, E, P> PaneFunction<K, T> for Buffered<E, P, P::Out>
 where
-    T: 'static,
+    T: StateValue,
     E: Evictor<T>,
     P: ProcessWindowFunction<K, T>,
 {

@@ -4,8 +4,13 @@
 //! is due and nothing else, and nothing is left behind.
 
 use super::{TimeKind, TimeWindow};
+use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, StateValue};
+use crate::fault::Flow;
+use crate::hash::key_hash;
 use crate::state::KeyTable;
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::any::type_name;
 use std::collections::BTreeSet;
 use std::hash::Hash;
 
@@ -32,6 +37,18 @@ pub(super) struct Pane<K, C, S> {
     pub newest: Timestamp,
     pub state: S,
     timers: Vec<(TimeKind, Timer)>,
+}
+
+/// What a checkpoint keeps of a window; its key stands before it.
+#[derive(Serialize, Deserialize)]
+struct SavedPane<C, S> {
+    window: TimeWindow,
+    contents: C,
+    filled: bool,
+    newest: Timestamp,
+    state: S,
+    /// Their kinds, their times, and whether they drop the window.
+    timers: Vec<(TimeKind, Timestamp, bool)>,
 }
 
 /// All open windows.
@@ -206,5 +223,52 @@ impl<K: Hash + Eq + Clone, C, S: Default> Panes<K, C, S> {
             self.slots.len() - self.free.len(),
             self.by_key.len(),
         )
+    }
+}
+
+/// All windows are saved at once: they are as many as keys are active, and those of sessions merge.
+impl<K, C, S> KeyedPart for Panes<K, C, S>
+where
+    K: Key,
+    C: StateValue,
+    S: StateValue + Default,
+{
+    fn types(&self) -> (&'static str, &'static str) {
+        (type_name::<K>(), type_name::<(C, S)>())
+    }
+
+    fn save(&mut self, into: &mut KeyedSection, _budget: usize) -> Flow<bool> {
+        for pane in self.slots.iter().flatten() {
+            let timers = pane.timers.iter();
+            let saved = SavedPane {
+                window: pane.window,
+                contents: &pane.contents,
+                filled: pane.filled,
+                newest: pane.newest,
+                state: &pane.state,
+                timers: timers.map(|(kind, t)| (*kind, t.at, t.drops)).collect(),
+            };
+            into.put(pane.hash, &(&pane.key, saved))?;
+        }
+        Ok(true)
+    }
+
+    fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
+        while let Some((key, saved)) = entries.next::<(K, SavedPane<C, S>)>()? {
+            let id = self.create(key_hash(&key), &key, saved.window, saved.contents);
+            let pane = self.get(id);
+            (pane.filled, pane.newest, pane.state) = (saved.filled, saved.newest, saved.state);
+            for (kind, at, drops) in saved.timers {
+                self.set_timer(
+                    kind,
+                    Timer {
+                        at,
+                        drops,
+                        pane: id,
+                    },
+                );
+            }
+        }
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use super::session_list::{KeySessions, LiveSession, Settled};
 use super::session_spec::{FixedGap, Session, SessionGap};
 use super::{Aggregator, TimeKind, TimeWindow, Windowed};
 use crate::build::OpenContext;
+use crate::checkpoint::{Key, Named, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::Keyed;
 use crate::fault::{Fault, Flow};
@@ -21,8 +22,8 @@ use crate::side::{SideBuffer, SideOutput};
 use crate::stage::{Collector, Signal};
 use crate::state::KeyTable;
 use crate::time::{Timestamp, millis};
+use std::any::type_name;
 use std::collections::binary_heap::PeekMut;
-use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -111,7 +112,7 @@ fn refused(window: TimeWindow) -> Fault {
 
 impl<K, T, A, G> SessionWindows<K, T, A, G>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     A: Aggregator<T>,
     G: SessionGap<T>,
 {
@@ -172,16 +173,20 @@ where
     /// the living.
     fn bound_due(&mut self) {
         if self.due.len() > 2 * self.live + 64 {
-            let entries = self.sessions.iter().flat_map(|(key, sessions)| {
-                let hash = key_hash(key);
-                sessions.iter().map(move |s| Due {
-                    at: s.due,
-                    hash,
-                    key: key.clone(),
-                })
-            });
-            self.due.rebuild(entries);
+            self.rebuild_due();
         }
+    }
+
+    fn rebuild_due(&mut self) {
+        let entries = self.sessions.iter().flat_map(|(key, sessions)| {
+            let hash = key_hash(key);
+            sessions.iter().map(move |s| Due {
+                at: s.due,
+                hash,
+                key: key.clone(),
+            })
+        });
+        self.due.rebuild(entries);
     }
 
     /// Fires what has ended by `now` and forgets whose lateness is over. False where it stopped for
@@ -252,7 +257,7 @@ fn settle<K, T, A: Aggregator<T>>(
 
 impl<K, T, A, G> Operator<Keyed<K, T>> for SessionWindows<K, T, A, G>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: 'static,
     A: Aggregator<T>,
     G: SessionGap<T>,
@@ -348,6 +353,16 @@ where
 
     fn timer<C: Collector<Self::Out>>(&mut self, now: Timestamp, out: &mut C) -> Flow {
         self.advance(now.0 - 1, out).map(|_| ())
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        let types = (type_name::<K>(), type_name::<A::Acc>());
+        state.keyed("sessions", &mut Named(&mut self.sessions, types))?;
+        if state.loads() {
+            self.rebuild_due();
+            self.live = self.due.len();
+        }
+        Ok(())
     }
 }
 

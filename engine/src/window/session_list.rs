@@ -5,11 +5,12 @@
 
 use super::{TimeWindow, Windowed};
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::ops::Range;
 
 /// A session with its accumulator.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct LiveSession<A> {
     pub start: i64,
     /// The first moment at which it no longer grows by a record: the last record's time plus gap.
@@ -91,7 +92,7 @@ impl<A> LiveSession<A> {
 
 /// The sessions of one key; at least one. Their ends ascend, and so do their starts, except that
 /// those which end at or before `gone` count as removed and may overlap with living ones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct KeySessions<A> {
     pub last: LiveSession<A>,
     earlier: VecDeque<LiveSession<A>>,

@@ -6,6 +6,7 @@
 use super::slices::{Layout, Slices};
 use super::{Aggregator, Aligned, TimeKind, TimeWindow, Windowed};
 use crate::build::OpenContext;
+use crate::checkpoint::{Key, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::Keyed;
 use crate::fault::Flow;
@@ -16,6 +17,7 @@ use crate::side::{SideBuffer, SideOutput};
 use crate::stage::Collector;
 use crate::state::KeyTable;
 use crate::time::{Timestamp, millis};
+use std::any::type_name;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -168,7 +170,7 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
 
 impl<K, T, A> SlicedWindows<K, T, A>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: 'static,
     A: Aggregator<T>,
 {
@@ -191,12 +193,17 @@ where
             self.put_aside(at, record.value);
             return Ok(());
         }
+        let first = self.layout.first_window(slice);
+        let all_settled = self.slices.settled.over(first);
+        if !all_settled && self.is_settled(last, &record) {
+            self.put_aside(at, record.value);
+            return Ok(());
+        }
         let (place, new) = self.slices.enter(slice);
         if new {
             self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
         }
-        let first = self.layout.first_window(slice);
-        let refines = self.lateness > 0 && first < self.next_window;
+        let refines = self.lateness > 0 && (first < self.next_window || !all_settled);
         let key = refines.then(|| (record.hash, record.key.clone()));
         let aggregator = &self.aggregator;
         let table = self.slices.table(place);
@@ -208,10 +215,19 @@ where
         match key {
             Some((hash, key)) => self.refine(first..=last, hash, &key, out),
             None => {
-                self.slices.set_current(&self.layout, place);
+                if all_settled {
+                    self.slices.set_current(&self.layout, place);
+                }
                 Ok(())
             }
         }
+    }
+
+    /// Whether a record's last window has fired and nothing refines it.
+    #[cold]
+    fn is_settled(&self, last: i64, record: &Keyed<K, T>) -> bool {
+        let settled = &self.slices.settled;
+        self.lateness == 0 && settled.has(last, record.hash, &record.key)
     }
 
     /// Emits the results of a key again for those windows that have fired and aren't gone.
@@ -227,7 +243,8 @@ where
         C: Collector<Windowed<K, A::Out>>,
     {
         for k in windows {
-            if k >= self.next_window || self.expires(k) <= self.watermark {
+            let fired = k < self.next_window || self.slices.settled.has(k, hash, key);
+            if !fired || self.expires(k) <= self.watermark {
                 continue;
             }
             let mut total = self.aggregator.create();
@@ -278,23 +295,25 @@ where
             }
             self.next_window = k.saturating_add(1);
             self.window = self.layout.window(k);
-            let (table, merged) = self.table_of(k);
+            let (table, merged) = self.table_of(k)?;
             if !self.emit(table, merged, out)? {
                 self.suspended = true;
                 return Ok(false);
             }
         }
         self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
-        self.slices.drop_before(self.first_needed());
+        self.slices.drop_before(self.first_needed())?;
+        self.slices.settle(self.next_window);
         self.schedule();
         Ok(true)
     }
 
     /// All keys of a window, and whether they were merged; drops the slices that have served.
-    fn table_of(&mut self, k: i64) -> (KeyTable<K, A::Acc>, bool) {
+    fn table_of(&mut self, k: i64) -> Flow<(KeyTable<K, A::Acc>, bool)> {
         let (slices, needed) = (self.layout.slices_of(k), self.first_needed());
-        if let Some(table) = self.slices.take_sole(slices.clone(), needed) {
-            return (table, false);
+        if let Some(mut table) = self.slices.take_sole(slices.clone(), needed)? {
+            self.keep_unsettled(k, &mut table);
+            return Ok((table, false));
         }
         let (aggregator, mut total) = (&self.aggregator, std::mem::take(&mut self.total));
         for table in self.slices.tables(slices) {
@@ -305,8 +324,17 @@ where
                 total.upsert(key_hash(key), key, add, || acc.clone());
             }
         }
-        self.slices.drop_before(needed);
-        (total, true)
+        self.slices.drop_before(needed)?;
+        self.keep_unsettled(k, &mut total);
+        Ok((total, true))
+    }
+
+    /// Removes the keys for which a window has fired in an earlier attempt.
+    fn keep_unsettled(&self, k: i64, table: &mut KeyTable<K, A::Acc>) {
+        let settled = &self.slices.settled;
+        if !settled.over(k) {
+            table.retain(|key, _| !settled.has(k, key_hash(key), key));
+        }
     }
 
     /// Emits a window's results. False if the rest has to wait for room.
@@ -393,7 +421,7 @@ fn progress(done: bool) -> Progress {
 
 impl<K, T, A> Operator<Keyed<K, T>> for SlicedWindows<K, T, A>
 where
-    K: Hash + Eq + Clone + 'static,
+    K: Key,
     T: 'static,
     A: Aggregator<T>,
 {
@@ -463,6 +491,24 @@ where
         }
         self.now = None;
         self.advance(now.minus(Duration::from_millis(1)), out)?;
+        Ok(())
+    }
+
+    fn emitting(&self) -> bool {
+        self.suspended
+    }
+
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        if self.by_clock {
+            state.value("clock", &mut self.watermark, Timestamp::max)?;
+        }
+        let by_clock = self.by_clock.then(|| self.next_to_fire());
+        let reached = self.layout.first_open(self.watermark);
+        let (slices, values) = (&mut self.slices, type_name::<A::Acc>());
+        slices.state(state, &mut self.next_window, reached, by_clock, values)?;
+        if state.loads() {
+            self.schedule();
+        }
         Ok(())
     }
 }

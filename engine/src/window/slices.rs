@@ -5,6 +5,9 @@
 //! window cuts one in two.
 
 use super::TimeWindow;
+use super::slices_state::{Saving, Settled};
+use crate::checkpoint::{Key, StateValue};
+use crate::fault::Flow;
 use crate::state::KeyTable;
 use crate::time::Timestamp;
 use std::collections::VecDeque;
@@ -116,9 +119,9 @@ impl Layout {
     }
 }
 
-struct Slice<K, V> {
-    number: i64,
-    table: KeyTable<K, V>,
+pub(super) struct Slice<K, V> {
+    pub number: i64,
+    pub table: KeyTable<K, V>,
 }
 
 /// How many emptied tables are kept for later slices.
@@ -126,7 +129,7 @@ const SPARE: usize = 4;
 
 /// The slices that hold something, the oldest first.
 pub(super) struct Slices<K, V> {
-    ring: VecDeque<Slice<K, V>>,
+    pub(super) ring: VecDeque<Slice<K, V>>,
     /// The slice of the last record: its table, in exchange for an empty one, its place in the ring,
     /// its first moment, and its length, 0 where there is none.
     current: KeyTable<K, V>,
@@ -136,6 +139,10 @@ pub(super) struct Slices<K, V> {
     spare: Vec<KeyTable<K, V>>,
     /// How many keys the slice held that was emptied last.
     usual: usize,
+    /// What a checkpoint has yet to save.
+    pub(super) saving: Option<Saving>,
+    /// Windows that fired in an earlier attempt.
+    pub settled: Settled<K>,
 }
 
 impl<K, V> Default for Slices<K, V> {
@@ -148,6 +155,8 @@ impl<K, V> Default for Slices<K, V> {
             length: 0,
             spare: Vec::new(),
             usual: 0,
+            saving: None,
+            settled: Settled::default(),
         }
     }
 }
@@ -179,7 +188,7 @@ impl<K: Hash + Eq, V> Slices<K, V> {
         }
     }
 
-    fn place(&self, number: i64) -> Result<usize, usize> {
+    pub(super) fn place(&self, number: i64) -> Result<usize, usize> {
         match self.ring.back() {
             None => Err(0),
             Some(last) if last.number < number => Err(self.ring.len()),
@@ -224,27 +233,50 @@ impl<K: Hash + Eq, V> Slices<K, V> {
     }
 
     /// Takes out the oldest slice if it is the only one of `range` and lies before `until`.
-    pub fn take_sole(&mut self, range: Range<i64>, until: i64) -> Option<KeyTable<K, V>> {
+    pub fn take_sole(&mut self, range: Range<i64>, until: i64) -> Flow<Option<KeyTable<K, V>>>
+    where
+        K: Key,
+        V: StateValue,
+    {
         let sole = self.ring.get(1).is_none_or(|next| next.number >= range.end);
-        let oldest = self.ring.front()?.number;
-        if !sole || !range.contains(&oldest) || oldest >= until {
-            return None;
+        let fits = |slice: &Slice<K, V>| range.contains(&slice.number) && slice.number < until;
+        if !sole || !self.ring.front().is_some_and(fits) {
+            return Ok(None);
         }
-        self.ring.pop_front().map(|slice| slice.table)
+        self.take_oldest()
     }
 
     /// Drops the slices before `until`.
-    pub fn drop_before(&mut self, until: i64) {
+    pub fn drop_before(&mut self, until: i64) -> Flow
+    where
+        K: Key,
+        V: StateValue,
+    {
         while self
             .ring
             .front()
             .is_some_and(|oldest| oldest.number < until)
         {
-            if let Some(slice) = self.ring.pop_front() {
-                let keys = slice.table.len();
-                self.recycle(slice.table, keys);
+            if let Some(table) = self.take_oldest()? {
+                let keys = table.len();
+                self.recycle(table, keys);
             }
         }
+        Ok(())
+    }
+
+    fn take_oldest(&mut self) -> Flow<Option<KeyTable<K, V>>>
+    where
+        K: Key,
+        V: StateValue,
+    {
+        let Some(mut slice) = self.ring.pop_front() else {
+            return Ok(None);
+        };
+        if let Some(saving) = &mut self.saving {
+            saving.rescue(&mut slice)?;
+        }
+        Ok(Some(slice.table))
     }
 
     /// Takes back a table that held so many keys, to be used again with the memory it has.

@@ -1,6 +1,7 @@
 //! When a window is emitted: a trigger sees each record and each of its timers, and decides.
 
 use super::{TimeKind, TimeWindow};
+use crate::checkpoint::StateValue;
 use crate::time::Timestamp;
 
 /// What becomes of a window.
@@ -108,7 +109,7 @@ impl TriggerContext<'_> {
 /// [`Trigger::State`]; the trigger itself is shared by all windows of a subtask.
 pub trait Trigger<T>: Clone + Send + 'static {
     /// What is kept per key and window.
-    type State: Default + Send + 'static;
+    type State: StateValue + Default + Send;
 
     /// A record, with its event time, was added to the window.
     fn on_element(

@@ -2,6 +2,7 @@
 
 use super::trigger::{Trigger, TriggerContext, TriggerResult};
 use super::{TimeKind, TimeWindow};
+use crate::checkpoint::StateValue;
 use crate::time::{Timestamp, millis};
 use std::time::Duration;
 
@@ -252,7 +253,7 @@ impl<F> DeltaTrigger<F> {
 
 impl<T, F> Trigger<T> for DeltaTrigger<F>
 where
-    T: Clone + Send + 'static,
+    T: StateValue + Clone + Send,
     F: Fn(&T, &T) -> f64 + Clone + Send + 'static,
 {
     type State = Option<T>;

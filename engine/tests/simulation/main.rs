@@ -5,9 +5,12 @@
 //! carries more than was granted (invariant 1), the operators that channels keep their order and that no
 //! record is older than the watermark before it (2 and 3), and in the end that every record arrived as
 //! often as it should have, and that every subtask came to its end.
+//!
+//! Checkpoints and what is left after crashes have a world of their own: see `recovery`.
 
 mod jobs;
 mod network;
+mod recovery;
 
 use jobs::{Plan, Shape};
 use proptest::prelude::*;

@@ -62,7 +62,12 @@ impl Case {
         };
         let watch = Stopwatch::start();
         let outcome = match runner {
-            Runner::Engine(_) => queries::run::<E>(self.query, &options, RowSink::default())?,
+            Runner::Engine(_) => queries::run::<E>(
+                self.query,
+                &options,
+                RowSink::default(),
+                queries::Run::default(),
+            )?,
             Runner::Loop => {
                 let mut sink = RowSink::default();
                 baseline::run::<E>(self.query, &options, &mut sink);

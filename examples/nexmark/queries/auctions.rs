@@ -4,8 +4,10 @@ use super::Job;
 use crate::answer_rows::{CategoryAverage, SellerAverage, WinningBid};
 use crate::events::{Auction, Bid, Event, WholeBid};
 use crate::rules::{self, Q6_AUCTIONS};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use tidegate::engine::api::Upstream;
+use tidegate::engine::checkpoint::StateValue;
 use tidegate::engine::state::{KeyedStates, ValueState};
 use tidegate::prelude::*;
 
@@ -30,14 +32,14 @@ impl<B: WholeBid> LotEvent<B> {
 }
 
 /// State of an auction whose bids may overtake it on their way.
-pub struct Lot<A, B> {
+pub struct Lot<A: StateValue, B: StateValue> {
     /// What is known of it.
     pub known: ValueState<u64, A>,
     /// Bids that came first.
     pub awaiting: ValueState<u64, Vec<B>>,
 }
 
-impl<A: 'static, B: WholeBid> Lot<A, B> {
+impl<A: StateValue, B: WholeBid> Lot<A, B> {
     /// Declares the states.
     pub fn declare(states: &mut KeyedStates<u64>) -> Flow<Self> {
         Ok(Lot {
@@ -56,7 +58,7 @@ impl<A: 'static, B: WholeBid> Lot<A, B> {
 }
 
 /// An open auction with its best bid so far.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Open {
     auction: Auction,
     best: Option<Bid>,
@@ -226,7 +228,7 @@ pub fn q4<E: Event>(job: &Job<E>) {
 }
 
 /// The last prices of a seller, and winners that event time has not come to yet.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Sales {
     pending: BTreeMap<(u64, u64), u64>,
     prices: VecDeque<u64>,

@@ -6,6 +6,7 @@ use crate::answer_rows::{BidWithAuction, LocalAuction};
 use crate::events::{Auction, Event, JoinSide, WholeBid};
 use crate::rules::Q20_CATEGORY;
 use std::marker::PhantomData;
+use tidegate::engine::checkpoint::StateValue;
 use tidegate::engine::state::{KeyedStates, ValueState};
 use tidegate::prelude::*;
 
@@ -21,7 +22,7 @@ pub fn q3<E: Event>(job: &Job<E>) {
 pub struct LocalSellers<P>(PhantomData<fn() -> P>);
 
 /// What is known of sellers.
-pub struct Sellers<P> {
+pub struct Sellers<P: StateValue> {
     persons: ValueState<u64, P>,
     /// Auctions that came before their seller.
     waiting: ValueState<u64, Vec<u64>>,
@@ -33,7 +34,7 @@ impl<P> Clone for LocalSellers<P> {
     }
 }
 
-impl<P: Clone + 'static> KeyedProcessFunction<u64, JoinSide<P>> for LocalSellers<P> {
+impl<P: StateValue + Clone> KeyedProcessFunction<u64, JoinSide<P>> for LocalSellers<P> {
     type Out = LocalAuction<P>;
     type State = Sellers<P>;
 

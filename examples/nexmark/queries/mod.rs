@@ -11,10 +11,11 @@ mod windows;
 
 use crate::digest::{Outcome, RowSink};
 use crate::events::Event;
-use crate::options::{Options, Query};
+use crate::options::{Arguments, Options, Query};
 use anyhow::Result;
 use sink::RowsOut;
 use source::Events;
+use std::path::PathBuf;
 use tidegate::engine::api::FromSource;
 use tidegate::prelude::*;
 
@@ -36,12 +37,42 @@ impl<E: Event> Job<E> {
     }
 }
 
+/// How a query runs, beyond what it asks.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    output: Option<PathBuf>,
+    source_rate: Option<usize>,
+    checkpoints: CheckpointArgs,
+}
+
+impl Run {
+    /// As the command line says.
+    pub fn of(arguments: &Arguments) -> Self {
+        Run {
+            output: arguments.output.clone(),
+            source_rate: arguments.source_rate,
+            checkpoints: arguments.checkpoints.clone(),
+        }
+    }
+}
+
 /// Runs a query on the engine; each subtask emits its rows to a clone of `unused`.
-pub fn run<E: Event>(query: Query, options: &Options, unused: RowSink) -> Result<Outcome> {
+pub fn run<E: Event>(
+    query: Query,
+    options: &Options,
+    unused: RowSink,
+    run: Run,
+) -> Result<Outcome> {
+    let args = EnvArgs {
+        parallelism: Some(options.parallelism as u32),
+        source_rate: run.source_rate,
+        checkpoints: run.checkpoints,
+        ..EnvArgs::default()
+    };
     let job = Job::<E> {
-        env: StreamEnv::with_parallelism(options.parallelism as u32),
+        env: StreamEnv::new(args),
         events: Events::new(options),
-        rows: RowsOut::new(unused),
+        rows: RowsOut::new(unused, run.output),
     };
     match query {
         Query::Q0 => stateless::q0(&job),

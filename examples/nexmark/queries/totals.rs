@@ -4,6 +4,7 @@ use super::Job;
 use crate::answer_rows::{AuctionDayTotals, ChannelDayTotals, DayTotals, RunningCount};
 use crate::events::{Bid, Event, WholeBid};
 use crate::rules::{self, DAY};
+use serde::{Deserialize, Serialize};
 use tidegate::engine::hash::key_hash;
 use tidegate::engine::state::KeyTable;
 use tidegate::prelude::*;
@@ -25,11 +26,31 @@ pub fn count<E: Event>(job: &Job<E>) {
 }
 
 /// How many different ids there are, in all and per price rank.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Distinct {
     /// Bit r: the id was seen with a price of rank r.
+    #[serde(with = "as_list")]
     seen: KeyTable<u64, u8>,
     per_rank: [u64; 3],
+}
+
+/// A table in a checkpoint.
+mod as_list {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use tidegate::engine::hash::key_hash;
+    use tidegate::engine::state::KeyTable;
+
+    pub fn serialize<S: Serializer>(table: &KeyTable<u64, u8>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(table.iter().collect::<Vec<_>>())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<KeyTable<u64, u8>, D::Error> {
+        let mut table = KeyTable::default();
+        for (id, bits) in Vec::<(u64, u8)>::deserialize(from)? {
+            table.insert(key_hash(&id), id, bits);
+        }
+        Ok(table)
+    }
 }
 
 impl Distinct {
@@ -51,7 +72,7 @@ impl Distinct {
 }
 
 /// What q15 and q16 know of a day.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Totals {
     bids: [u64; 3],
     bidders: Distinct,
@@ -166,7 +187,7 @@ pub fn q16<E: Event>(job: &Job<E>) {
 }
 
 /// What q17 knows of an auction's day.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Prices {
     bids: [u64; 3],
     min: u64,

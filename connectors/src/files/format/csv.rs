@@ -234,6 +234,8 @@ fn unquote<'a>(mut rest: &'a [u8], field: &mut Vec<u8>) -> &'a [u8] {
 pub struct CsvOut {
     header: bool,
     delimiter: u8,
+    /// The file at hand has its header.
+    headed: bool,
     spill: Spill,
     writer: Option<Writer<Spill>>,
 }
@@ -243,6 +245,7 @@ impl Default for CsvOut {
         CsvOut {
             header: true,
             delimiter: b',',
+            headed: false,
             spill: Spill::default(),
             writer: None,
         }
@@ -275,14 +278,18 @@ impl CsvOut {
 
 impl<T: Serialize + 'static> Encode<T> for CsvOut {
     fn begin(&mut self) {
-        self.writer = None;
+        (self.writer, self.headed) = (None, false);
+    }
+
+    fn go_on(&mut self) {
+        (self.writer, self.headed) = (None, true);
     }
 
     fn encode(&mut self, value: &T, out: &mut Vec<u8>) -> Result<(), String> {
         let writer = self.writer.get_or_insert_with(|| {
             let mut builder = WriterBuilder::new();
             builder
-                .has_headers(self.header)
+                .has_headers(self.header && !self.headed)
                 .delimiter(self.delimiter)
                 .flexible(false);
             builder.from_writer(self.spill.clone())

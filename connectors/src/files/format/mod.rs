@@ -65,6 +65,9 @@ pub trait Encode<T>: Clone + Send + Sync + 'static {
     /// A file begins.
     fn begin(&mut self) {}
 
+    /// A file goes on that an earlier attempt began: what stands at its beginning is there.
+    fn go_on(&mut self) {}
+
     /// Appends one record with its newline.
     fn encode(&mut self, value: &T, out: &mut Vec<u8>) -> Result<(), String>;
 }

@@ -1,7 +1,9 @@
 //! Files read and written, good ones and bad ones.
 
 mod bad_input;
+mod committing;
 mod reading;
+mod recovery;
 mod writing;
 
 use serde::{Deserialize, Serialize};

@@ -16,6 +16,7 @@ mod settle;
 mod tests;
 
 use super::barrier::{BarrierKind, CheckpointId};
+use super::history::CheckpointHistory;
 use super::protocol::{Action, Event, RequestId, SavepointKind, SubtaskRef};
 use super::settings::CheckpointSettings;
 use crate::time::Timestamp;
@@ -80,6 +81,7 @@ pub struct Coordinator<F> {
     /// Failed in a row.
     failures: u32,
     ignored: Ignored,
+    history: CheckpointHistory,
 }
 
 impl<F: Clone> Coordinator<F> {
@@ -93,6 +95,7 @@ impl<F: Clone> Coordinator<F> {
     ) -> Self {
         let due = settings.interval.map_or(Timestamp::MAX, |i| now.plus(i));
         Coordinator {
+            history: CheckpointHistory::new(settings.history),
             settings,
             subtasks: subtasks.into_iter().collect(),
             two_phase_sinks: false,
@@ -125,6 +128,12 @@ impl<F: Clone> Coordinator<F> {
         self
     }
 
+    /// The checkpoint or savepoint that this attempt begins with.
+    pub fn restored(mut self, id: CheckpointId) -> Self {
+        self.history.restored(id);
+        self
+    }
+
     /// Takes in what happened and tells what to do about it.
     pub fn handle(&mut self, event: Event<F>, now: Timestamp) -> Vec<Action<F>> {
         let mut actions = Vec::new();
@@ -137,7 +146,7 @@ impl<F: Clone> Coordinator<F> {
                 file,
                 bytes,
                 timing,
-            } => self.snapshot_done(id, subtask, (file, bytes, timing), now, out),
+            } => self.snapshot_done(id, subtask, (file, (bytes, timing)), now, out),
             Event::SnapshotDeclined {
                 id,
                 subtask,
@@ -150,7 +159,7 @@ impl<F: Clone> Coordinator<F> {
             Event::AbortRequested { request } => self.request_aborted(request, now, out),
             Event::SubtaskGone { subtask } => {
                 let reason = format!("{subtask} is gone");
-                self.stop(&reason, out);
+                self.stop(&reason, now, out);
             }
         }
         self.advance(now, out);
@@ -183,6 +192,11 @@ impl<F: Clone> Coordinator<F> {
     /// How many checkpoints have failed since the last one that was completed.
     pub fn consecutive_failures(&self) -> u32 {
         self.failures
+    }
+
+    /// What became of the latest checkpoints.
+    pub fn history(&self) -> &CheckpointHistory {
+        &self.history
     }
 
     /// What was ignored.

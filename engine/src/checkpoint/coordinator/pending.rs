@@ -1,6 +1,5 @@
 //! A checkpoint under way: what it is for, and who has done their part.
 
-use crate::checkpoint::Timing;
 use crate::checkpoint::barrier::{Barrier, BarrierKind, CheckpointId};
 use crate::checkpoint::protocol::{RequestId, SubtaskRef};
 use crate::time::Timestamp;
@@ -71,15 +70,6 @@ pub(super) enum Stage {
     Unknown { again: Timestamp },
 }
 
-/// What a subtask has done.
-#[derive(Debug)]
-pub(super) struct Part<F> {
-    pub file: F,
-    pub bytes: u64,
-    pub timing: Timing,
-    pub at: Timestamp,
-}
-
 /// A checkpoint under way.
 #[derive(Debug)]
 pub(super) struct Pending<F> {
@@ -88,7 +78,7 @@ pub(super) struct Pending<F> {
     pub triggered: Timestamp,
     pub expires: Timestamp,
     pub stage: Stage,
-    pub parts: BTreeMap<SubtaskRef, Part<F>>,
+    pub parts: BTreeMap<SubtaskRef, F>,
     /// How long to wait before the outcome is looked up again.
     pub resolve_pause: Duration,
 }
@@ -115,7 +105,7 @@ impl<F: Clone> Pending<F> {
 
     pub fn files(&self) -> Vec<(SubtaskRef, F)> {
         let parts = self.parts.iter();
-        parts.map(|(who, part)| (*who, part.file.clone())).collect()
+        parts.map(|(who, file)| (*who, file.clone())).collect()
     }
 
     /// Nothing was asked of the registry: it can be given up.

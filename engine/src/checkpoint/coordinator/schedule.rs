@@ -129,6 +129,8 @@ impl<F: Clone> Coordinator<F> {
         let id = self.next_id;
         self.next_id = id.next();
         let pending = Pending::new(id, purpose, now, self.settings.timeout);
+        let subtasks = self.subtasks.len();
+        self.history.triggered(pending.barrier(), subtasks, now);
         out.push(Action::Trigger(pending.barrier()));
         self.pending.push_back(pending);
     }

@@ -1,6 +1,6 @@
 //! How a checkpoint comes to its end: complete, given up, or overtaken by a later one.
 
-use super::pending::{Part, Pending, Purpose, Stage};
+use super::pending::{Pending, Purpose, Stage};
 use super::{Coordinator, Life, REMEMBERED};
 use crate::checkpoint::Timing;
 use crate::checkpoint::barrier::{BarrierKind, CheckpointId, Notice};
@@ -17,7 +17,7 @@ impl<F: Clone> Coordinator<F> {
         &mut self,
         id: CheckpointId,
         subtask: SubtaskRef,
-        (file, bytes, timing): (F, u64, Timing),
+        (file, figures): (F, (u64, Timing)),
         now: Timestamp,
         out: &mut Vec<Action<F>>,
     ) {
@@ -38,13 +38,8 @@ impl<F: Clone> Coordinator<F> {
             self.ignored.duplicate += 1;
             return;
         }
-        let part = Part {
-            file,
-            bytes,
-            timing,
-            at: now,
-        };
-        pending.parts.insert(subtask, part);
+        pending.parts.insert(subtask, file);
+        self.history.acknowledged(id, subtask, figures, now);
     }
 
     pub(super) fn declined(
@@ -61,7 +56,7 @@ impl<F: Clone> Coordinator<F> {
         }
         let reason = format!("{subtask}: {reason}");
         if phase == Phase::Sync {
-            self.fail(&format!("checkpoint {id}: {reason}"), out);
+            self.fail(&format!("checkpoint {id}: {reason}"), now, out);
             return;
         }
         let given_up = |p: &Pending<F>| p.id == id && p.can_abort();
@@ -104,11 +99,12 @@ impl<F: Clone> Coordinator<F> {
             return;
         };
         let (id, purpose) = (done.id, done.purpose);
-        let goes_on = !matches!(self.life, Life::Failed { .. });
+        self.history.completed(id, now);
+        let goes_on = !self.has_failed();
         if goes_on && !matches!(purpose, Purpose::Savepoint(_)) {
             let last = purpose.is_last();
             out.push(Action::Notify(Notice::Completed { id, last }));
-            self.overtake(id, out);
+            self.overtake(id, now, out);
         }
         if let Some(request) = purpose.request() {
             let result = Ok(id);
@@ -129,9 +125,11 @@ impl<F: Clone> Coordinator<F> {
     }
 
     /// What is under way and older than a complete checkpoint is of no use any more.
-    fn overtake(&mut self, id: CheckpointId, out: &mut Vec<Action<F>>) {
-        while let Some(older) = self.pending.pop_front_if(|p| p.id < id) {
+    fn overtake(&mut self, than: CheckpointId, now: Timestamp, out: &mut Vec<Action<F>>) {
+        while let Some(older) = self.pending.pop_front_if(|p| p.id < than) {
             let (id, files) = (older.id, older.files());
+            let reason = format!("checkpoint {than} was complete before it");
+            self.history.failed(id, &reason, now);
             self.remember_aborted(id);
             if !files.is_empty() {
                 out.push(Action::Discard { id, files });
@@ -144,7 +142,8 @@ impl<F: Clone> Coordinator<F> {
         let keep = self.settings.retained.max(1) as usize;
         let superfluous = self.retained.len().saturating_sub(keep);
         if superfluous > 0 {
-            let ids = self.retained.drain(..superfluous).collect();
+            let ids: Vec<_> = self.retained.drain(..superfluous).collect();
+            self.history.discarded(&ids);
             out.push(Action::Subsumed(ids));
         }
     }
@@ -157,10 +156,10 @@ impl<F: Clone> Coordinator<F> {
         now: Timestamp,
         out: &mut Vec<Action<F>>,
     ) {
-        let Some(purpose) = self.drop_pending(at, reason, out) else {
+        let Some(purpose) = self.drop_pending(at, reason, now, out) else {
             return;
         };
-        if matches!(self.life, Life::Failed { .. }) {
+        if self.has_failed() {
             return;
         }
         self.pause_until = match purpose {
@@ -177,7 +176,7 @@ impl<F: Clone> Coordinator<F> {
                 "{count} checkpoints failed in a row and {allowed} are tolerated; the last one: \
                  {reason}"
             );
-            self.fail(&text, out);
+            self.fail(&text, now, out);
         } else if purpose.is_last() {
             let doubled = RETRY_PAUSE * (1 << (self.failures - 1).min(10));
             self.retry_at = now.plus(doubled.min(LONGEST_RETRY_PAUSE));
@@ -188,12 +187,14 @@ impl<F: Clone> Coordinator<F> {
         &mut self,
         at: usize,
         reason: &str,
+        now: Timestamp,
         out: &mut Vec<Action<F>>,
     ) -> Option<Purpose> {
         let dropped = self.pending.remove(at)?;
         let (id, purpose, files) = (dropped.id, dropped.purpose, dropped.files());
         self.remember_aborted(id);
-        if !matches!(self.life, Life::Failed { .. }) {
+        self.history.failed(id, reason, now);
+        if !self.has_failed() {
             out.push(Action::Notify(Notice::Aborted { id }));
         }
         if !files.is_empty() {
@@ -220,25 +221,26 @@ impl<F: Clone> Coordinator<F> {
     }
 
     /// The job has to fail.
-    fn fail(&mut self, reason: &str, out: &mut Vec<Action<F>>) {
+    fn fail(&mut self, reason: &str, now: Timestamp, out: &mut Vec<Action<F>>) {
         if matches!(self.life, Life::Running | Life::Draining(_)) {
             out.push(Action::FailJob(reason.to_owned()));
-            self.stop(reason, out);
+            self.stop(reason, now, out);
         }
     }
 
     /// This attempt takes no further checkpoint. What is being published is waited for.
-    pub(super) fn stop(&mut self, reason: &str, out: &mut Vec<Action<F>>) {
+    pub(super) fn stop(&mut self, reason: &str, now: Timestamp, out: &mut Vec<Action<F>>) {
         let draining = match self.life {
-            Life::Running => None,
+            // A sink may be lost between the end and its last commit: then another attempt does that.
+            Life::Running | Life::Finished => None,
             Life::Draining(request) => Some(request),
-            Life::Finished | Life::Failed { .. } => return,
+            Life::Failed { .. } => return,
         };
         self.life = Life::Failed { settled: false };
         let answers = |p: &Pending<F>| p.purpose.request() == draining;
         let answered = self.pending.iter().any(answers);
         while let Some(at) = self.pending.iter().position(Pending::can_abort) {
-            self.drop_pending(at, reason, out);
+            self.drop_pending(at, reason, now, out);
         }
         self.refuse_requests(reason, out);
         if draining.is_some() && !answered {

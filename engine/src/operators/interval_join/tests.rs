@@ -1,7 +1,8 @@
 //! Interval joins against their definition, and what happens to records that wait or come late.
 
 use super::*;
-use crate::testing::OperatorHarness;
+use crate::testing::cut::{Case, Step, cuts, script};
+use crate::testing::{Attempt, OperatorHarness};
 use proptest::prelude::*;
 
 type Record = Either<Side, Side>;
@@ -172,4 +173,44 @@ proptest! {
         prop_assert_eq!(got, want);
         prop_assert_eq!(harness.stats().late.load(Relaxed), late);
     }
+}
+
+proptest! {
+    #[test]
+    fn a_join_goes_on_from_a_checkpoint_anywhere(
+        script in script(), cuts in cuts(), lower in -20i64..20, length in 0i64..30,
+    ) {
+        let either = |record: Side| match record.1 % 2 {
+            0 => Either::First(record),
+            _ => Either::Second(record),
+        };
+        let script: Vec<Step<Record>> = script.into_iter().map(|step| step.map(either)).collect();
+        let tag = SideOutput::new("late");
+        let make = || join(lower, lower + length).late_output(Some(tag.clone()));
+        Case { make: &make, key, tag: &tag }.holds(&script, &cuts)?;
+    }
+}
+
+#[test]
+fn a_barrier_waits_for_pairs_that_wait_for_room() {
+    let mut harness = OperatorHarness::keyed(join(-5, 5), key);
+    for i in 0..600 {
+        let first = Either::First((1, i));
+        harness.push(10, first).expect("is kept");
+    }
+    harness.set_room(false);
+    let second = Either::Second((1, 7));
+    harness.push(10, second).expect("joins some");
+    let before = harness.values().len();
+    harness.barrier().expect("is held back");
+    assert_eq!(harness.signals(), []);
+    assert!(harness.image().is_err(), "nothing is saved yet");
+    harness.set_room(true);
+    let image = harness.image().expect("saves");
+    assert_eq!(before + harness.values().len(), 600);
+    assert_eq!(harness.signals().len(), 1, "the barrier went on");
+    let attempt = Attempt::new().restored(vec![(0, image)]);
+    let mut again = attempt.keyed(join(-5, 5), key).expect("loads");
+    again.push(10, Either::Second((1, 8))).expect("joins");
+    assert_eq!(again.values().len(), 600);
 }

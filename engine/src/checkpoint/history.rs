@@ -1,0 +1,289 @@
+//! What became of the latest checkpoints, for people: counts, the last ones, and their figures.
+//!
+//! Names and units are those of the `checkpoints` answer of Flink's REST API: times in milliseconds, sizes
+//! in bytes.
+
+use super::barrier::{Barrier, BarrierKind, CheckpointId};
+use super::participant::Timing;
+use super::protocol::SubtaskRef;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// How far a checkpoint came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CheckpointStatus {
+    /// It is under way.
+    InProgress,
+    /// It is recorded.
+    Completed,
+    /// It was given up.
+    Failed,
+}
+
+/// What a checkpoint was taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CheckpointType {
+    /// For recovery.
+    Checkpoint,
+    /// For a person.
+    Savepoint,
+    /// For a person, and the job ends with it.
+    SyncSavepoint,
+}
+
+impl From<BarrierKind> for CheckpointType {
+    fn from(kind: BarrierKind) -> Self {
+        match kind {
+            BarrierKind::Checkpoint => CheckpointType::Checkpoint,
+            BarrierKind::Savepoint => CheckpointType::Savepoint,
+            BarrierKind::Stop => CheckpointType::SyncSavepoint,
+        }
+    }
+}
+
+/// One subtask's part in a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubtaskFigures {
+    /// Whose.
+    #[serde(flatten)]
+    pub who: SubtaskRef,
+    /// When its answer came.
+    pub ack_timestamp: i64,
+    /// From the trigger until then.
+    pub end_to_end_duration: i64,
+    /// What it wrote.
+    pub state_size: u64,
+    /// What it cost the stream.
+    #[serde(flatten)]
+    pub timing: Timing,
+}
+
+/// One checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointFigures {
+    /// Its number.
+    pub id: CheckpointId,
+    /// How far it came.
+    pub status: CheckpointStatus,
+    /// A person owns it.
+    pub is_savepoint: bool,
+    /// What it was for.
+    pub checkpoint_type: CheckpointType,
+    /// When it was triggered.
+    pub trigger_timestamp: i64,
+    /// When the last answer came; -1 before the first.
+    pub latest_ack_timestamp: i64,
+    /// What was written for it.
+    pub state_size: u64,
+    /// From its trigger to its end, or to the latest answer while it is under way.
+    pub end_to_end_duration: i64,
+    /// How many answers it takes.
+    pub num_subtasks: usize,
+    /// How many have come.
+    pub num_acknowledged_subtasks: usize,
+    /// Newer ones have made it superfluous, and it may be deleted.
+    pub discarded: bool,
+    /// When it was given up.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure_timestamp: Option<i64>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure_message: Option<String>,
+    /// The answers, in the order in which they came.
+    pub subtasks: Vec<SubtaskFigures>,
+}
+
+/// How many checkpoints there were in this attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointCounts {
+    /// Begun with.
+    pub restored: u64,
+    /// Triggered.
+    pub total: u64,
+    /// Under way.
+    pub in_progress: u64,
+    /// Complete.
+    pub completed: u64,
+    /// Given up, or overtaken by a later one.
+    pub failed: u64,
+}
+
+/// The last one of each kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatestCheckpoints {
+    /// That the job took for itself.
+    pub completed: Option<CheckpointFigures>,
+    /// That a person asked for.
+    pub savepoint: Option<CheckpointFigures>,
+    /// That was given up.
+    pub failed: Option<CheckpointFigures>,
+    /// That the attempt began with.
+    pub restored: Option<CheckpointId>,
+}
+
+/// The least, the greatest and the mean of a figure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The least.
+    pub min: u64,
+    /// The greatest.
+    pub max: u64,
+    /// The mean.
+    pub avg: u64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = u64> + Clone) -> Self {
+        let count = values.clone().count().max(1) as u64;
+        Spread {
+            min: values.clone().min().unwrap_or(0),
+            max: values.clone().max().unwrap_or(0),
+            avg: values.sum::<u64>() / count,
+        }
+    }
+}
+
+/// Over the completed checkpoints that are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointSummary {
+    /// What was written.
+    pub state_size: Spread,
+    /// From trigger to completion.
+    pub end_to_end_duration: Spread,
+}
+
+/// The last checkpoints of an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointHistory {
+    /// All there were.
+    pub counts: CheckpointCounts,
+    /// The last of each kind.
+    pub latest: LatestCheckpoints,
+    /// The newest first.
+    pub history: VecDeque<CheckpointFigures>,
+    keep: usize,
+}
+
+impl CheckpointHistory {
+    /// Of an attempt that has taken none; the `keep` last ones will be remembered.
+    pub fn new(keep: u32) -> Self {
+        CheckpointHistory {
+            counts: CheckpointCounts::default(),
+            latest: LatestCheckpoints::default(),
+            history: VecDeque::new(),
+            keep: keep as usize,
+        }
+    }
+
+    /// The spread of the figures.
+    pub fn summary(&self) -> CheckpointSummary {
+        let completed = |f: &&CheckpointFigures| f.status == CheckpointStatus::Completed;
+        let done = self.history.iter().filter(completed);
+        let duration = |f: &CheckpointFigures| u64::try_from(f.end_to_end_duration).unwrap_or(0);
+        CheckpointSummary {
+            state_size: Spread::of(done.clone().map(|f| f.state_size)),
+            end_to_end_duration: Spread::of(done.map(duration)),
+        }
+    }
+
+    pub(super) fn restored(&mut self, id: CheckpointId) {
+        self.counts.restored += 1;
+        self.latest.restored = Some(id);
+    }
+
+    pub(super) fn triggered(&mut self, barrier: Barrier, num_subtasks: usize, now: Timestamp) {
+        self.counts.total += 1;
+        self.counts.in_progress += 1;
+        self.history.push_front(CheckpointFigures {
+            id: barrier.id,
+            status: CheckpointStatus::InProgress,
+            is_savepoint: barrier.kind != BarrierKind::Checkpoint,
+            checkpoint_type: barrier.kind.into(),
+            trigger_timestamp: now.0,
+            latest_ack_timestamp: -1,
+            state_size: 0,
+            end_to_end_duration: 0,
+            num_subtasks,
+            num_acknowledged_subtasks: 0,
+            discarded: false,
+            failure_timestamp: None,
+            failure_message: None,
+            subtasks: Vec::with_capacity(num_subtasks),
+        });
+        // What is still under way is newer than what can be forgotten, but for the oddest settings.
+        let over = |f: &CheckpointFigures| f.status != CheckpointStatus::InProgress;
+        while self.history.len() > self.keep && self.history.back().is_some_and(over) {
+            self.history.pop_back();
+        }
+    }
+
+    pub(super) fn acknowledged(
+        &mut self,
+        id: CheckpointId,
+        who: SubtaskRef,
+        (state_size, timing): (u64, Timing),
+        now: Timestamp,
+    ) {
+        let Some(figures) = self.find(id) else {
+            return;
+        };
+        let end_to_end_duration = now.0.saturating_sub(figures.trigger_timestamp);
+        figures.latest_ack_timestamp = now.0;
+        figures.end_to_end_duration = end_to_end_duration;
+        figures.state_size += state_size;
+        figures.num_acknowledged_subtasks += 1;
+        figures.subtasks.push(SubtaskFigures {
+            who,
+            ack_timestamp: now.0,
+            end_to_end_duration,
+            state_size,
+            timing,
+        });
+    }
+
+    pub(super) fn completed(&mut self, id: CheckpointId, now: Timestamp) {
+        self.counts.completed += 1;
+        let Some(figures) = self.end(id, CheckpointStatus::Completed, now) else {
+            return;
+        };
+        if figures.is_savepoint {
+            self.latest.savepoint = Some(figures);
+        } else {
+            self.latest.completed = Some(figures);
+        }
+    }
+
+    pub(super) fn failed(&mut self, id: CheckpointId, reason: &str, now: Timestamp) {
+        self.counts.failed += 1;
+        if let Some(figures) = self.find(id) {
+            figures.failure_timestamp = Some(now.0);
+            figures.failure_message = Some(reason.to_owned());
+        }
+        self.latest.failed = self.end(id, CheckpointStatus::Failed, now);
+    }
+
+    pub(super) fn discarded(&mut self, ids: &[CheckpointId]) {
+        let superfluous = self.history.iter_mut().filter(|f| ids.contains(&f.id));
+        superfluous.for_each(|figures| figures.discarded = true);
+    }
+
+    fn find(&mut self, id: CheckpointId) -> Option<&mut CheckpointFigures> {
+        self.history.iter_mut().find(|figures| figures.id == id)
+    }
+
+    fn end(
+        &mut self,
+        id: CheckpointId,
+        status: CheckpointStatus,
+        now: Timestamp,
+    ) -> Option<CheckpointFigures> {
+        self.counts.in_progress -= 1;
+        let figures = self.find(id)?;
+        figures.status = status;
+        figures.end_to_end_duration = now.0.saturating_sub(figures.trigger_timestamp);
+        Some(figures.clone())
+    }
+}

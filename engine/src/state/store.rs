@@ -1,0 +1,346 @@
+//! One state of an operator in memory, for all of its keys: read and changed at one key, saved, loaded
+//! and freed of what has expired without its types being known.
+
+use super::KeyTable;
+use super::content::{Content, One};
+use super::migration::{Format, Migration, Migrations, element_name};
+use super::registry::{KeyScope, StateTable};
+use super::ttl::Lifetime;
+use crate::checkpoint::{
+    Entries, Key, KeyedPart, KeyedSection, StateData, StateValue, StateVisitor,
+};
+use crate::fault::{Fault, Flow};
+use crate::hash::key_hash;
+use crate::time::Timestamp;
+use std::any::type_name;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::hash::Hash;
+use std::time::Duration;
+
+/// Buckets, and elements in them, that one step of a sweep looks at.
+const SWEPT_AT_ONCE: usize = 1024;
+
+/// A step of a sweep follows the one before after a millisecond at the earliest.
+const BETWEEN_SWEEPS: Duration = Duration::from_millis(1);
+
+/// One state in memory. Handles and the registry share it.
+pub(super) struct Table<K, C: Content> {
+    name: String,
+    kind: &'static str,
+    entries: RefCell<KeyTable<K, C>>,
+    pub life: C::Life,
+    sweep: Cell<Sweep>,
+}
+
+/// How far the search for what has expired has come.
+#[derive(Clone, Copy)]
+struct Sweep {
+    bucket: usize,
+    /// Within the bucket's content.
+    slot: usize,
+    /// When the last step was.
+    last: Timestamp,
+}
+
+impl<K: Hash + Eq, C: Content> Table<K, C> {
+    /// An empty one.
+    pub fn new(kind: &'static str, name: &str, life: C::Life) -> Self {
+        Table {
+            name: name.to_owned(),
+            kind,
+            entries: RefCell::default(),
+            life,
+            sweep: Cell::new(Sweep {
+                bucket: 0,
+                slot: 0,
+                last: Timestamp::MIN,
+            }),
+        }
+    }
+
+    /// Reads the current key's entry.
+    #[inline(always)]
+    pub fn read<R>(&self, scope: &impl KeyScope<K>, look: impl FnOnce(Option<&C>) -> R) -> R {
+        look(self.entries.borrow().get(scope.hash(), scope.key()))
+    }
+
+    /// Changes the current key's entry, made first where there is none.
+    #[inline(always)]
+    pub fn change<R>(
+        &self,
+        scope: &impl KeyScope<K>,
+        make: impl FnOnce() -> C,
+        change: impl FnOnce(&mut C) -> R,
+    ) -> R
+    where
+        K: Clone,
+    {
+        self.prune(scope);
+        let mut entries = self.entries.borrow_mut();
+        let (hash, key) = (scope.hash(), scope.key());
+        // A key that is known is not cloned.
+        if let Some(content) = entries.get_mut(hash, key) {
+            return change(content);
+        }
+        change(entries.insert_new(hash, key.clone(), make()))
+    }
+
+    /// Adds a value to the current key's entry, or makes it the entry where there is none.
+    #[inline(always)]
+    pub fn add<T>(
+        &self,
+        scope: &impl KeyScope<K>,
+        value: T,
+        make: impl FnOnce(T) -> C,
+        add: impl FnOnce(&mut C, T),
+    ) where
+        K: Clone,
+    {
+        self.prune(scope);
+        let mut entries = self.entries.borrow_mut();
+        let (hash, key) = (scope.hash(), scope.key());
+        match entries.get_mut(hash, key) {
+            Some(content) => add(content, value),
+            None => {
+                entries.insert_new(hash, key.clone(), make(value));
+            }
+        }
+    }
+
+    /// Changes the current key's entry where there is one.
+    #[inline(always)]
+    pub fn change_existing<R>(
+        &self,
+        scope: &impl KeyScope<K>,
+        change: impl FnOnce(&mut C) -> R,
+    ) -> Option<R> {
+        self.prune(scope);
+        self.entries
+            .borrow_mut()
+            .get_mut(scope.hash(), scope.key())
+            .map(change)
+    }
+
+    /// Takes the current key's entry out.
+    #[inline(always)]
+    pub fn take(&self, scope: &impl KeyScope<K>) -> Option<C> {
+        self.prune(scope);
+        self.entries.borrow_mut().remove(scope.hash(), scope.key())
+    }
+
+    /// Whether reading changes what is kept.
+    #[inline(always)]
+    pub fn renews_on_read(&self) -> bool {
+        <C::Life as Lifetime>::EXPIRES && self.life.renews_on_read()
+    }
+
+    /// Before a change: what has expired is removed, so that a change never meets it.
+    #[inline(always)]
+    fn prune(&self, scope: &impl KeyScope<K>) {
+        if <C::Life as Lifetime>::EXPIRES && C::PRUNED_BY_CHANGES {
+            self.clean(scope.hash(), scope.key(), 0..usize::MAX);
+        }
+    }
+
+    /// Removes what has expired of a key.
+    fn clean(&self, hash: u64, key: &K, slots: std::ops::Range<usize>) {
+        let mut entries = self.entries.borrow_mut();
+        let found = entries.get(hash, key);
+        if !found.is_some_and(|content| content.stale(&self.life, slots.clone())) {
+            return;
+        }
+        if let Some(content) = entries.get_mut(hash, key) {
+            content.clean(&self.life, slots);
+            if content.is_spent(&self.life) {
+                entries.remove(hash, key);
+            }
+        }
+    }
+}
+
+impl<K: Hash + Eq, V: StateValue, L: Lifetime> Table<K, One<V, L>> {
+    /// Shows the current key's value.
+    #[inline(always)]
+    pub fn look<R>(&self, scope: &impl KeyScope<K>, look: impl FnOnce(Option<&V>) -> R) -> R {
+        let life = &self.life;
+        if !self.renews_on_read() {
+            return self.read(scope, |one| look(one.and_then(|one| life.live(&one.0))));
+        }
+        self.prune(scope);
+        let mut entries = self.entries.borrow_mut();
+        let found = entries.get_mut(scope.hash(), scope.key());
+        look(found.map(|one| &*life.renew(&mut one.0)))
+    }
+
+    /// Changes the current key's value, made first where there is none.
+    #[inline(always)]
+    pub fn update<R>(
+        &self,
+        scope: &impl KeyScope<K>,
+        make: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> R
+    where
+        K: Clone,
+    {
+        let life = &self.life;
+        let make = || One(life.keep(make(), None));
+        self.change(scope, make, |one| change(life.renew(&mut one.0)))
+    }
+}
+
+impl<K: Key, C: Content> Table<K, C> {
+    /// One step of the search for what has expired.
+    fn sweep_on(&self, from: Sweep) -> Sweep {
+        let Sweep {
+            mut bucket,
+            mut slot,
+            last,
+        } = from;
+        let mut left = SWEPT_AT_ONCE;
+        while left > 0 {
+            let entries = self.entries.borrow();
+            if bucket >= entries.buckets() {
+                (bucket, slot) = (0, 0);
+                break;
+            }
+            let Some((key, content)) = entries.bucket(bucket) else {
+                (bucket, slot) = (bucket + 1, 0);
+                left -= 1;
+                continue;
+            };
+            let slots = content.slots(&self.life);
+            let looked_at = slot..slots.min(slot + left);
+            left -= looked_at.len().clamp(1, left);
+            (bucket, slot) = match looked_at.end >= slots {
+                true => (bucket + 1, 0),
+                false => (bucket, looked_at.end),
+            };
+            if content.stale(&self.life, looked_at.clone()) {
+                let key = key.clone();
+                drop(entries);
+                self.clean(key_hash(&key), &key, looked_at);
+            }
+        }
+        Sweep { bucket, slot, last }
+    }
+}
+
+impl<K: Key, C: Content> StateTable for Table<K, C> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    fn type_name(&self) -> &'static str {
+        type_name::<C::Element>()
+    }
+
+    fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    fn state(&self, visitor: &mut StateVisitor<'_>, migrations: &Migrations) -> Flow {
+        let mut part = Part {
+            table: self,
+            migrations: migrations.of::<C::Element>(&self.name)?,
+            format: None,
+        };
+        visitor.keyed(&self.name, &mut part)
+    }
+
+    /// A table of any size is looked through about once in the time that state stays.
+    fn next_sweep(&self) -> Option<Timestamp> {
+        let after = self.life.after()?;
+        let entries = self.entries.borrow();
+        if entries.is_empty() {
+            return None;
+        }
+        let steps = (entries.buckets() / SWEPT_AT_ONCE + 1) as u32;
+        let pause = (after / steps).max(BETWEEN_SWEEPS);
+        Some(self.sweep.get().last.plus(pause))
+    }
+
+    fn sweep(&self, now: Timestamp) {
+        if self.next_sweep().is_some_and(|at| at <= now) {
+            let from = Sweep {
+                last: now,
+                ..self.sweep.get()
+            };
+            self.sweep.set(self.sweep_on(from));
+        }
+    }
+}
+
+/// A table on its way into a checkpoint or out of it.
+struct Part<'a, K, C: Content> {
+    table: &'a Table<K, C>,
+    migrations: Vec<Migration>,
+    /// How it was saved, where not as it would be now.
+    format: Option<Format<C::Element>>,
+}
+
+impl<K: Key, C: Content> KeyedPart for Part<'_, K, C> {
+    fn types(&self) -> (&'static str, &'static str) {
+        (type_name::<K>(), type_name::<C::Element>())
+    }
+
+    fn value_type(&self) -> Cow<'static, str> {
+        let expires = <C::Life as Lifetime>::EXPIRES;
+        C::name(&element_name(type_name::<C::Element>(), expires)).into()
+    }
+
+    fn accept(&mut self, saved: &str) -> bool {
+        self.format = Format::find(saved, C::name, &self.migrations);
+        self.format.is_some()
+    }
+
+    fn freeze(&mut self) -> Flow {
+        self.table.entries.borrow_mut().freeze()
+    }
+
+    fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
+        let mut entries = self.table.entries.borrow_mut();
+        let life = &self.table.life;
+        if !<C::Life as Lifetime>::EXPIRES {
+            return entries.save(into, budget);
+        }
+        let mut all = into.fresh();
+        let complete = entries.save(&mut all, budget)?;
+        let StateData::Groups(groups) = all.into_data() else {
+            return Err(Fault::internal("keyed state without key groups"));
+        };
+        for group in groups {
+            let mut entries = Entries::new(&group.bytes);
+            while let Some((key, mut content)) = entries.next::<(K, C)>()? {
+                content.clean(life, 0..content.slots(life));
+                if !content.is_spent(life) {
+                    into.put(key_hash(&key), &(key, content))?;
+                }
+            }
+        }
+        Ok(complete)
+    }
+
+    fn thaw(&mut self) {
+        self.table.entries.borrow_mut().thaw();
+    }
+
+    fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
+        let mut table = self.table.entries.borrow_mut();
+        let life = &self.table.life;
+        let Some(format) = &self.format else {
+            return table.load(entries);
+        };
+        while !entries.is_empty() {
+            let key = entries.read::<K>()?;
+            let content = C::read(entries, format, life)?;
+            table.insert(key_hash(&key), key, content);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! The options by which a job survives: where its checkpoints go, what it begins with, when it restarts.
+
+use clap::Args;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_actors::checkpoint_storage::LocalStorage;
+use tidegate_actors::checkpointing::{Checkpointing, Restore, Target};
+use tidegate_engine::checkpoint::{CheckpointMode, CheckpointSettings, RestartStrategy};
+
+/// Milliseconds between checkpoints where only their folder is given.
+const INTERVAL: u64 = 10_000;
+
+/// The options of checkpoints and recovery; flatten them into a program's own with clap.
+#[derive(Args, Clone, Debug, Default)]
+pub struct CheckpointArgs {
+    /// Take checkpoints into this folder, from which the job recovers; each job has a folder of its
+    /// own name in it
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint_dir: Option<PathBuf>,
+    /// Milliseconds from one checkpoint to the next [default: 10000]
+    #[arg(long, value_name = "MS", requires = "checkpoint_dir",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub checkpoint_interval: Option<u64>,
+    /// Begin with the state of a checkpoint or savepoint: `latest` for the job's newest one (or from
+    /// the beginning, where there is none yet), or the folder of one
+    #[arg(long, value_name = "latest|PATH", requires = "checkpoint_dir")]
+    pub restore: Option<String>,
+    /// Leave behind restored state that no operator of the job claims
+    #[arg(long)]
+    pub allow_non_restored_state: bool,
+    /// What happens after a failure: none, fixed:TIMES:MS, rate:FAILURES:PER_MS:MS, or exponential
+    /// [default: exponential, where checkpoints are taken]
+    #[arg(long, value_name = "STRATEGY", requires = "checkpoint_dir", value_parser = restart_strategy)]
+    pub restart: Option<RestartStrategy>,
+    /// Let records count twice after a recovery, for checkpoints that make no channel wait
+    #[arg(long, requires = "checkpoint_dir")]
+    pub at_least_once: bool,
+}
+
+impl CheckpointArgs {
+    /// When checkpoints are taken, if they are.
+    pub fn settings(&self) -> Option<CheckpointSettings> {
+        self.checkpoint_dir.as_ref()?;
+        let interval = self.checkpoint_interval.unwrap_or(INTERVAL);
+        let mut settings = CheckpointSettings::every(Duration::from_millis(interval));
+        if self.at_least_once {
+            settings.mode = CheckpointMode::AtLeastOnce;
+        }
+        Some(settings)
+    }
+
+    /// Where the checkpoints of the job of this name go, and what it begins with.
+    pub fn checkpointing(&self, job: &str) -> Option<Checkpointing> {
+        let folder = self.checkpoint_dir.as_ref()?;
+        let storage = LocalStorage::new(folder.join(folder_name(job)));
+        let mut checkpointing = Checkpointing::new(Arc::new(storage));
+        checkpointing.restore = match self.restore.as_deref() {
+            None => Restore::Nothing,
+            Some("latest") => Restore::Latest,
+            Some(path) => {
+                let (storage, folder) = LocalStorage::of_checkpoint(path.as_ref());
+                let storage = Arc::new(storage);
+                Restore::From(Target { storage, folder })
+            }
+        };
+        checkpointing.allow_non_restored_state = self.allow_non_restored_state;
+        if let Some(restart) = &self.restart {
+            checkpointing.restart = restart.clone();
+        }
+        Some(checkpointing)
+    }
+}
+
+/// The name of a job as that of a folder: what could lead elsewhere becomes a dash.
+fn folder_name(job: &str) -> String {
+    let safe = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ');
+    job.chars().map(|c| if safe(c) { c } else { '-' }).collect()
+}
+
+fn restart_strategy(text: &str) -> Result<RestartStrategy, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let number = |text: &str| {
+        let parsed = text.parse::<u32>();
+        parsed.map_err(|error| format!("'{text}' is no number: {error}"))
+    };
+    let millis = |text: &str| Ok::<_, String>(Duration::from_millis(number(text)?.into()));
+    match parts.as_slice() {
+        ["none"] => Ok(RestartStrategy::None),
+        ["exponential"] => Ok(RestartStrategy::default()),
+        ["fixed", attempts, delay] => Ok(RestartStrategy::FixedDelay {
+            attempts: number(attempts)?,
+            delay: millis(delay)?,
+        }),
+        ["rate", failures, interval, delay] => Ok(RestartStrategy::FailureRate {
+            max_failures: number(failures)?,
+            interval: millis(interval)?,
+            delay: millis(delay)?,
+        }),
+        _ => Err("give none, exponential, fixed:TIMES:MS or rate:FAILURES:PER_MS:MS".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strategies_are_read_and_nonsense_is_told() {
+        let fixed = RestartStrategy::FixedDelay {
+            attempts: 3,
+            delay: Duration::from_millis(250),
+        };
+        assert_eq!(restart_strategy("fixed:3:250"), Ok(fixed));
+        assert_eq!(restart_strategy("none"), Ok(RestartStrategy::None));
+        assert!(restart_strategy("rate:3:1000:10").is_ok());
+        let error = restart_strategy("fixed:three:1").expect_err("no number");
+        assert!(error.contains("'three' is no number"), "{error}");
+        assert!(restart_strategy("often").is_err());
+    }
+
+    #[test]
+    fn a_job_can_not_name_a_folder_outside() {
+        assert_eq!(folder_name("../etc/x.y"), "---etc-x-y");
+        assert_eq!(folder_name("order totals_2"), "order totals_2");
+    }
+}

@@ -1,0 +1,294 @@
+//! `tidegate checkpoint`: what is in a folder of checkpoints, and whether it is undamaged.
+
+use crate::inspect::{self, kind_name};
+use crate::table::{Table, bytes};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tidegate::actors::checkpoint_storage::LocalStorage;
+use tidegate::engine::checkpoint::load::verify_bytes;
+use tidegate::engine::checkpoint::storage::{Listed, METADATA, checkpoints, join, read_metadata};
+use tidegate::engine::checkpoint::{
+    CheckpointMetadata, CheckpointStorage, Checksum, Error, FileRef, Result,
+};
+
+/// What can be asked of stored checkpoints.
+#[derive(Subcommand)]
+pub enum CheckpointCommand {
+    /// List the checkpoints and savepoints
+    List(Place),
+    /// Show what a checkpoint holds; of a job's folder the newest complete one
+    Inspect(Place),
+    /// Read every file and check its length and checksums
+    Verify(Place),
+}
+
+/// Where to look.
+#[derive(Args)]
+pub struct Place {
+    /// The folder of a checkpoint or savepoint, of a job, or of all jobs
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a command prints, and whether it is content.
+pub struct Report {
+    /// The text.
+    pub text: String,
+    /// Whether nothing is wrong.
+    pub good: bool,
+}
+
+/// A checkpoint's folder and the storage that it lies in.
+pub struct Found {
+    /// The job's folder, as a storage.
+    pub storage: LocalStorage,
+    /// The checkpoint's folder there.
+    pub listed: Listed,
+}
+
+impl Found {
+    /// The checkpoint's folder, as a person would write it.
+    pub fn place(&self) -> String {
+        self.storage.place(&self.listed.folder)
+    }
+
+    /// What it says of itself.
+    pub fn metadata(&self) -> Result<CheckpointMetadata> {
+        read_metadata(&self.storage, &self.listed.folder)
+    }
+}
+
+/// Carries a command out.
+pub fn run(command: &CheckpointCommand) -> Result<Report> {
+    match command {
+        CheckpointCommand::List(place) => list(&find(&place.folder)?, place.json),
+        CheckpointCommand::Inspect(place) => inspect(find(&place.folder)?, place),
+        CheckpointCommand::Verify(place) => verify(&find(&place.folder)?, place.json),
+    }
+}
+
+/// The checkpoints below a folder, by job and number.
+fn find(folder: &Path) -> Result<Vec<Found>> {
+    let (parent, name) = LocalStorage::of_checkpoint(folder);
+    let one = of_storage(&parent)?
+        .into_iter()
+        .find(|found| found.listed.folder == name);
+    if let Some(found) = one {
+        return Ok(vec![found]);
+    }
+    if folder.join(METADATA).exists() {
+        return Ok(vec![named_otherwise(parent, name)?]);
+    }
+    let mut all = of_storage(&LocalStorage::new(folder))?;
+    if all.is_empty() {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut jobs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        jobs.sort();
+        for job in jobs.iter().filter(|job| job.is_dir()) {
+            all.extend(of_storage(&LocalStorage::new(job))?);
+        }
+    }
+    if all.is_empty() {
+        return Err(Error::NoCheckpoint {
+            place: folder.display().to_string(),
+        });
+    }
+    Ok(all)
+}
+
+fn of_storage(storage: &LocalStorage) -> Result<Vec<Found>> {
+    let found = checkpoints(storage)?.into_iter().map(|listed| Found {
+        storage: storage.clone(),
+        listed,
+    });
+    Ok(found.collect())
+}
+
+/// A savepoint in a folder whose name a person chose.
+fn named_otherwise(storage: LocalStorage, folder: String) -> Result<Found> {
+    let metadata = read_metadata(&storage, &folder)?;
+    let stored = storage.list(&folder)?;
+    let modified = stored.iter().map(|file| file.modified).max();
+    let files = stored.iter().filter(|f| f.path != join(&folder, METADATA));
+    Ok(Found {
+        listed: Listed {
+            id: metadata.id,
+            kind: metadata.kind,
+            complete: true,
+            files: files.clone().count(),
+            bytes: files.map(|file| file.length).sum(),
+            modified: modified.unwrap_or(metadata.created),
+            folder,
+        },
+        storage,
+    })
+}
+
+/// Text of a JSON value, with a line's end.
+pub fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn list(all: &[Found], as_json: bool) -> Result<Report> {
+    let mut table = Table::new(&[
+        ">id", "kind", "time", ">size", ">files", "complete", "folder",
+    ]);
+    let mut values = Vec::new();
+    for found in all {
+        let listed = &found.listed;
+        // A list is of use even where some metadata is damaged: `verify` tells which.
+        let metadata = found.metadata().ok();
+        let kind = metadata.as_ref().map_or(listed.kind, |m| m.kind);
+        let time = metadata.as_ref().map_or(listed.modified, |m| m.created);
+        let complete = match (listed.complete, &metadata) {
+            (false, _) => "no",
+            (true, None) => "unreadable",
+            (true, Some(_)) => "yes",
+        };
+        table.row([
+            listed.id.to_string(),
+            kind_name(kind).to_owned(),
+            time.to_string(),
+            bytes(listed.bytes),
+            listed.files.to_string(),
+            complete.to_owned(),
+            found.place(),
+        ]);
+        values.push(json!({
+            "id": listed.id, "kind": kind_name(kind), "time": time, "bytes": listed.bytes,
+            "files": listed.files, "complete": complete == "yes", "folder": found.place(),
+            "job": metadata.map(|m| m.job),
+        }));
+    }
+    let text = match as_json {
+        true => pretty(&Value::Array(values)),
+        false => table.render(),
+    };
+    Ok(Report { text, good: true })
+}
+
+fn inspect(all: Vec<Found>, place: &Place) -> Result<Report> {
+    let newest = all.into_iter().rfind(|found| found.listed.complete);
+    let Some(found) = newest else {
+        return Err(Error::NoCheckpoint {
+            place: place.folder.display().to_string(),
+        });
+    };
+    let metadata = found.metadata()?;
+    let text = match place.json {
+        true => pretty(&json!({ "folder": found.place(), "metadata": metadata })),
+        false => inspect::render(&found.place(), &metadata),
+    };
+    Ok(Report { text, good: true })
+}
+
+/// What became of the check of one file.
+struct Verified {
+    place: String,
+    length: u64,
+    problem: Option<Error>,
+}
+
+fn verify(all: &[Found], as_json: bool) -> Result<Report> {
+    let mut files = Vec::new();
+    let mut incomplete = Vec::new();
+    for found in all {
+        if found.listed.complete {
+            verify_checkpoint(found, &mut files);
+        } else {
+            incomplete.push(found.place());
+        }
+    }
+    let damaged: Vec<&Verified> = files.iter().filter(|f| f.problem.is_some()).collect();
+    let good = damaged.is_empty();
+    let complete = all.len() - incomplete.len();
+    let text = if as_json {
+        let file = |f: &Verified| {
+            let problem = f.problem.as_ref().map(ToString::to_string);
+            json!({ "file": f.place, "bytes": f.length, "problem": problem })
+        };
+        let files: Vec<Value> = files.iter().map(file).collect();
+        pretty(&json!({
+            "good": good, "complete": complete, "incomplete": incomplete, "files": files,
+        }))
+    } else {
+        let mut text = String::new();
+        for file in &files {
+            match &file.problem {
+                None => text += &format!("ok       {} ({})\n", file.place, bytes(file.length)),
+                Some(problem) => text += &format!("DAMAGED  {}: {problem}\n", file.place),
+            }
+        }
+        for place in &incomplete {
+            text += &format!("ignored  {place}: it was never completed, no job goes on from it\n");
+        }
+        let names: Vec<&str> = damaged.iter().map(|f| f.place.as_str()).collect();
+        let (count, sum) = (files.len(), files.iter().map(|f| f.length).sum());
+        text += &match names.as_slice() {
+            [] => format!(
+                "intact: {complete} checkpoints, {count} files, {}\n",
+                bytes(sum)
+            ),
+            names => format!(
+                "damaged: {} of {count} files: {}\n",
+                names.len(),
+                names.join(", ")
+            ),
+        };
+        text
+    };
+    Ok(Report { text, good })
+}
+
+fn verify_checkpoint(found: &Found, into: &mut Vec<Verified>) {
+    let (storage, folder) = (&found.storage, &found.listed.folder);
+    let path = join(folder, METADATA);
+    let length = std::fs::metadata(storage.root().join(&path)).map_or(0, |known| known.len());
+    let metadata = found.metadata();
+    let (metadata, problem) = match metadata {
+        Ok(metadata) => (Some(metadata), None),
+        Err(error) => (None, Some(error)),
+    };
+    into.push(Verified {
+        place: storage.place(&path),
+        length,
+        problem,
+    });
+    let Some(metadata) = metadata else { return };
+    for subtask in &metadata.subtasks {
+        let path = join(folder, &subtask.file.path);
+        let place = storage.place(&path);
+        let read = storage.read(&path, subtask.file.length);
+        let checked = read.and_then(|bytes| verify_bytes(&place, &bytes, subtask));
+        into.push(Verified {
+            place,
+            length: subtask.file.length,
+            problem: checked.err(),
+        });
+    }
+    for file in &metadata.shared {
+        into.push(Verified {
+            place: storage.place(&file.path),
+            length: file.length,
+            problem: verify_shared(storage, file).err(),
+        });
+    }
+}
+
+/// A shared file is opaque: its length and its checksum are all that is known of it.
+fn verify_shared(storage: &LocalStorage, file: &FileRef) -> Result {
+    let bytes = storage.read(&file.path, file.length)?;
+    let found = (bytes.len() as u64, Checksum::of(&bytes));
+    if found == (file.length, file.checksum) {
+        return Ok(());
+    }
+    Err(Error::Damaged {
+        path: storage.place(&file.path),
+        section: "the whole file".to_owned(),
+        reason: format!("it has {} bytes with checksum {}", found.0, found.1),
+    })
+}
