@@ -88,7 +88,7 @@ fn raw(state: &StateCoordinator, keys: u64) -> anyhow::Result<()> {
     let mut backing = spill.open("raw", "values")?;
     let mut changes = Changes::default();
     let mut value = Vec::new();
-    let mut put = |changes: &mut Changes, key: u64, value: u64| {
+    let put = |changes: &mut Changes, key: u64, value: u64| {
         changes.put(|bytes| {
             bytes.extend(key.to_be_bytes());
             bytes.extend(value.to_le_bytes());
