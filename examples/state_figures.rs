@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
     let keys = keys.unwrap_or(10_000_000);
     snapshot("u64 to u64", keys, |n: &mut u64| *n += 1);
     snapshot("u64 to 96 bytes", keys, |n: &mut [u64; 12]| n[0] += 1);
-    spilled(keys)?;
+    spilled(keys / 5)?;
     Ok(())
 }
 
