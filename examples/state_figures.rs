@@ -1,12 +1,16 @@
-//! Figures of keyed state: what a snapshot costs the stream that goes on changing the state.
+//! Figures of keyed state: what a snapshot costs the stream that goes on changing the state, and what
+//! state costs that is larger than its memory.
 //!
 //! `cargo run --release --example state_figures [KEYS]` (10 million where nothing is said).
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
+use tidegate::actors::state_backend::StateCoordinator;
 use tidegate::engine::checkpoint::{KeyedPart, KeyedSection};
+use tidegate::engine::fault::Flow;
 use tidegate::engine::hash::key_hash;
-use tidegate::engine::state::KeyTable;
+use tidegate::engine::state::backing::{Changes, Spill};
+use tidegate::engine::state::{BackedTable, KeyTable, RocksDbSettings};
 
 /// What a node saves in one turn.
 const BUDGET: usize = 4096;
@@ -16,11 +20,100 @@ const BATCH: u64 = 1024;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-fn main() {
+fn main() -> anyhow::Result<()> {
     let keys = std::env::args().nth(1).and_then(|keys| keys.parse().ok());
     let keys = keys.unwrap_or(10_000_000);
     snapshot("u64 to u64", keys, |n: &mut u64| *n += 1);
     snapshot("u64 to 96 bytes", keys, |n: &mut [u64; 12]| n[0] += 1);
+    spilled(keys / 5)?;
+    Ok(())
+}
+
+/// Bytes that a table takes for a key and a count, about.
+const SLOT: u64 = 56;
+
+/// A table in front of RocksDB, with memory for a quarter of the keys.
+fn spilled(keys: u64) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let state = StateCoordinator::new(RocksDbSettings {
+        state_dir: folder.path().to_owned(),
+        table_memory: keys / 4 * SLOT,
+        ..RocksDbSettings::default()
+    })?;
+    let (_, spill) = state.create("figures", "figures")?;
+    let mut table: BackedTable<u64, u64> = BackedTable::default();
+    table.spill(&mut || Ok((128, spill.open("count", "values")?, spill.memory().claim())))?;
+    println!(
+        "RocksDB, {keys} keys, {} MB for tables",
+        keys / 4 * SLOT / 1_000_000
+    );
+    let mut random = 1u64;
+    let mut key_below = |below: u64| {
+        random = key_hash(&random);
+        (random >> 8) % below
+    };
+    let mut run = |title: &str, count: u64, mut next: Box<dyn FnMut(u64) -> u64 + '_>| -> Flow {
+        let (began, mut slow) = (Instant::now(), Vec::new());
+        for batch in 0..count / BATCH {
+            let started = Instant::now();
+            for n in 0..BATCH {
+                let key = next(batch * BATCH + n);
+                *table.get_or_insert_with(key_hash(&key), key, || 0)? += 1;
+            }
+            table.maintain()?;
+            slow.push(started.elapsed());
+        }
+        slow.sort();
+        println!(
+            "  {title:24} {:.2} M/s; a batch of {BATCH}: p50 {:?}, p99 {:?}, longest {:?}",
+            count as f64 / began.elapsed().as_secs_f64() / 1e6,
+            slow[slow.len() / 2],
+            slow[slow.len() * 99 / 100],
+            slow[slow.len() - 1],
+        );
+        Ok(())
+    };
+    run("each key once", keys, Box::new(|n| n))?;
+    let hot = keys / 8;
+    run("an eighth, first time", hot, Box::new(|n| n))?;
+    run("an eighth, at random", keys, Box::new(|_| key_below(hot)))?;
+    run("all, at random", keys / 10, Box::new(|_| key_below(keys)))?;
+    drop(table);
+    raw(&state, keys)
+}
+
+/// The same read and write of all keys at random, without a table in front.
+fn raw(state: &StateCoordinator, keys: u64) -> anyhow::Result<()> {
+    let (_, spill) = state.create("figures", "raw")?;
+    let mut backing = spill.open("raw", "values")?;
+    let mut changes = Changes::default();
+    let mut value = Vec::new();
+    let put = |changes: &mut Changes, key: u64, value: u64| {
+        changes.put(|bytes| {
+            bytes.extend(key.to_be_bytes());
+            bytes.extend(value.to_le_bytes());
+            Ok(bytes.len() - 8)
+        })
+    };
+    for key in 0..keys {
+        put(&mut changes, key, 1)?;
+        if changes.len() == 4096 {
+            backing.write(&changes)?;
+            changes.clear();
+        }
+    }
+    let (began, count, mut random) = (Instant::now(), keys / 20, 1u64);
+    for _ in 0..count {
+        random = key_hash(&random);
+        let key = (random >> 8) % keys;
+        backing.get(&key.to_be_bytes(), &mut value)?;
+        changes.clear();
+        put(&mut changes, key, 2)?;
+        backing.write(&changes)?;
+    }
+    let rate = count as f64 / began.elapsed().as_secs_f64() / 1e6;
+    println!("  all, without a table     {rate:.2} M/s");
+    Ok(())
 }
 
 fn snapshot<V>(title: &str, keys: u64, change: impl Fn(&mut V))

@@ -66,6 +66,7 @@ fn info() {
         slice,
         slice_micros: _,
         checkpoints: _,
+        state: _,
     } = JobSettings::default();
     println!("tidegate         {}", env!("CARGO_PKG_VERSION"));
     println!(

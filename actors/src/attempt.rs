@@ -5,6 +5,7 @@ use crate::coordinator::CheckpointCoordinator;
 use crate::pressure::BackPressureController;
 use crate::protocol::{Cancel, Kill, TakeSavepoint};
 use crate::runner::RunSettings;
+use crate::state_backend::StateCoordinator;
 use crate::subtask::{Directory, Shared, SubtaskActor};
 use crate::supervisor::{Coordinated, Outcome, Supervisor};
 use crate::telemetry::Telemetry;
@@ -19,10 +20,14 @@ use tidegate_engine::checkpoint::{
 };
 use tidegate_engine::fault::Fault;
 use tidegate_engine::graph::TaskId;
+use tidegate_engine::state::StateBackend;
 use tokio::sync::{Notify, oneshot};
 
 /// How long the publications of a failed attempt may take before the next attempt is given up.
 const SETTLING: Duration = Duration::from_secs(60);
+
+/// How often the numbers of state backends become metrics.
+const STATE_PUBLISHED_EACH: Duration = Duration::from_secs(1);
 
 /// What other threads ask of a job, whichever of its attempts is running.
 #[derive(Default)]
@@ -87,6 +92,8 @@ pub(crate) struct Attempts<'a> {
     pub settings: &'a RunSettings,
     pub arbiters: &'a [Arbiter],
     pub control: &'a JobControl,
+    /// The backends of its states, from the first attempt on, where they spill.
+    pub state: OnceLock<Arc<StateCoordinator>>,
 }
 
 /// What an attempt begins with.
@@ -155,6 +162,11 @@ impl Attempts<'_> {
     /// Reads what the attempt begins with, and has the sinks commit what that covers.
     async fn begin(&self, first: bool) -> Result<Beginning, Fault> {
         let job = self.telemetry.job.clone();
+        if let (StateBackend::RocksDb(settings), None) = (&job.settings.state, self.state.get()) {
+            settings.check().map_err(Fault::user)?;
+            let state = Arc::new(StateCoordinator::new(settings.clone())?);
+            let _ = self.state.set(state);
+        }
         let checkpointing = self.checkpointing().map(|(c, _)| c.clone());
         let work = move || {
             let mut beginning = Beginning::default();
@@ -176,6 +188,23 @@ impl Attempts<'_> {
     }
 
     async fn attempt(&self, beginning: Beginning) -> Outcome {
+        let publisher = self.state.get().cloned().map(|state| {
+            let metrics = self.telemetry.metrics.clone();
+            actix::spawn(async move {
+                loop {
+                    state.publish(&metrics);
+                    tokio::time::sleep(STATE_PUBLISHED_EACH).await;
+                }
+            })
+        });
+        let outcome = self.run_attempt(beginning).await;
+        if let Some(publisher) = publisher {
+            publisher.abort();
+        }
+        outcome
+    }
+
+    async fn run_attempt(&self, beginning: Beginning) -> Outcome {
         let Telemetry {
             job, stats, began, ..
         } = self.telemetry;
@@ -286,6 +315,7 @@ impl Attempts<'_> {
             began: *began,
             coordinator,
             restored,
+            state: self.state.get().cloned(),
             source_rate: self.settings.source_rate,
         };
         let mut all = Vec::new();

@@ -22,6 +22,7 @@ pub mod progress;
 pub mod protocol;
 pub mod runner;
 pub mod snapshots;
+pub mod state_backend;
 pub mod subtask;
 pub mod supervisor;
 pub mod telemetry;

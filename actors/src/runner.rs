@@ -347,6 +347,7 @@ impl Host {
                 settings: &self.settings,
                 arbiters: &arbiters,
                 control: &self.control,
+                state: Default::default(),
             };
             let outcome = attempts.run().await;
             if let Some(server) = server {

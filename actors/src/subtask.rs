@@ -7,6 +7,7 @@ use crate::protocol::{
     Throttle, TriggerCheckpoint, Wake,
 };
 use crate::snapshots::Snapshots;
+use crate::state_backend::StateCoordinator;
 use crate::supervisor::Supervisor;
 use actix::fut::wrap_future;
 use actix::prelude::*;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub source_rate: Option<f64>,
     /// What this attempt begins with.
     pub restored: Option<Arc<RestoredJob>>,
+    /// Who creates what its states spill to, where they do.
+    pub state: Option<Arc<StateCoordinator>>,
 }
 
 /// The actor of one subtask.
@@ -66,6 +69,8 @@ pub struct SubtaskActor {
     post: Post,
     exit: ExitGuard,
     stats: Vec<Arc<SubtaskStats>>,
+    /// Every actor of the job exists.
+    begun: bool,
     scheduled: bool,
     timer: Option<(Timestamp, SpawnHandle)>,
     resting: Option<(Instant, bool)>,
@@ -119,6 +124,12 @@ impl Drop for ExitGuard {
     }
 }
 
+/// By what this process is known as a task manager.
+#[cfg(feature = "rocksdb")]
+fn local_task_manager() -> String {
+    format!("local-{}", std::process::id())
+}
+
 impl SubtaskActor {
     /// The actor of subtask `number` of `task`.
     pub fn new(shared: Shared, task: TaskId, number: u32) -> Self {
@@ -146,6 +157,7 @@ impl SubtaskActor {
                 status: None,
             },
             stats,
+            begun: false,
             scheduled: false,
             timer: None,
             resting: None,
@@ -170,6 +182,14 @@ impl SubtaskActor {
         let mode = checkpoints.map(|c| c.mode).unwrap_or_default();
         let restored = self.shared.restored.clone();
         let participant = Participant::new(self.exit.subtask, mode, restored);
+        #[cfg(feature = "rocksdb")]
+        let participant = match &self.shared.state {
+            Some(state) => {
+                let (_, spill) = state.create(&local_task_manager(), &job.name)?;
+                participant.spilling(std::rc::Rc::new(spill))
+            }
+            None => participant,
+        };
         build.participant = participant.clone();
         let head = (task.factory)(&mut build)?;
         let mut subtask = Subtask::new(head, job.settings.slice, participant);
@@ -265,7 +285,8 @@ impl SubtaskActor {
 
     /// Plans a step behind whatever else waits on this arbiter.
     fn schedule(&mut self, ctx: &mut Context<Self>) {
-        if std::mem::replace(&mut self.scheduled, true) {
+        // A source's own thread may wake it before every actor of the job exists.
+        if !self.begun || std::mem::replace(&mut self.scheduled, true) {
             return;
         }
         ctx.spawn(
@@ -400,6 +421,7 @@ impl Handler<Start> for SubtaskActor {
     type Result = ();
 
     fn handle(&mut self, _: Start, ctx: &mut Self::Context) {
+        self.begun = true;
         self.schedule(ctx);
     }
 }

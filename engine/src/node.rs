@@ -89,6 +89,13 @@ where
 
     /// Takes part in checkpoints, and begins with what an earlier attempt saved.
     pub fn participate(mut self, participant: Participant, identity: Identity) -> Flow<Self> {
+        if let (Some(spill), true) = (participant.spill(), self.present) {
+            let mut open = |state: &str| {
+                let backing = spill.open(&identity.uid, state)?;
+                Ok((identity.max_parallelism, backing, spill.memory().claim()))
+            };
+            self.guarded(|op, _| op.state(&mut StateVisitor::spill(&mut open)))?;
+        }
         if let Some(job) = participant.restored().cloned() {
             let Identity {
                 uid,
@@ -225,6 +232,11 @@ where
         self.part.as_ref().is_some_and(|p| p.saving.is_some())
     }
 
+    fn spills(&self) -> bool {
+        let part = self.part.as_ref();
+        part.is_some_and(|part| part.participant.spill().is_some())
+    }
+
     fn show(&mut self, at: Timestamp) -> Flow<Progress> {
         self.watermark = at;
         self.guarded(|op, down| op.watermark(at, down))
@@ -336,6 +348,9 @@ where
         if self.saves() {
             self.save(SAVED_IN_A_TURN)?;
             turn.again |= self.saves();
+        }
+        if self.spills() {
+            self.guarded(|op, _| op.state(&mut StateVisitor::maintain()))?;
         }
         if self.suspended && self.down.room() {
             self.resume()?;

@@ -8,6 +8,9 @@ use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::Checkpointing;
 use tidegate::engine::checkpoint::{CheckpointId, CheckpointSettings, RestartStrategy};
 use tidegate::engine::sink::TwoPhase;
+#[cfg(feature = "rocksdb")]
+use tidegate::engine::state::RocksDbSettings;
+use tidegate::engine::state::StateBackend;
 use tidegate::prelude::*;
 
 /// The numbers below `count`, dealt out to the subtasks; each split is a subtask's share.
@@ -184,10 +187,20 @@ const KEYS: u64 = 97;
 
 /// Sums by key, with a panic after every `each` records that an attempt sees, `panics` times in all.
 fn sums(parallelism: u32, each: u64, panics: u32) -> (Vec<(u64, u64)>, u32) {
+    sums_in(StateBackend::Memory, parallelism, each, panics)
+}
+
+fn sums_in(
+    state: StateBackend,
+    parallelism: u32,
+    each: u64,
+    panics: u32,
+) -> (Vec<(u64, u64)>, u32) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut env = StreamEnv::with_parallelism(parallelism);
     env.settings_mut().channels.check_grammar = true;
     env.settings_mut().slice = 64;
+    env.settings_mut().state = state;
     env.settings_mut().checkpoints = Some(CheckpointSettings {
         min_pause: Some(Duration::ZERO),
         ..CheckpointSettings::every(Duration::from_millis(5))
@@ -253,5 +266,25 @@ fn panics_lose_nothing_and_double_nothing() {
         assert!(attempts > 3, "{attempts} attempts");
         assert_eq!(records.len() as u64, COUNT, "parallelism {parallelism}");
         assert_eq!(last_sums(&records), last_sums(&whole));
+    }
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn panics_lose_nothing_where_state_is_larger_than_its_memory() {
+    let (whole, _) = sums(1, u64::MAX, 0);
+    for parallelism in [1, 3] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rocksdb = StateBackend::RocksDb(RocksDbSettings {
+            state_dir: folder.path().to_owned(),
+            table_memory: 1024,
+            ..RocksDbSettings::default()
+        });
+        let (records, attempts) = sums_in(rocksdb, parallelism, 17_001, 5);
+        assert!(attempts > 3, "{attempts} attempts");
+        assert_eq!(records.len() as u64, COUNT, "parallelism {parallelism}");
+        assert_eq!(last_sums(&records), last_sums(&whole));
+        let left = std::fs::read_dir(folder.path()).expect("lists").count();
+        assert_eq!(left, 0, "each attempt's databases went with it");
     }
 }

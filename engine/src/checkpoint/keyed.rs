@@ -4,9 +4,13 @@ use super::codec::{decode_from, encode_into};
 use super::image::{GroupImage, StateData};
 use crate::fault::{Fault, Flow};
 use crate::hash::key_group;
+use crate::state::backing::{Backing, Claim};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
+
+/// Opens what a state spills to: the number of key groups, the store, and the use of memory.
+pub type OpenBacking<'a> = dyn FnMut() -> Flow<(u32, Box<dyn Backing>, Claim)> + 'a;
 
 /// Something that keeps entries by key: a table, the slices of a window, timers.
 pub trait KeyedPart {
@@ -36,6 +40,16 @@ pub trait KeyedPart {
 
     /// The checkpoint was given up: what is frozen may go.
     fn thaw(&mut self) {}
+
+    /// The state may become larger than memory: a part that can spill gets what it spills to.
+    fn spill(&mut self, _open: &mut OpenBacking<'_>) -> Flow {
+        Ok(())
+    }
+
+    /// Called between turns where the state may spill: the moment to keep to the memory there is.
+    fn maintain(&mut self) -> Flow {
+        Ok(())
+    }
 
     /// Takes the entries of one key group, in addition to what is there.
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow;
@@ -125,6 +139,15 @@ impl KeyedSection {
         let (entries, bytes) = self.group(key_group(hash, self.max_parallelism));
         *entries += 1;
         encode(bytes)
+    }
+
+    /// Adds an entry of this key group that is encoded in pieces.
+    pub fn put_encoded(&mut self, group: u32, pieces: &[&[u8]]) {
+        let (entries, bytes) = self.group(group);
+        *entries += 1;
+        for piece in pieces {
+            bytes.extend_from_slice(piece);
+        }
     }
 
     /// Adds entries that were encoded before.
@@ -249,6 +272,14 @@ impl<P: KeyedPart> KeyedPart for Named<'_, P> {
 
     fn thaw(&mut self) {
         self.0.thaw();
+    }
+
+    fn spill(&mut self, open: &mut OpenBacking<'_>) -> Flow {
+        self.0.spill(open)
+    }
+
+    fn maintain(&mut self) -> Flow {
+        self.0.maintain()
     }
 
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {

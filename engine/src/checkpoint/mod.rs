@@ -39,7 +39,7 @@ pub use coordinator::Coordinator;
 pub use error::{Error, Result};
 pub use history::CheckpointHistory;
 pub use image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
-pub use keyed::{EncodedEntries, Entries, KeyedPart, KeyedSection, Named};
+pub use keyed::{EncodedEntries, Entries, KeyedPart, KeyedSection, Named, OpenBacking};
 pub use load::{Loaded, Which, latest, load};
 pub use metadata::{CheckpointMetadata, FileRef, SubtaskFile};
 pub use participant::{Participant, Timing};

@@ -3,6 +3,7 @@
 use super::barrier::{Barrier, CheckpointId, CheckpointMode};
 use super::image::{OperatorImage, SubtaskImage};
 use super::restore::RestoredJob;
+use crate::state::backing::Spill;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ struct Shared {
     me: u32,
     mode: CheckpointMode,
     restored: Option<Arc<RestoredJob>>,
+    spill: Option<Rc<dyn Spill>>,
     leaves: Cell<u32>,
     under_way: RefCell<VecDeque<UnderWay>>,
     /// No barrier up to this one is of use any more.
@@ -57,6 +59,19 @@ impl Participant {
             restored,
             ..Shared::default()
         }))
+    }
+
+    /// Gives its states something to spill to. To be called before any stage has it.
+    pub fn spilling(mut self, spill: Rc<dyn Spill>) -> Self {
+        if let Some(shared) = Rc::get_mut(&mut self.0) {
+            shared.spill = Some(spill);
+        }
+        self
+    }
+
+    /// What states spill to where they may become larger than memory.
+    pub fn spill(&self) -> Option<&Rc<dyn Spill>> {
+        self.0.spill.as_ref()
     }
 
     /// Whether channels wait for each other's barriers.

@@ -10,6 +10,7 @@ use super::image::{StateData, StateImage, StateKind};
 use super::keyed::{Entries, KeyedPart, KeyedSection};
 use super::restore::RestoredOperator;
 use crate::fault::{Fault, Flow};
+use crate::state::backing::{Backing, Claim};
 use crate::time::Timestamp;
 use std::any::type_name;
 
@@ -138,8 +139,13 @@ enum Mode<'a> {
     Freeze(&'a mut Capture),
     Save(&'a mut Capture, usize),
     Thaw,
+    Spill(&'a mut SpillState<'a>),
+    Maintain,
     Load(&'a mut RestoredOperator<'a>),
 }
+
+/// Opens what the state of this name spills to: see [`super::OpenBacking`].
+pub type SpillState<'a> = dyn FnMut(&str) -> Flow<(u32, Box<dyn Backing>, Claim)> + 'a;
 
 /// What an operator shows its state to.
 pub struct StateVisitor<'a>(Mode<'a>);
@@ -158,6 +164,16 @@ impl<'a> StateVisitor<'a> {
     /// The checkpoint was given up.
     pub fn thaw() -> Self {
         StateVisitor(Mode::Thaw)
+    }
+
+    /// The state may become larger than memory.
+    pub fn spill(open: &'a mut SpillState<'a>) -> Self {
+        StateVisitor(Mode::Spill(open))
+    }
+
+    /// Between turns of state that spills.
+    pub fn maintain() -> Self {
+        StateVisitor(Mode::Maintain)
     }
 
     /// A new attempt begins with what was saved.
@@ -202,6 +218,8 @@ impl<'a> StateVisitor<'a> {
                 part.thaw();
                 Ok(())
             }
+            Mode::Spill(open) => part.spill(&mut || open(name)),
+            Mode::Maintain => part.maintain(),
             Mode::Load(from) => {
                 let (key, mut value) = (part.types().0, part.value_type());
                 if let Some(saved) = from.value_type(name)
@@ -266,7 +284,7 @@ impl<'a> StateVisitor<'a> {
                 captured.image.data = StateData::Elements(elements);
                 Ok(())
             }
-            Mode::Save(..) | Mode::Thaw => Ok(()),
+            Mode::Save(..) | Mode::Thaw | Mode::Spill(_) | Mode::Maintain => Ok(()),
             Mode::Load(from) => {
                 let elements = from.elements(name, kind, part.type_name())?;
                 part.load(&elements)

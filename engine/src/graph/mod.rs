@@ -16,6 +16,7 @@ use crate::checkpoint::{CheckpointSettings, RestoredJob};
 use crate::exchange::{ChannelSettings, EdgeId, EdgeKind};
 use crate::fault::Flow;
 use crate::stage::Head;
+use crate::state::StateBackend;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -111,6 +112,8 @@ pub struct JobSettings {
     pub slice_micros: u64,
     /// When checkpoints are taken, and what they promise; `None` for no checkpoints.
     pub checkpoints: Option<CheckpointSettings>,
+    /// Where keyed state is kept.
+    pub state: StateBackend,
 }
 
 impl Default for JobSettings {
@@ -122,6 +125,7 @@ impl Default for JobSettings {
             slice: crate::constants::DEFAULT_SLICE_RECORDS,
             slice_micros: crate::constants::DEFAULT_SLICE_MICROS,
             checkpoints: None,
+            state: StateBackend::default(),
         }
     }
 }

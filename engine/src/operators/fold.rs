@@ -5,14 +5,14 @@ use crate::exchange::Keyed;
 use crate::fault::Flow;
 use crate::operator::Operator;
 use crate::stage::Collector;
-use crate::state::KeyTable;
+use crate::state::BackedTable;
 use crate::time::Timestamp;
 
 /// Changes a key's accumulator by each record: `(accumulator, key, record) -> emitted`.
 pub struct Fold<K, A, F> {
     initial: A,
     fold: F,
-    values: KeyTable<K, A>,
+    values: BackedTable<K, A>,
 }
 
 impl<K, A: Clone, F: Clone> Clone for Fold<K, A, F> {
@@ -20,7 +20,7 @@ impl<K, A: Clone, F: Clone> Clone for Fold<K, A, F> {
         Fold {
             initial: self.initial.clone(),
             fold: self.fold.clone(),
-            values: KeyTable::default(),
+            values: BackedTable::default(),
         }
     }
 }
@@ -31,7 +31,7 @@ impl<K, A, F> Fold<K, A, F> {
         Fold {
             initial,
             fold,
-            values: KeyTable::default(),
+            values: BackedTable::default(),
         }
     }
 }
@@ -54,11 +54,12 @@ where
         out: &mut C,
     ) -> Flow {
         let Keyed { hash, key, value } = record;
-        if let Some(accumulator) = self.values.get_mut(hash, &key) {
+        if let Some(accumulator) = self.values.get_mut(hash, &key)? {
             return out.collect(at, (self.fold)(accumulator, &key, value));
         }
         let initial = &self.initial;
-        let accumulator = self.values.insert_new(hash, key.clone(), initial.clone());
+        let new = self.values.insert_new(hash, key.clone(), initial.clone());
+        let accumulator = new?;
         out.collect(at, (self.fold)(accumulator, &key, value))
     }
 

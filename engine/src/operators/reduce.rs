@@ -5,20 +5,20 @@ use crate::exchange::Keyed;
 use crate::fault::Flow;
 use crate::operator::Operator;
 use crate::stage::Collector;
-use crate::state::KeyTable;
+use crate::state::BackedTable;
 use crate::time::Timestamp;
 
 /// Combines each record with the value so far by a function `(so far, record) -> value`.
 pub struct Reduce<K, T, F> {
     combine: F,
-    values: KeyTable<K, T>,
+    values: BackedTable<K, T>,
 }
 
 impl<K, T, F: Clone> Clone for Reduce<K, T, F> {
     fn clone(&self) -> Self {
         Reduce {
             combine: self.combine.clone(),
-            values: KeyTable::default(),
+            values: BackedTable::default(),
         }
     }
 }
@@ -28,7 +28,7 @@ impl<K, T, F> Reduce<K, T, F> {
     pub fn new(combine: F) -> Self {
         Reduce {
             combine,
-            values: KeyTable::default(),
+            values: BackedTable::default(),
         }
     }
 }
@@ -49,13 +49,13 @@ where
         out: &mut C,
     ) -> Flow {
         let Keyed { hash, key, value } = record;
-        let combined = match self.values.get_mut(hash, &key) {
+        let combined = match self.values.get_mut(hash, &key)? {
             Some(so_far) => {
                 *so_far = (self.combine)(so_far, value);
                 so_far.clone()
             }
             None => {
-                self.values.insert_new(hash, key, value.clone());
+                self.values.insert_new(hash, key, value.clone())?;
                 value
             }
         };

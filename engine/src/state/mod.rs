@@ -1,6 +1,9 @@
 //! State in memory: tables by key, typed handles on them, timers, and state without keys.
 
+mod backed;
+pub mod backing;
 mod broadcast;
+mod cache;
 mod combining;
 mod content;
 mod elements;
@@ -9,6 +12,7 @@ mod list;
 mod map;
 mod migration;
 mod registry;
+mod settings;
 mod store;
 mod table;
 mod timers;
@@ -17,12 +21,14 @@ mod ttl;
 mod ttl_tests;
 mod value;
 
+pub use backed::BackedTable;
 pub use broadcast::{BroadcastState, BroadcastStates};
 pub use combining::{AggregatingState, ReducingState};
 pub use elements::{ElementsState, OperatorStates};
 pub use list::ListState;
 pub use map::MapState;
 pub use registry::{KeyScope, KeyedStates, StateTable};
+pub use settings::{RocksDbSettings, StateBackend};
 pub use table::KeyTable;
 pub use timers::{Timer, Timers};
 pub use ttl::{Expiring, Forever, Lifetime, StateTtl};

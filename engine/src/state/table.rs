@@ -67,7 +67,7 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     #[inline]
     pub fn get_mut(&mut self, hash: u64, key: &K) -> Option<&mut V> {
         if self.frozen.is_some() {
-            self.keep(hash, key);
+            return self.get_mut_frozen(hash, key);
         }
         self.entries
             .find_mut(hash, |(k, _)| k == key)
@@ -78,41 +78,24 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     #[inline(always)]
     pub fn get_or_insert_with(&mut self, hash: u64, key: K, make: impl FnOnce() -> V) -> &mut V {
         if self.frozen.is_some() {
-            self.keep_or_make_room(hash, &key);
+            return self.get_or_insert_frozen(hash, key, make).0;
         }
         let slot = self
             .entries
             .entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k));
         match slot {
             Entry::Occupied(entry) => &mut entry.into_mut().1,
-            Entry::Vacant(entry) => {
-                let entry = entry.insert((key, make()));
-                if let Some(frozen) = &mut self.frozen {
-                    frozen.filled(entry.bucket_index());
-                }
-                &mut entry.into_mut().1
-            }
+            Entry::Vacant(entry) => &mut entry.insert((key, make())).into_mut().1,
         }
     }
 
     /// Stores a value; returns the one before.
     pub fn insert(&mut self, hash: u64, key: K, value: V) -> Option<V> {
-        if self.frozen.is_some() {
-            self.keep_or_make_room(hash, &key);
+        if let Some(present) = self.get_mut(hash, &key) {
+            return Some(std::mem::replace(present, value));
         }
-        match self
-            .entries
-            .entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k))
-        {
-            Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().1, value)),
-            Entry::Vacant(entry) => {
-                let entry = entry.insert((key, value));
-                if let Some(frozen) = &mut self.frozen {
-                    frozen.filled(entry.bucket_index());
-                }
-                None
-            }
-        }
+        self.insert_new(hash, key, value);
+        None
     }
 
     /// Changes the value of a key by `change`, or stores what `make` returns where there is none. The
@@ -128,7 +111,10 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
         K: Clone,
     {
         if self.frozen.is_some() {
-            self.keep_or_make_room(hash, key);
+            if let (value, true) = self.get_or_insert_frozen(hash, key.clone(), make) {
+                change(value);
+            }
+            return;
         }
         match self
             .entries
@@ -136,10 +122,7 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
         {
             Entry::Occupied(mut entry) => change(&mut entry.get_mut().1),
             Entry::Vacant(entry) => {
-                let entry = entry.insert((key.clone(), make()));
-                if let Some(frozen) = &mut self.frozen {
-                    frozen.filled(entry.bucket_index());
-                }
+                entry.insert((key.clone(), make()));
             }
         }
     }
@@ -152,14 +135,11 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
             "the caller found no value of this key"
         );
         if self.frozen.is_some() {
-            self.make_room(1);
+            return self.insert_frozen(hash, key, value);
         }
         let entry = self
             .entries
             .insert_unique(hash, (key, value), |(k, _)| key_hash(k));
-        if let Some(frozen) = &mut self.frozen {
-            frozen.filled(entry.bucket_index());
-        }
         &mut entry.into_mut().1
     }
 
@@ -245,23 +225,52 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
         frozen.take_early().map(Some)
     }
 
-    /// Keeps the value of a key that is about to change.
-    #[cold]
-    #[inline(never)]
-    fn keep(&mut self, hash: u64, key: &K) -> bool {
+    /// Keeps the value of a key that is about to change; returns its bucket.
+    fn keep(&mut self, hash: u64, key: &K) -> Option<usize> {
         let bucket = self.entries.find_bucket_index(hash, |(k, _)| k == key);
         if let (Some(bucket), Some(frozen)) = (bucket, &mut self.frozen) {
             frozen.keep(bucket, &self.entries);
         }
-        bucket.is_some()
+        bucket
     }
 
-    /// The same, where the map may grow even if the key is there.
+    // The same accesses in a frozen table, apart from the others so that those are as small as they
+    // can be.
+
     #[cold]
     #[inline(never)]
-    fn keep_or_make_room(&mut self, hash: u64, key: &K) {
-        self.keep(hash, key);
+    fn get_mut_frozen(&mut self, hash: u64, key: &K) -> Option<&mut V> {
+        let bucket = self.keep(hash, key)?;
+        self.entries.get_bucket_mut(bucket).map(|(_, v)| v)
+    }
+
+    /// The value, and whether it was there before.
+    #[cold]
+    #[inline(never)]
+    fn get_or_insert_frozen(
+        &mut self,
+        hash: u64,
+        key: K,
+        make: impl FnOnce() -> V,
+    ) -> (&mut V, bool) {
+        let Some(bucket) = self.keep(hash, &key) else {
+            return (self.insert_frozen(hash, key, make()), false);
+        };
+        let entry = self.entries.get_bucket_mut(bucket);
+        (&mut entry.expect("a bucket that was found is full").1, true)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_frozen(&mut self, hash: u64, key: K, value: V) -> &mut V {
         self.make_room(1);
+        let entry = self
+            .entries
+            .insert_unique(hash, (key, value), |(k, _)| key_hash(k));
+        if let Some(frozen) = &mut self.frozen {
+            frozen.filled(entry.bucket_index());
+        }
+        &mut entry.into_mut().1
     }
 
     /// Grows a frozen table, whose entries must not move behind the cursor's back.

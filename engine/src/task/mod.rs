@@ -175,7 +175,8 @@ impl Subtask {
         turn.held_back = std::mem::replace(&mut self.held_back, held_back) || held_back;
         self.head.turn(&mut turn)?;
         let Turn { again, wake_at, .. } = turn;
-        if self.queued == 0 && !self.reading && self.head.finished() {
+        // What is still being saved goes on in further turns, also behind the end of the input.
+        if self.queued == 0 && !self.reading && !again && self.head.finished() {
             return Ok(Next::Done);
         }
         // The turn may have sent what was in the way of a batch that waits.

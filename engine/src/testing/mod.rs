@@ -7,10 +7,12 @@ mod collected;
 pub(crate) mod cut;
 mod grammar;
 mod harness;
+mod memory_spill;
 mod memory_storage;
 
 pub use attempt::Attempt;
 pub use collected::Collected;
 pub use grammar::GrammarCheck;
 pub use harness::OperatorHarness;
+pub use memory_spill::{MapBacking, MemorySpill};
 pub use memory_storage::MemoryStorage;

@@ -403,6 +403,7 @@ pub fn run(plan: &Plan) {
         slice: plan.slice,
         slice_micros: 0,
         checkpoints: None,
+        state: Default::default(),
     };
     let job = graph.finish("simulated", settings).expect("a sound graph");
     Network::<Item>::new(job, plan.seed, doors).run();

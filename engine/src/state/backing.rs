@@ -1,0 +1,165 @@
+//! What a state spills to when it is larger than the memory for it: entries as bytes, in the order of
+//! their keys, and the memory that all such states of a process share.
+//!
+//! A key begins with its key group, big-endian, so that a range of groups is a range of keys.
+
+use crate::fault::Flow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The entries of one state of one subtask, outside of this process's tables.
+pub trait Backing: Send {
+    /// Replaces `into` by the value of a key; false where there is none.
+    fn get(&mut self, key: &[u8], into: &mut Vec<u8>) -> Flow<bool>;
+
+    /// Makes changes, in their order.
+    fn write(&mut self, changes: &Changes) -> Flow;
+
+    /// Whether [`Backing::write`] would return at once.
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
+    /// All entries as they are now, whatever is written meanwhile.
+    fn scan(&mut self) -> Flow<Box<dyn Scan>>;
+}
+
+/// A walk over all entries, in the order of keys.
+pub trait Scan: Send {
+    /// Shows up to `budget` entries; true once there are no more.
+    fn next(&mut self, budget: usize, visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Flow<bool>;
+}
+
+/// Where the states of one subtask find what they spill to.
+pub trait Spill {
+    /// Opens that of a state; it is empty. `uid` is the operator's stable id.
+    fn open(&self, uid: &str, state: &str) -> Flow<Box<dyn Backing>>;
+
+    /// The memory that they share.
+    fn memory(&self) -> &StateMemory;
+}
+
+/// Changes that are made in one go.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    bytes: Vec<u8>,
+    /// Where each key ends, and its value if it is not deleted.
+    ends: Vec<(usize, Option<usize>)>,
+}
+
+impl Changes {
+    /// Stores what `encode` appends, first the key and then, behind what it returns, the value.
+    pub fn put(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> Flow<usize>) -> Flow {
+        let key = encode(&mut self.bytes)?;
+        self.ends.push((key, Some(self.bytes.len())));
+        Ok(())
+    }
+
+    /// Deletes the key that `encode` appends.
+    pub fn delete(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> Flow) -> Flow {
+        encode(&mut self.bytes)?;
+        self.ends.push((self.bytes.len(), None));
+        Ok(())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// How many bytes their keys and values have.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Each key, with its value if it is not deleted.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let mut from = 0;
+        self.ends.iter().map(move |(key_end, value_end)| {
+            let key = &self.bytes[from..*key_end];
+            from = value_end.unwrap_or(*key_end);
+            (key, value_end.map(|end| &self.bytes[*key_end..end]))
+        })
+    }
+
+    /// Forgets all and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+/// The memory that the tables of all states of a process may use before they spill.
+#[derive(Clone, Debug)]
+pub struct StateMemory(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl StateMemory {
+    /// So many bytes.
+    pub fn new(limit: u64) -> Self {
+        let used = AtomicU64::new(0);
+        StateMemory(Arc::new(Shared { limit, used }))
+    }
+
+    /// How many bytes there are.
+    pub fn limit(&self) -> u64 {
+        self.0.limit
+    }
+
+    /// How many are used.
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// What part of it is used; above 1 while tables are on their way back below the limit.
+    pub fn pressure(&self) -> f64 {
+        self.used() as f64 / self.limit().max(1) as f64
+    }
+
+    /// The use of one more table.
+    pub fn claim(&self) -> Claim {
+        let memory = self.clone();
+        Claim { memory, bytes: 0 }
+    }
+}
+
+/// What one table uses; given back when it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    memory: StateMemory,
+    bytes: u64,
+}
+
+impl Claim {
+    /// From now on the table uses so many bytes.
+    pub fn set(&mut self, bytes: u64) {
+        let used = &self.memory.0.used;
+        if bytes >= self.bytes {
+            used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else {
+            used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+    }
+
+    /// The memory that it is a part of.
+    pub fn memory(&self) -> &StateMemory {
+        &self.memory
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
