@@ -309,6 +309,9 @@ impl<T, G, A> AssignWatermarks<T, G, A> {
 impl<T, G: WatermarkGenerator<T>, A> AssignWatermarks<T, G, A> {
     /// The signal at the end of a turn.
     fn generate(&mut self, now: Timestamp) -> Option<Signal> {
+        if self.emitted == Timestamp::MAX {
+            return None; // the input has ended, and nothing comes behind that
+        }
         if self.records != self.seen {
             self.seen = self.records;
             self.active_since = now;
