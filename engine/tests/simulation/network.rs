@@ -344,9 +344,9 @@ impl Network {
         match next.unwrap_or_else(|fault| panic!("{who}: {fault}")) {
             Next::Again => actor.until = Timestamp::MIN,
             Next::Wait { until, .. } => actor.until = until,
-            Next::Done if self.job.settings.checkpoints.is_none() => actor.done = true,
-            Next::Done => {
-                actor.until = Timestamp::MAX;
+            Next::Done { .. } if self.job.settings.checkpoints.is_none() => actor.done = true,
+            Next::Done { until } => {
+                actor.until = until;
                 if !std::mem::replace(&mut actor.drained, true) {
                     self.reports.push(Report::Drained(who));
                 }
