@@ -38,6 +38,8 @@ pub struct Builder<'a> {
     narrow: bool,
     /// The records of a key are in order.
     ordered: bool,
+    /// Their times are those of the source.
+    timed: bool,
     /// Sinks so far.
     pub sinks: u32,
     /// The sink that shows the records of each key in order.
@@ -59,6 +61,7 @@ impl<'a> Builder<'a> {
             dice: Dice(seed),
             narrow,
             ordered: true,
+            timed: true,
             sinks: 0,
             in_order: Vec::new(),
         }
@@ -78,11 +81,13 @@ impl<'a> Builder<'a> {
         }
         if let Some(meeting) = plan.meeting {
             let ordered = std::mem::replace(&mut self.ordered, true);
+            let timed = std::mem::replace(&mut self.timed, true);
             let mut other = self.source(1);
             for step in &plan.steps[1] {
                 other = self.step(other, *step);
             }
             self.ordered &= ordered;
+            self.timed &= timed;
             stream = self.meet(stream, other, meeting);
         }
         for step in &plan.steps[2] {
@@ -110,7 +115,7 @@ impl<'a> Builder<'a> {
             seed: self.dice.roll(usize::MAX) as u64,
             reached: self.around.reached.clone(),
         };
-        let delay = Duration::from_millis(plan.jitter as u64);
+        let delay = Duration::from_millis(2 * plan.jitter as u64);
         let mut strategy = WatermarkStrategy::bounded_out_of_orderness(delay);
         if let Some(drift) = plan.drift {
             strategy = strategy.align("all", Duration::from_millis(drift));
@@ -133,6 +138,7 @@ impl<'a> Builder<'a> {
     fn step(&mut self, stream: DataStream<Item>, step: Step) -> DataStream<Item> {
         let width = self.width();
         match step {
+            Step::Sessions if !self.timed => self.step(stream, Step::Tumbling),
             Step::Fold | Step::Reduce if !self.ordered => self.step(stream, Step::Distinct),
             Step::Fold => stream
                 .key_by(self.key())
@@ -172,6 +178,7 @@ impl<'a> Builder<'a> {
             Step::Tumbling | Step::Sliding | Step::Sessions | Step::Stretches | Step::Distinct => {
                 let stream = self.summed_up(stream, step, width);
                 self.ordered = false;
+                self.timed &= step == Step::Distinct;
                 stream
             }
             Step::Deal | Step::Broadcast | Step::Diamond => {
@@ -209,7 +216,8 @@ impl<'a> Builder<'a> {
                 windows.parallelism(width).map(result).boxed()
             }
             Step::Sessions => {
-                let windows = keyed.window(Session::event_time(size)).aggregate(sum);
+                let gap = Duration::from_millis(plan.size as u64 | 1);
+                let windows = keyed.window(Session::event_time(gap)).aggregate(sum);
                 windows.parallelism(width).map(result).boxed()
             }
             Step::Stretches => {
@@ -276,6 +284,7 @@ impl<'a> Builder<'a> {
             return one.union(other).boxed();
         }
         self.ordered = false;
+        self.timed &= meeting == Meeting::Interval;
         let pair = move |one: &Item, other: &Item| met(key(one), one, other);
         match meeting {
             Meeting::Join => {

@@ -51,9 +51,11 @@ impl Splits {
         }
     }
 
+    /// An even number: so no record is exactly an odd gap behind another, where it would depend on the
+    /// watermark whether it still belongs to that one's session.
     fn time(&self, split: u32, n: u64) -> i64 {
         let noise = mix(&Self::item(self.source, split, n)) % (self.jitter as u64 + 1);
-        n as i64 * self.pace + noise as i64
+        2 * (n as i64 * self.pace + noise as i64)
     }
 }
 

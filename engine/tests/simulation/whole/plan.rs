@@ -158,7 +158,7 @@ impl Plan {
             steps: [some(dice, 3), some(dice, 2), some(dice, 3)],
             meeting,
             ending,
-            size: 4 + dice.roll(30) as i64,
+            size: 4 + dice.roll(60) as i64,
             rekey: dice.roll(3) == 0,
             channels: channels(dice),
             slice: 1 + dice.roll(40),

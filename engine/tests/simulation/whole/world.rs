@@ -171,7 +171,10 @@ impl World {
             return true;
         }
         self.count("stops and resumptions");
-        self.attempt = None;
+        if let Some(attempt) = self.attempt.take() {
+            self.next_id = attempt.coordinator.next_id();
+            self.retained = attempt.coordinator.retained().collect();
+        }
         false
     }
 
