@@ -301,7 +301,9 @@ impl SubtaskActor {
             stats.busy_ns.fetch_add(busy, Relaxed);
             stats.queued.store(queued, Relaxed);
         }
-        if next.is_ok() && self.look_after_checkpoints(took, matches!(next, Ok(Next::Done { .. })), ctx) {
+        if next.is_ok()
+            && self.look_after_checkpoints(took, matches!(next, Ok(Next::Done { .. })), ctx)
+        {
             return;
         }
         match next {

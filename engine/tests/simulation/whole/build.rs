@@ -225,10 +225,10 @@ impl<'a> Builder<'a> {
                 stream.parallelism(width).boxed()
             }
             _ => {
-                let seen: Vec<(u64, u64)> = Vec::new();
+                let seen: Vec<Item> = Vec::new();
                 let fold = keyed.fold(seen, |seen, _: &u64, item: Item| {
-                    let times = seen.iter().filter(|s| **s == (item.n, item.value)).count();
-                    seen.push((item.n, item.value));
+                    let times = seen.iter().filter(|s| **s == item).count();
+                    seen.push(item.clone());
                     let value = item.value.wrapping_add(times as u64) << 1;
                     Item { value, ..item }
                 });
@@ -299,7 +299,11 @@ impl<'a> Builder<'a> {
                 };
                 let groups = one.co_group(other).key_by(key, key);
                 let groups = groups.window(Tumbling::event_time(size)).process(
-                    move |key: &u64, window, first: &[Item], second: &[Item], out: &mut Vec<Item>| {
+                    move |key: &u64,
+                          window,
+                          first: &[Item],
+                          second: &[Item],
+                          out: &mut Vec<Item>| {
                         let value = sum(first) ^ sum(second).rotate_left(3);
                         out.push(sum_up(*key, window.start.0, value));
                     },

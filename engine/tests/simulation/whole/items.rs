@@ -76,7 +76,8 @@ impl Source for Splits {
         let splits: Vec<(u32, u64)> = match context.restored_splits()? {
             None => mine.map(|split| (split, 0)).collect(),
             Some(saved) => {
-                let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+                let number =
+                    |bytes: &[u8]| bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
                 let one = |s: &Vec<u8>| (number(&s[..4]) as u32, number(&s[4..]));
                 saved.iter().map(one).collect()
             }
@@ -127,7 +128,10 @@ impl SourceReader for SplitsReader {
             place.1 += 1;
             let id = self.source.source;
             let reached = &self.source.reached;
-            reached.lock().expect("no panic inside").insert((id, split), n + 1);
+            reached
+                .lock()
+                .expect("no panic inside")
+                .insert((id, split), n + 1);
             let at = Timestamp(self.source.time(split, n));
             out.collect(at, Splits::item(id, split, n))?;
         }

@@ -31,7 +31,7 @@ fn no_crash_changes_what_a_whole_job_shows() {
     for seed in seeds.clone() {
         let run = || world::World::new(seed).run(&mut tally);
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
-            eprintln!("{:#?}", plan::Plan::new(seed));
+            eprintln!("{:?}", plan::Plan::new(seed));
             panic!("sim: seed {seed} breaks an invariant; make sim SEEDS=1 SEED={seed} replays it");
         }
     }

@@ -41,7 +41,10 @@ impl Outside {
 
     fn commit(&mut self, name: u64) {
         let covered = self.covered.contains(&name);
-        assert!(covered, "I7: output is committed before a checkpoint covers it");
+        assert!(
+            covered,
+            "I7: output is committed before a checkpoint covers it"
+        );
         let part = self.parts.get_mut(&name);
         let part = part.expect("I1: output that a checkpoint covers is thrown away");
         part.committed = true;
@@ -159,7 +162,11 @@ impl SinkWriter<Item> for PartsWriter {
         while let Some((_, name)) = self.committing.pop_front_if(|(at, _)| *at <= now) {
             self.sink.outside().commit(name_of(&name));
         }
-        let next = self.preparing.front().into_iter().chain(self.committing.front());
+        let next = self
+            .preparing
+            .front()
+            .into_iter()
+            .chain(self.committing.front());
         let next = next.map(|(at, _)| *at).filter(|at| *at > now);
         Ok(next.min().unwrap_or(Timestamp::MAX))
     }

@@ -137,12 +137,21 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x9E6C_63D0_876A_4F21) ^ 0x51);
         let dice = &mut dice;
-        let meeting = [Meeting::Union, Meeting::Join, Meeting::CoGroup, Meeting::Interval];
+        let meeting = [
+            Meeting::Union,
+            Meeting::Join,
+            Meeting::CoGroup,
+            Meeting::Interval,
+        ];
         let meeting = (dice.roll(2) == 0).then(|| meeting[dice.roll(4)]);
         let ending = [Ending::Late, Ending::LateSessions, Ending::Parcels];
         let ending = ending.get(dice.roll(8)).copied().unwrap_or(Ending::Plain);
         let late = matches!(ending, Ending::Late | Ending::LateSessions);
-        let meeting = if late { meeting.map(|_| Meeting::Union) } else { meeting };
+        let meeting = if late {
+            meeting.map(|_| Meeting::Union)
+        } else {
+            meeting
+        };
         let sources = 1 + usize::from(meeting.is_some());
         let inputs = (0..sources).map(|_| {
             let splits = 1 + dice.roll(5);

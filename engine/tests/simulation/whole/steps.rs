@@ -67,7 +67,11 @@ impl Operator<Item> for Hold {
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
         let all = self.held.iter();
         let all = all.flat_map(|(at, items)| items.iter().map(|item| (at.0, item.clone())));
-        let mut all: Vec<(i64, Item)> = if state.loads() { Vec::new() } else { all.collect() };
+        let mut all: Vec<(i64, Item)> = if state.loads() {
+            Vec::new()
+        } else {
+            all.collect()
+        };
         state.list("held", &mut all)?;
         if state.loads() {
             for (at, item) in all {

@@ -19,7 +19,12 @@ pub struct Shown<'a> {
 /// Holds what the outside shows against a run in which nothing goes wrong.
 pub fn check(plan: &Plan, shown: &Shown<'_>) {
     let mut plan = plan.clone();
-    let reached = shown.around.reached.lock().expect("no panic inside").clone();
+    let reached = shown
+        .around
+        .reached
+        .lock()
+        .expect("no panic inside")
+        .clone();
     for (source, lengths) in plan.inputs.iter_mut().enumerate() {
         for (split, length) in lengths.iter_mut().enumerate() {
             let place = (source as u32, split as u32);
@@ -35,7 +40,10 @@ pub fn check(plan: &Plan, shown: &Shown<'_>) {
         for item in outside.visible(*sink) {
             let before = heads.insert(item.key, item.n);
             let (key, n) = (item.key, item.n);
-            assert!(before < Some(n), "I4: sink {sink}, key {key}: {n} after {before:?}");
+            assert!(
+                before < Some(n),
+                "I4: sink {sink}, key {key}: {n} after {before:?}"
+            );
         }
     }
     let all = |of: &super::outside::Outside| -> Vec<Vec<Item>> {

@@ -106,7 +106,9 @@ impl World {
         for step in 0..STEPS {
             self.calm |= step > CALM;
             if self.take_step() {
-                let cut = self.newest.is_some_and(|(_, last)| last == Some(Last::Drain));
+                let cut = self
+                    .newest
+                    .is_some_and(|(_, last)| last == Some(Last::Drain));
                 let shown = verdict::Shown {
                     around: &self.around,
                     sinks: self.sinks,
@@ -122,8 +124,9 @@ impl World {
             }
         }
         let attempt = self.attempt.as_ref();
-        let picture = attempt.map(|a| format!("{:?}\n{}", a.coordinator, a.network.picture()));
-        panic!("I12: the job goes on and on: {}", picture.unwrap_or_default());
+        let picture = attempt.map(|a| a.network.picture());
+        let (picture, tally) = (picture.unwrap_or_default(), &self.tally);
+        panic!("I12: the job goes on and on: {tally:?}\n{picture}");
     }
 
     fn count(&mut self, what: &'static str) {
@@ -246,7 +249,9 @@ impl World {
         let sinks: Vec<String> = ids.collect();
         let restored = self.restore(&sinks);
         job.recover(restored.as_ref()).expect("it recovers");
-        let drained = self.newest.is_some_and(|(_, last)| last == Some(Last::Drain));
+        let drained = self
+            .newest
+            .is_some_and(|(_, last)| last == Some(Last::Drain));
         if drained {
             return true;
         }
@@ -433,7 +438,9 @@ impl World {
         let Some(attempt) = &self.attempt else {
             return;
         };
-        let drain = publication.request.is_some_and(|r| self.drains.contains(&r));
+        let drain = publication
+            .request
+            .is_some_and(|r| self.drains.contains(&r));
         let last = match kind {
             _ if !publication.last => None,
             BarrierKind::Checkpoint => Some(Last::EndOfInput),
@@ -441,7 +448,11 @@ impl World {
             _ => Some(Last::Stop),
         };
         let mut metadata = CheckpointMetadata::new(id, kind, "whole");
-        metadata.subtasks = publication.files.into_iter().map(|(_, file)| file).collect();
+        metadata.subtasks = publication
+            .files
+            .into_iter()
+            .map(|(_, file)| file)
+            .collect();
         let folder = attempt.folders[&id].clone();
         checkpoint::publish_to(&self.storage, &folder, &metadata).expect("it can be written");
         let newest = self.newest.map(|(id, _)| id);
