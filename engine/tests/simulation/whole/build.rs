@@ -280,10 +280,11 @@ impl<'a> Builder<'a> {
             n: mix(one) ^ mix(other).rotate_left(9),
             value: one.n << 20 | (other.n & 0xF_FFFF),
         };
+        // Between vertices of different width a union deals its records out in turn.
+        self.ordered = false;
         if meeting == Meeting::Union {
             return one.union(other).boxed();
         }
-        self.ordered = false;
         self.timed &= meeting == Meeting::Interval;
         let pair = move |one: &Item, other: &Item| met(key(one), one, other);
         match meeting {

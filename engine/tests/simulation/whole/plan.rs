@@ -124,10 +124,10 @@ fn checkpoints(dice: &mut Dice) -> CheckpointSettings {
     let ms = |n: usize| Duration::from_millis(n as u64);
     CheckpointSettings {
         interval: (dice.roll(12) > 0).then(|| ms(5 + dice.roll(80))),
-        timeout: ms(40 + dice.roll(400)),
+        timeout: ms(60 + dice.roll(60) * dice.roll(60)),
         min_pause: (dice.roll(2) == 0).then(|| ms(dice.roll(30))),
         max_concurrent: 1 + dice.roll(2) as u32,
-        tolerable_failures: dice.roll(5) as u32,
+        tolerable_failures: dice.roll(8) as u32,
         retained: 1 + dice.roll(3) as u32,
         ..CheckpointSettings::default()
     }

@@ -6,18 +6,12 @@ use tidegate_engine::checkpoint::StateVisitor;
 use tidegate_engine::prelude::*;
 
 /// Holds records until the watermark has come to their time, and lets them out one by one where there is
-/// room: barriers meet it half-way.
+/// room: barriers meet it half-way. What is leaving is no part of its state.
 #[derive(Clone, Default)]
 pub struct Hold {
     held: BTreeMap<Timestamp, VecDeque<Item>>,
+    leaving: VecDeque<(Timestamp, Item)>,
     watermark: Option<Timestamp>,
-}
-
-impl Hold {
-    fn is_due(&self) -> bool {
-        let first = self.held.first_key_value();
-        first.is_some_and(|(at, _)| Some(*at) <= self.watermark)
-    }
 }
 
 impl Operator<Item> for Hold {
@@ -40,28 +34,28 @@ impl Operator<Item> for Hold {
             return Err(Fault::internal("I5: the watermark went back"));
         }
         self.watermark = Some(at);
+        while let Some(due) = self.held.first_entry().filter(|due| *due.key() <= at) {
+            let (at, items) = due.remove_entry();
+            self.leaving
+                .extend(items.into_iter().map(|item| (at, item)));
+        }
         self.resume(out)
     }
 
     fn resume<C: Collector<Item>>(&mut self, out: &mut C) -> Flow<Progress> {
-        while self.is_due() {
+        while !self.leaving.is_empty() {
             if !out.has_room() {
                 return Ok(Progress::Suspended);
             }
-            let Some(mut due) = self.held.first_entry() else {
-                break;
-            };
-            let at = *due.key();
-            match due.get_mut().pop_front() {
-                None => drop(due.remove()),
-                Some(item) => out.collect(at, item)?,
+            if let Some((at, item)) = self.leaving.pop_front() {
+                out.collect(at, item)?;
             }
         }
         Ok(Progress::Forward)
     }
 
     fn emitting(&self) -> bool {
-        self.is_due()
+        !self.leaving.is_empty()
     }
 
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
