@@ -411,8 +411,12 @@ impl Network {
         debug_assert_eq!(credit, task == producers && credit);
         let actor = &mut self.actors[task.0 as usize][to as usize];
         if actor.done {
-            // Credits may come to a producer that has nothing to send any more; batches may not.
-            assert!(credit, "a batch for a subtask that has ended");
+            // Credits may come to a producer that has nothing to send any more. Batches may not, but for what
+            // comes behind the last barrier of a job that was stopped.
+            assert!(
+                credit || actor.released,
+                "a batch for a subtask that has ended"
+            );
             return;
         }
         actor.until = Timestamp::MIN;
