@@ -12,7 +12,7 @@ PROFILE := --release
 ALL := $(PROFILE) --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test sim bench lint docs format clippy tests house-rules deny
+.PHONY: help setup demo test sim chaos bench lint docs format clippy tests house-rules deny
 
 # The steps of `test` and `lint` are meant to run in the order in which they are written.
 .NOTPARALLEL:
@@ -34,6 +34,9 @@ test: setup format clippy tests docs ## Everything CI checks: format, clippy, al
 
 sim: setup ## Simulate checkpoints and recovery under crashes: SEEDS=n of them, from SEED=s on
 	@SEEDS='$(SEEDS)' SEED='$(SEED)' .ci/sim
+
+chaos: setup ## Kill running jobs at random moments, KILLS=n times, and compare their output with a run without kills
+	@KILLS='$(KILLS)' SEED='$(SEED)' .ci/chaos
 
 bench: setup ## Measure the NEXMark queries against bare loops, and against other engines where they are prepared
 	cargo run $(PROFILE) --example nexmark -- --bench

@@ -197,6 +197,7 @@ impl StreamEnv {
                 job: name.to_owned(),
                 elapsed,
                 subtasks: Vec::new(),
+                checkpoints: Default::default(),
             });
         }
         Ok(self.runner(name).run(graph)?)

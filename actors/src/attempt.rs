@@ -207,7 +207,8 @@ impl Attempts<'_> {
                     let _ = sender.send(());
                 },
             );
-            coordinator.start()
+            let board = self.telemetry.checkpoints.clone();
+            coordinator.shown_on(board).start()
         });
         if let Some(coordinator) = coordinator.clone() {
             supervisor.do_send(Coordinated(coordinator));

@@ -7,6 +7,7 @@ use crate::protocol::{
 };
 use crate::subtask::{Directory, SubtaskActor};
 use crate::supervisor::Supervisor;
+use crate::telemetry::CheckpointBoard;
 use actix::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub struct CheckpointCoordinator {
     targets: HashMap<CheckpointId, Target>,
     requests: HashMap<RequestId, Request>,
     next_request: u64,
+    board: CheckpointBoard,
     timer: Option<(Timestamp, SpawnHandle)>,
     /// Called once no publication of a failed attempt is under way any more.
     settled: Option<Box<dyn FnOnce()>>,
@@ -77,9 +79,16 @@ impl CheckpointCoordinator {
             targets: HashMap::new(),
             requests: HashMap::new(),
             next_request: 0,
+            board: CheckpointBoard::default(),
             timer: None,
             settled: Some(Box::new(settled)),
         }
+    }
+
+    /// Shows what becomes of its checkpoints on a board.
+    pub fn shown_on(mut self, board: CheckpointBoard) -> Self {
+        self.board = board;
+        self
     }
 
     fn handle_event(&mut self, event: Event<SubtaskFile>, ctx: &mut Context<Self>) {
@@ -87,6 +96,7 @@ impl CheckpointCoordinator {
         for action in self.core.handle(event, now) {
             self.carry_out(action, ctx);
         }
+        self.board.publish(self.core.history());
         self.set_timer(now, ctx);
     }
 

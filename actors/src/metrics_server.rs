@@ -1,4 +1,4 @@
-//! Serves a job's numbers over HTTP while it runs: `/metrics`, `/observe`, `/health`.
+//! Serves a job's numbers over HTTP while it runs: `/metrics`, `/observe`, `/checkpoints`, `/health`.
 //!
 //! It listens on loopback, where only this machine's users reach it. Any other address needs a
 //! token, which each request must then bring. The socket is bound before the job starts, so a port
@@ -142,6 +142,7 @@ impl MetricsSocket {
                 })
                 .route("/metrics", web::get().to(metrics))
                 .route("/observe", web::get().to(observe))
+                .route("/checkpoints", web::get().to(checkpoints))
                 .route("/health", web::get().to(health))
         };
         let server = HttpServer::new(app)
@@ -193,6 +194,10 @@ async fn metrics(telemetry: web::Data<Telemetry>) -> HttpResponse {
 
 async fn observe(telemetry: web::Data<Telemetry>) -> HttpResponse {
     HttpResponse::Ok().json(telemetry.observe())
+}
+
+async fn checkpoints(telemetry: web::Data<Telemetry>) -> HttpResponse {
+    HttpResponse::Ok().json(telemetry.checkpoints.latest())
 }
 
 async fn health() -> HttpResponse {

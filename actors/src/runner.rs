@@ -8,14 +8,14 @@ use crate::pressure::{PressureBoard, PressureSettings};
 use crate::progress::{ProgressMode, ProgressThread};
 use crate::protocol::PressureReport;
 use crate::supervisor::{Outcome, Patience};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{CheckpointBoard, Telemetry};
 use actix::prelude::*;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use tidegate_engine::checkpoint::SavepointKind;
+use tidegate_engine::checkpoint::{CheckpointHistory, SavepointKind};
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Fault;
 use tidegate_engine::graph::JobGraph;
@@ -72,6 +72,8 @@ pub struct JobResult {
     pub elapsed: Duration,
     /// The final numbers of every subtask.
     pub subtasks: Vec<SubtaskSnapshot>,
+    /// What became of the checkpoints of the last attempt.
+    pub checkpoints: CheckpointHistory,
 }
 
 impl JobResult {
@@ -223,6 +225,7 @@ impl RunningJob {
                 job,
                 elapsed: self.telemetry.began.elapsed(),
                 subtasks: self.telemetry.stats.snapshot(),
+                checkpoints: self.telemetry.checkpoints.latest(),
             }),
             Some(Ok(Outcome::Cancelled { stuck })) => Err(Error::Cancelled { job, stuck }),
             Some(Ok(Outcome::Failed { fault, stuck, .. })) => {
@@ -281,6 +284,7 @@ impl LocalRunner {
             job,
             metrics: MetricRegistry::new(),
             pressure: PressureBoard::default(),
+            checkpoints: CheckpointBoard::default(),
             clock: self.settings.clock.clone(),
             began: Instant::now(),
         };

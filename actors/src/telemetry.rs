@@ -7,14 +7,35 @@ use crate::memory_use::resident_bytes;
 use crate::pressure::PressureBoard;
 use crate::protocol::PressureReport;
 use serde::Serialize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tidegate_engine::checkpoint::CheckpointHistory;
 use tidegate_engine::clock::Clock;
 use tidegate_engine::graph::JobGraph;
 use tidegate_engine::metrics::{
     MetricRegistry, MetricSample, MetricValue, render_prometheus, subtask_samples,
 };
 use tidegate_engine::observe::{JobStats, SubtaskSnapshot};
+
+/// What became of the checkpoints of the attempt that is running, for readers outside of actors. Clones
+/// show the same.
+#[derive(Clone, Debug, Default)]
+pub struct CheckpointBoard(Arc<Mutex<CheckpointHistory>>);
+
+impl CheckpointBoard {
+    /// As of now; empty where the job takes no checkpoints.
+    pub fn latest(&self) -> CheckpointHistory {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn publish(&self, history: &CheckpointHistory) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.clone_from(history);
+    }
+}
 
 /// The job's numbers, live.
 #[derive(Clone, Debug)]
@@ -27,6 +48,8 @@ pub struct Telemetry {
     pub metrics: MetricRegistry,
     /// What the back-pressure controller publishes.
     pub pressure: PressureBoard,
+    /// What became of the latest checkpoints.
+    pub checkpoints: CheckpointBoard,
     /// What the lag of watermarks is measured against.
     pub clock: Clock,
     /// The job's beginning.

@@ -75,6 +75,8 @@ pub enum BenchPart {
     Latency,
     /// A blocked sink; many keys.
     Memory,
+    /// A checkpoint each second.
+    Checkpoints,
 }
 
 /// What is measured in a process of its own, since the memory of one run must not be mixed with another's.

@@ -81,20 +81,20 @@ impl SourceReader for NumbersReader {
     fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
         let shares = self.shares.iter();
         shares
-            .map(|s| tidegate::engine::checkpoint::codec::encode(s))
+            .map(tidegate::engine::checkpoint::codec::encode)
             .collect()
     }
 }
 
 /// What is visible outside, and what is prepared, by the name of the committable.
 #[derive(Clone, Default)]
-struct Outside(Arc<Mutex<BTreeMap<Vec<u8>, (bool, Vec<(u64, u64)>)>>>);
+struct Outside(Arc<Mutex<Epochs>>);
+
+/// By the name of their committable: whether it is visible, and its records.
+type Epochs = BTreeMap<Vec<u8>, (bool, Vec<(u64, u64)>)>;
 
 impl Outside {
-    fn edit<R>(
-        &self,
-        edit: impl FnOnce(&mut BTreeMap<Vec<u8>, (bool, Vec<(u64, u64)>)>) -> R,
-    ) -> R {
+    fn edit<R>(&self, edit: impl FnOnce(&mut Epochs) -> R) -> R {
         edit(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -9,6 +9,7 @@ use super::protocol::SubtaskRef;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// How far a checkpoint came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,7 +157,7 @@ pub struct CheckpointSummary {
 }
 
 /// The last checkpoints of an attempt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointHistory {
     /// All there were.
     pub counts: CheckpointCounts,
@@ -176,6 +177,13 @@ impl CheckpointHistory {
             history: VecDeque::new(),
             keep: keep as usize,
         }
+    }
+
+    /// The longest turn in which a barrier passed, among the checkpoints that are remembered.
+    pub fn longest_pause(&self) -> Duration {
+        let subtasks = self.history.iter().flat_map(|f| &f.subtasks);
+        let longest = subtasks.map(|s| s.timing.sync_micros).max();
+        Duration::from_micros(longest.unwrap_or(0))
     }
 
     /// The spread of the figures.

@@ -206,7 +206,7 @@ impl<'a> Entries<'a> {
     }
 
     /// The next one.
-    pub fn next<E: DeserializeOwned>(&mut self) -> Flow<Option<E>> {
+    pub fn take_next<E: DeserializeOwned>(&mut self) -> Flow<Option<E>> {
         if self.left.is_empty() {
             return Ok(None);
         }
@@ -217,7 +217,7 @@ impl<'a> Entries<'a> {
 
     /// The next part, see [`KeyedSection::append_part`], and its header.
     pub fn next_part<H: DeserializeOwned>(&mut self) -> Flow<Option<(H, Entries<'a>)>> {
-        let Some((header, length)) = self.next::<(H, u64)>()? else {
+        let Some((header, length)) = self.take_next::<(H, u64)>()? else {
             return Ok(None);
         };
         let length = usize::try_from(length).ok();
@@ -280,7 +280,7 @@ mod tests {
             let (found, mut part) = next.expect("is there");
             assert_eq!(found, header);
             for name in ["a", "b"] {
-                let entry = part.next::<(i64, String)>().expect("reads");
+                let entry = part.take_next::<(i64, String)>().expect("reads");
                 assert_eq!(entry, Some((header, name.to_owned())));
             }
         }

@@ -6,8 +6,10 @@ use crate::time::Timestamp;
 use std::any::{Any, type_name};
 use std::rc::Rc;
 
+type ReadOld<V> = dyn Fn(&mut Entries<'_>) -> Flow<V>;
+
 /// Reads a value of an old type and makes one of `V` of it.
-struct Convert<V>(Box<dyn Fn(&mut Entries<'_>) -> Flow<V>>);
+struct Convert<V>(Box<ReadOld<V>>);
 
 /// A declared way from an old type to a new one, for the state of a name.
 #[derive(Clone)]

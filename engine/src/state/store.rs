@@ -316,7 +316,7 @@ impl<K: Key, C: Content> KeyedPart for Part<'_, K, C> {
         };
         for group in groups {
             let mut entries = Entries::new(&group.bytes);
-            while let Some((key, mut content)) = entries.next::<(K, C)>()? {
+            while let Some((key, mut content)) = entries.take_next::<(K, C)>()? {
                 content.clean(life, 0..content.slots(life));
                 if !content.is_spent(life) {
                     into.put(key_hash(&key), &(key, content))?;

@@ -330,7 +330,7 @@ impl<K: Key, V: StateValue> KeyedPart for KeyTable<K, V> {
     }
 
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
-        while let Some((key, value)) = entries.next::<(K, V)>()? {
+        while let Some((key, value)) = entries.take_next::<(K, V)>()? {
             self.insert(key_hash(&key), key, value);
         }
         Ok(())

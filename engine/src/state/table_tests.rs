@@ -16,7 +16,7 @@ fn saved(section: KeyedSection) -> Model {
     let (mut all, mut entries) = (Model::new(), 0);
     for group in groups {
         let mut decoded = Entries::new(&group.bytes);
-        while let Some((key, value)) = decoded.next::<(u16, u32)>().expect("decodes") {
+        while let Some((key, value)) = decoded.take_next::<(u16, u32)>().expect("decodes") {
             assert_eq!(key_group(key_hash(&key), GROUPS), group.group);
             assert_eq!(all.insert(key, value), None, "{key} was saved twice");
         }
@@ -203,7 +203,7 @@ fn entries_of_several_tables_can_share_a_section() {
     };
     let mut entries = Entries::new(&groups[0].bytes);
     for slice in [-5i64, 7] {
-        let entry = entries.next::<(i64, u16, u32)>().expect("decodes");
+        let entry = entries.take_next::<(i64, u16, u32)>().expect("decodes");
         assert_eq!(entry, Some((slice, 1, 10)));
     }
 }

@@ -269,7 +269,7 @@ impl<K: Key> KeyedPart for Timers<K> {
     }
 
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
-        while let Some((at, registration, key)) = entries.next::<(Timestamp, u64, K)>()? {
+        while let Some((at, registration, key)) = entries.take_next::<(Timestamp, u64, K)>()? {
             self.insert(at, key_hash(&key), &key, registration);
         }
         Ok(())

@@ -38,8 +38,10 @@ pub struct Attempt {
     max_parallelism: u32,
     now: Timestamp,
     images: Vec<(u32, OperatorImage)>,
-    sides: Vec<Box<dyn FnOnce(&mut BuildContext)>>,
+    sides: Vec<Box<Prepare>>,
 }
+
+type Prepare = dyn FnOnce(&mut BuildContext);
 
 impl Default for Attempt {
     fn default() -> Self {

@@ -254,7 +254,7 @@ where
     }
 
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
-        while let Some((key, saved)) = entries.next::<(K, SavedPane<C, S>)>()? {
+        while let Some((key, saved)) = entries.take_next::<(K, SavedPane<C, S>)>()? {
             let id = self.create(key_hash(&key), &key, saved.window, saved.contents);
             let pane = self.get(id);
             (pane.filled, pane.newest, pane.state) = (saved.filled, saved.newest, saved.state);

@@ -26,7 +26,7 @@ pub fn run(time: Duration, score: &mut Score) {
         time.as_secs_f64()
     );
     let headings = [
-        "flush interval",
+        "flush interval   ",
         "p50",
         "p99",
         "p99.9",
@@ -47,12 +47,21 @@ pub fn run(time: Duration, score: &mut Score) {
         ]);
     }
     let sends_at_once = [Some(Target::Below(0.1)), Some(Target::Below(0.5))];
-    for (interval, targets) in [
-        (Some(0), sends_at_once),
-        (None, [None, Some(Target::Below(12.0))]),
+    for (name, setup, targets) in [
+        ("0 ms", Setup::at(Some(0)), sends_at_once),
+        (
+            "0 ms, checkpoints",
+            Setup::at(Some(0)).checkpointed(),
+            [None, Some(Target::Below(1.5))],
+        ),
+        (
+            "default",
+            Setup::at(None),
+            [None, Some(Target::Below(12.0))],
+        ),
     ] {
-        let name = interval.map_or("default".to_owned(), |ms: u64| format!("{ms} ms"));
-        let runs: Result<Vec<Quantiles>> = (0..RUNS).map(|_| measure(interval, time)).collect();
+        let name = name.to_owned();
+        let runs: Result<Vec<Quantiles>> = (0..RUNS).map(|_| measure(setup, time)).collect();
         let runs = match runs {
             Ok(runs) => runs,
             Err(error) => {
@@ -86,13 +95,45 @@ fn milliseconds(ms: f64) -> String {
     format!("{ms:.3}")
 }
 
-/// One run; `None` for the default flush interval.
-fn measure(flush_interval: Option<u64>, time: Duration) -> Result<Quantiles> {
+/// How a run differs from others.
+#[derive(Clone, Copy)]
+struct Setup {
+    /// `None` for the default.
+    flush_interval: Option<u64>,
+    /// With a checkpoint each second.
+    checkpoints: bool,
+}
+
+impl Setup {
+    fn at(flush_interval: Option<u64>) -> Self {
+        Setup {
+            flush_interval,
+            checkpoints: false,
+        }
+    }
+
+    fn checkpointed(self) -> Self {
+        Setup {
+            checkpoints: true,
+            ..self
+        }
+    }
+}
+
+fn measure(setup: Setup, time: Duration) -> Result<Quantiles> {
     let count = records_in(time);
+    let folder = tempfile::tempdir()?;
+    let checkpoints = CheckpointArgs {
+        checkpoint_dir: setup.checkpoints.then(|| folder.path().to_owned()),
+        checkpoint_interval: setup.checkpoints.then_some(1000),
+        ..CheckpointArgs::default()
+    };
+    let flush_interval = setup.flush_interval;
     let env = StreamEnv::new(EnvArgs {
         parallelism: Some(2),
         flush_interval,
         cores: Some(2),
+        checkpoints,
         ..EnvArgs::default()
     });
     let latencies = Arc::new(Mutex::new(Vec::new()));

@@ -1,12 +1,13 @@
 //! Where does the engine stand? Ratios to bare loops in the same process, latency and memory, each with its target.
 //!
 //! ```text
-//! cargo run --release --example nexmark -- --bench [--bench-only pairs|scaling|latency|memory] [--bench-seconds 5]
+//! cargo run --release --example nexmark -- --bench [--bench-only pairs|scaling|latency|memory|checkpoints] [--bench-seconds 5]
 //! ```
 //!
 //! A ratio survives a slower machine and, as a median of alternating runs, most noise; a latency does not: give it a
 //! quiet machine. The last line counts the targets that are met. Missing one is no error: speed is not a test.
 
+mod checkpoints;
 mod latency;
 mod memory;
 mod pairs;
@@ -41,6 +42,9 @@ pub fn run(arguments: &Arguments) {
     }
     if wanted(BenchPart::Latency) {
         latency::run(Duration::from_secs_f64(seconds), &mut score);
+    }
+    if wanted(BenchPart::Checkpoints) {
+        checkpoints::run(&mut score);
     }
     if wanted(BenchPart::Memory) {
         memory::run(seconds, &mut score);

@@ -12,6 +12,7 @@ use crate::options::{Mode, Options, Query};
 use crate::queries;
 use crate::report::Stopwatch;
 use anyhow::{Context, Result, ensure};
+use tidegate::CheckpointArgs;
 
 /// Pairs per case; odd, so that one of them is the median.
 const PAIRS: usize = 5;
@@ -21,6 +22,8 @@ const PAIRS: usize = 5;
 pub enum Runner {
     /// Tidegate, at this parallelism.
     Engine(usize),
+    /// Tidegate, at this parallelism, with a checkpoint each second.
+    Checkpointed(usize),
     /// A bare loop.
     Loop,
     /// Two bare loops that ship keys to each other.
@@ -52,7 +55,7 @@ impl Case {
 
     fn run_on<E: Event>(self, runner: Runner, events: u64) -> Result<Run> {
         let parallelism = match runner {
-            Runner::Engine(parallelism) => parallelism,
+            Runner::Engine(parallelism) | Runner::Checkpointed(parallelism) => parallelism,
             Runner::Loop | Runner::TwoLoops => 1,
         };
         let options = Options {
@@ -68,6 +71,18 @@ impl Case {
                 RowSink::default(),
                 queries::Run::default(),
             )?,
+            Runner::Checkpointed(_) => {
+                let folder = tempfile::tempdir()?;
+                let run = queries::Run {
+                    checkpoints: CheckpointArgs {
+                        checkpoint_dir: Some(folder.path().to_owned()),
+                        checkpoint_interval: Some(1000),
+                        ..CheckpointArgs::default()
+                    },
+                    ..queries::Run::default()
+                };
+                queries::run::<E>(self.query, &options, RowSink::default(), run)?
+            }
             Runner::Loop => {
                 let mut sink = RowSink::default();
                 baseline::run::<E>(self.query, &options, &mut sink);

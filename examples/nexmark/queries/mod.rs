@@ -40,9 +40,12 @@ impl<E: Event> Job<E> {
 /// How a query runs, beyond what it asks.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
-    output: Option<PathBuf>,
-    source_rate: Option<usize>,
-    checkpoints: CheckpointArgs,
+    /// Where the rows go, beside their digest.
+    pub output: Option<PathBuf>,
+    /// Events per second that each subtask makes at most.
+    pub source_rate: Option<usize>,
+    /// Checkpoints and recovery.
+    pub checkpoints: CheckpointArgs,
 }
 
 impl Run {

@@ -1,0 +1,272 @@
+//! Real processes, killed with SIGKILL at random moments, with another parallelism each time: in the end
+//! their output is that of a run that nobody killed, to the byte after sorting, and nothing else is left.
+//!
+//! `make chaos KILLS=100` asks for more kills than the tests do; `SEED=n` chooses other moments.
+
+use integration_tests::processes::{example, root, run};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What the job's subtasks are from one life to the next.
+const PARALLELISM: [u32; 3] = [2, 3, 1];
+
+/// Longer than any life of a job that nobody kills.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A job that is killed.
+struct Victim {
+    name: &'static str,
+    program: &'static str,
+    arguments: Vec<String>,
+    /// The name of its folder of checkpoints.
+    job: &'static str,
+    /// Records per second and subtask, so that it lives long enough to be killed.
+    rate: u32,
+    /// What it has to put out, sorted.
+    expected: Vec<String>,
+}
+
+/// Moments: xorshift (Marsaglia), so that a seed tells them all.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+
+    /// Mostly somewhere in the middle of the work, now and then while it begins, or as fast as it
+    /// runs, so that its end comes into reach.
+    fn life(&mut self) -> Life {
+        let millis = match self.below(10) {
+            0..2 => 2 + self.below(60),
+            _ => 60 + self.below(500),
+        };
+        Life {
+            until: Duration::from_millis(millis),
+            held: self.below(8) > 0,
+        }
+    }
+}
+
+/// One life of a process.
+struct Life {
+    /// When it is killed.
+    until: Duration,
+    /// Whether its source is held to a rate.
+    held: bool,
+}
+
+/// The lines of all visible files of a folder, without headers, sorted.
+fn rows(folder: &Path) -> Vec<String> {
+    let mut rows = Vec::new();
+    for file in files(folder) {
+        assert!(!hidden(&file), "{} is left over", file.display());
+        let text = fs::read_to_string(&file).expect("a part is text");
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with("session_start,"));
+        rows.extend(lines.map(str::to_owned));
+    }
+    rows.sort_unstable();
+    rows
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|e| Some(e.ok()?.path())).collect()
+}
+
+fn hidden(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// The newest complete checkpoint of a job, for the log.
+fn newest_checkpoint(folder: &Path) -> u64 {
+    let complete = files(folder)
+        .into_iter()
+        .filter(|f| f.join("_metadata").is_file());
+    let number = |f: PathBuf| f.file_name()?.to_str()?.strip_prefix("chk-")?.parse().ok();
+    complete.filter_map(number).max().unwrap_or(0)
+}
+
+impl Victim {
+    fn flights() -> Self {
+        let data = root().join("examples/data");
+        let input = data.join("flights-2013-01.csv");
+        let answer = fs::read_to_string(data.join("expected/tailnum-sessions-24h.csv"));
+        let answer = answer.expect("the answer is bundled");
+        let mut expected: Vec<_> = answer.lines().skip(1).map(str::to_owned).collect();
+        expected.sort_unstable();
+        let words = [
+            "--query",
+            "tailnum-sessions",
+            "--input",
+            &input.to_string_lossy(),
+        ]
+        .map(str::to_owned);
+        Victim {
+            name: "flights sessions",
+            program: "flights",
+            arguments: words.to_vec(),
+            job: "flights",
+            rate: 4_000,
+            expected,
+        }
+    }
+
+    fn nexmark() -> Self {
+        let words = "--query q5 --mode lean --events 400000"
+            .split(' ')
+            .map(str::to_owned);
+        let arguments: Vec<_> = words.collect();
+        let folder = tempfile::tempdir().expect("there is room for files");
+        let output = folder.path().join("out");
+        let mut whole = arguments.clone();
+        whole.extend(["--output".to_owned(), output.to_string_lossy().into_owned()]);
+        run("nexmark", &whole).well();
+        Victim {
+            name: "nexmark q5",
+            program: "nexmark",
+            arguments,
+            job: "q5",
+            rate: 100_000,
+            expected: rows(&output),
+        }
+    }
+
+    /// Starts it with what its last life left.
+    fn start(&self, folder: &Path, parallelism: u32, held: bool) -> Child {
+        let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
+        let mut command = Command::new(example(self.program));
+        command
+            .args(&self.arguments)
+            .args([
+                "--output",
+                &path("out"),
+                "--checkpoint-dir",
+                &path("checkpoints"),
+            ])
+            .args(["--checkpoint-interval", "100", "--restore", "latest"])
+            .args(["--parallelism", &parallelism.to_string()])
+            .env("TIDEGATE_CHECK_GRAMMAR", "1");
+        if held {
+            command.args(["--source-rate", &self.rate.to_string()]);
+        }
+        let log = File::create(folder.join("stderr")).expect("the log can be written");
+        let spawned = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        spawned.expect("the example can be started")
+    }
+
+    /// One round: killed until it gets to its end, or until the kills are used up and it is let live.
+    /// Returns the kills.
+    fn round(&self, kills: u32, dice: &mut Dice, log: &mut impl FnMut(String)) -> u32 {
+        let folder = tempfile::tempdir().expect("there is room for files");
+        let mut killed = 0;
+        for life in 0.. {
+            let parallelism = PARALLELISM[life % PARALLELISM.len()];
+            let last = killed == kills;
+            let Life { until, held } = if last {
+                Life {
+                    until: PATIENCE,
+                    held: false,
+                }
+            } else {
+                dice.life()
+            };
+            let mut process = self.start(folder.path(), parallelism, held);
+            let ended = wait(&mut process, until);
+            let checkpoint = newest_checkpoint(&folder.path().join("checkpoints").join(self.job));
+            let name = self.name;
+            if let Some(code) = ended {
+                let complaint = fs::read_to_string(folder.path().join("stderr"));
+                let complaint = complaint.unwrap_or_default();
+                assert_eq!(code, 0, "{name}, life {life}: {complaint}");
+                log(format!(
+                    "{name}: life {life}, parallelism {parallelism}: came to its end, checkpoint {checkpoint}"
+                ));
+                break;
+            }
+            assert!(!last, "{name}: it does not come to its end");
+            killed += 1;
+            log(format!(
+                "{name}: life {life}, parallelism {parallelism}: killed after {} ms, checkpoint {checkpoint}",
+                until.as_millis()
+            ));
+        }
+        self.check(&folder.path().join("out"));
+        killed
+    }
+
+    fn check(&self, output: &Path) {
+        let got = rows(output);
+        let differs = got
+            .iter()
+            .zip(&self.expected)
+            .find(|(got, want)| got != want);
+        assert!(
+            got == self.expected,
+            "{}: {} rows, and {} without kills; the first pair that differs: {differs:?}",
+            self.name,
+            got.len(),
+            self.expected.len()
+        );
+    }
+}
+
+/// Kills a process after a time, with a signal that it can't catch; its exit code if it ended before.
+fn wait(process: &mut Child, until: Duration) -> Option<i32> {
+    let began = Instant::now();
+    while began.elapsed() < until {
+        if let Some(status) = process.try_wait().expect("it is this process's child") {
+            return Some(status.code().unwrap_or(-1));
+        }
+        thread::park_timeout(Duration::from_micros(500));
+    }
+    let _ = process.kill();
+    let status = process.wait().expect("it is this process's child");
+    // It may have ended in the very last moment.
+    status.code()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn the_output_is_that_of_a_run_without_kills() {
+    let kills = number("TIDEGATE_CHAOS_KILLS").unwrap_or(5) as u32;
+    let now = SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(1, |now| now.as_nanos() as u64);
+    let seed = number("TIDEGATE_CHAOS_SEED")
+        .filter(|seed| *seed > 0)
+        .unwrap_or(now);
+    println!("chaos: seed {seed}");
+    let mut dice = Dice(seed);
+    let victims = [Victim::flights(), Victim::nexmark()];
+    let (mut killed, mut rounds) = (0, 0);
+    while killed < kills {
+        for (place, victim) in victims.iter().enumerate() {
+            let left = kills - killed;
+            let share =
+                left.min((kills / 4).max(3))
+                    .min(if place == 0 { left.div_ceil(2) } else { left });
+            killed += victim.round(share, &mut dice, &mut |line| println!("{line}"));
+            rounds += 1;
+        }
+    }
+    println!(
+        "chaos: {killed} kills in {rounds} rounds from seed {seed}: each output equals that of a run without one"
+    );
+}
