@@ -322,14 +322,21 @@ impl SubtaskActor {
             stats.busy_ns.fetch_add(busy, Relaxed);
             stats.queued.store(queued, Relaxed);
         }
-        if next.is_ok() && self.look_after_checkpoints(took, next == Ok(Next::Done), ctx) {
+        if next.is_ok()
+            && self.look_after_checkpoints(took, matches!(next, Ok(Next::Done { .. })), ctx)
+        {
             return;
         }
         match next {
             Err(fault) => self.fail(fault, ctx),
             // With checkpoints, it ends after the last one.
-            Ok(Next::Done) if self.snapshots.is_some() => self.begin_rest(false),
-            Ok(Next::Done) => self.end(ExitStatus::Finished, ctx),
+            Ok(Next::Done { until }) if self.snapshots.is_some() => {
+                self.begin_rest(false);
+                if until != Timestamp::MAX {
+                    self.rest_until(until, now, ctx);
+                }
+            }
+            Ok(Next::Done { .. }) => self.end(ExitStatus::Finished, ctx),
             Ok(Next::Again) => self.schedule(ctx),
             Ok(Next::Wait { until, blocked }) => {
                 let held = allowance == Some(0);

@@ -54,6 +54,8 @@ pub struct Node<In, Op, D> {
     /// It is suspended only for the sake of a barrier behind it: the operator has nothing half-emitted and
     /// has not seen the signal that is held first.
     unshown: bool,
+    /// Its input has ended: timers that are still set never fire.
+    ended: bool,
     /// The last watermark that it was shown.
     watermark: Timestamp,
     part: Option<Part>,
@@ -75,6 +77,7 @@ where
             suspended: false,
             held: VecDeque::new(),
             unshown: false,
+            ended: false,
             watermark: Timestamp::MIN,
             part: None,
             input: PhantomData,
@@ -224,7 +227,11 @@ where
                 self.freeze(barrier)?;
                 Stage::signal(&mut self.down, signal)
             }
-            Signal::Idle | Signal::EndOfInput => Stage::signal(&mut self.down, signal),
+            Signal::Idle => Stage::signal(&mut self.down, signal),
+            Signal::EndOfInput => {
+                self.ended = true;
+                Stage::signal(&mut self.down, signal)
+            }
         }
     }
 
@@ -364,7 +371,7 @@ where
             Stage::signal(&mut self.down, signal)?;
         }
         let mut waits = self.suspended;
-        while let Some(at) = self.op.next_timer() {
+        while let Some(at) = self.op.next_timer().filter(|_| !self.ended) {
             if at > turn.now {
                 turn.wake_at(at);
                 break;

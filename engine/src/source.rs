@@ -130,8 +130,8 @@ pub struct SourceHead<S: Source, D> {
     stats: Arc<SubtaskStats>,
     read: u64,
     ended: bool,
-    /// It reads no further, though the input has not ended.
-    stopped: bool,
+    /// It reads no further, though the input has not ended: the job is to end with this checkpoint.
+    stopped: Option<CheckpointId>,
     /// It is to end its input where it is.
     drained: bool,
     participant: Participant,
@@ -159,7 +159,7 @@ impl<S: Source, D> SourceHead<S, D> {
             stats,
             read: 0,
             ended: false,
-            stopped: false,
+            stopped: None,
             drained: false,
             participant: Participant::default(),
             identity: None,
@@ -211,6 +211,10 @@ impl<S: Source, D: Collector<S::Item> + Stage> Stage for SourceHead<S, D> {
     }
 
     fn notify(&mut self, notice: Notice) -> Flow {
+        if let Notice::Aborted { id } = notice {
+            // The job goes on.
+            self.stopped = self.stopped.filter(|stop| *stop > id);
+        }
         if let (Some(reader), Notice::Completed { id, .. }) = (&mut self.reader, notice) {
             let told = reader.completed(id);
             told.map_err(|fault| fault.at(&self.name))?;
@@ -234,7 +238,7 @@ impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
         let Some(reader) = &mut self.reader else {
             return Ok(Poll::End);
         };
-        if self.stopped {
+        if self.stopped.is_some() {
             return Ok(Poll::Wait(STOPPED));
         }
         let polled = if self.drained {
@@ -264,7 +268,7 @@ impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
 
     fn trigger(&mut self, barrier: Barrier) -> Flow {
         self.save(barrier).map_err(|fault| fault.at(&self.name))?;
-        self.stopped |= barrier.kind == BarrierKind::Stop;
+        self.stopped = (barrier.kind == BarrierKind::Stop).then_some(barrier.id);
         Stage::signal(&mut self.down, Signal::Barrier(barrier))
     }
 

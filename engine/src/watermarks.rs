@@ -247,6 +247,8 @@ pub struct AssignWatermarks<T, G, A> {
     records: u64,
     seen: u64,
     idle: bool,
+    /// What was restored is to be said again at the end of the first turn.
+    unsaid: bool,
     aligned: Option<Aligned>,
 }
 
@@ -293,6 +295,7 @@ impl<T, G, A> AssignWatermarks<T, G, A> {
             records: 0,
             seen: 0,
             idle: false,
+            unsaid: false,
             aligned: None,
         }
     }
@@ -309,10 +312,13 @@ impl<T, G, A> AssignWatermarks<T, G, A> {
 impl<T, G: WatermarkGenerator<T>, A> AssignWatermarks<T, G, A> {
     /// The signal at the end of a turn.
     fn generate(&mut self, now: Timestamp) -> Option<Signal> {
+        if self.emitted == Timestamp::MAX {
+            return None; // the input has ended, and nothing comes behind that
+        }
         if self.records != self.seen {
             self.seen = self.records;
             self.active_since = now;
-            let back = std::mem::take(&mut self.idle);
+            let back = std::mem::take(&mut self.idle) | std::mem::take(&mut self.unsaid);
             let periodic = self.strategy.generator.periodic();
             return match periodic {
                 Some(at) => self
@@ -426,8 +432,10 @@ where
         // The end of the input is for its source to say.
         if state.loads() && reached.1 != Timestamp::MAX && reached.1 != Timestamp::MIN {
             self.emitted = reached.1;
-            // Those behind hear of it at the end of the first turn, as of one that was idle.
-            (self.idle, self.seen) = (true, self.records.wrapping_sub(1));
+            // Those behind hear of it at the end of the first turn, as of one that was idle. It is not:
+            // a checkpoint may come before that turn.
+            (self.idle, self.unsaid) = (false, true);
+            self.seen = self.records.wrapping_sub(1);
         }
         Ok(())
     }

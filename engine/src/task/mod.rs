@@ -25,8 +25,13 @@ pub enum Next {
         /// It has input but no room downstream.
         blocked: bool,
     },
-    /// Nothing: all input has ended and all output has left.
-    Done,
+    /// Nothing: all input has ended and all output has left. With checkpoints it still takes part in
+    /// them, and what it saves and commits may need a step at this processing time, or when a message
+    /// arrives.
+    Done {
+        /// When at the latest.
+        until: Timestamp,
+    },
 }
 
 /// Batches of one step at most: small batches of many channels share the cost of a step.
@@ -175,9 +180,9 @@ impl Subtask {
         turn.held_back = std::mem::replace(&mut self.held_back, held_back) || held_back;
         self.head.turn(&mut turn)?;
         let Turn { again, wake_at, .. } = turn;
-        // What is still being saved goes on in further turns, also behind the end of the input.
-        if self.queued == 0 && !self.reading && !again && self.head.finished() {
-            return Ok(Next::Done);
+        if self.queued == 0 && !self.reading && self.head.finished() {
+            let until = if again { now } else { wake_at };
+            return Ok(Next::Done { until });
         }
         // The turn may have sent what was in the way of a batch that waits.
         if progress || again || self.can_take() {
@@ -240,6 +245,8 @@ impl Subtask {
     pub fn notify(&mut self, notice: Notice) -> Flow {
         if let Notice::Aborted { id } = notice {
             self.participant.abort(id);
+            // A source that was stopped for it goes on.
+            self.wake();
         }
         self.head.notify(notice)
     }

@@ -1,12 +1,12 @@
 //! The jobs that are simulated, and the operators that watch what comes to them.
 
-use crate::network::{Dice, Doors, Network};
+use crate::network::{Dice, Doors, Network, records};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate_engine::api::FromSource;
-use tidegate_engine::exchange::ChannelSettings;
+use tidegate_engine::exchange::{AnyBatch, ChannelSettings};
 use tidegate_engine::graph::{GraphRef, JobSettings};
 use tidegate_engine::prelude::*;
 
@@ -406,7 +406,8 @@ pub fn run(plan: &Plan) {
         state: Default::default(),
     };
     let job = graph.finish("simulated", settings).expect("a sound graph");
-    Network::<Item>::new(job, plan.seed, doors).run();
+    let count = |batch: &AnyBatch| records::<Item>(batch).expect("a batch of the job's records");
+    Network::new(job, plan.seed, doors, count).run();
     let arrivals = sink.0.lock().expect("no panic inside");
     for source in 0..sources {
         for subtask in 0..plan.width[0] {

@@ -6,11 +6,13 @@
 //! record is older than the watermark before it (2 and 3), and in the end that every record arrived as
 //! often as it should have, and that every subtask came to its end.
 //!
-//! Checkpoints and what is left after crashes have a world of their own: see `recovery`.
+//! The protocol of checkpoints has a world of its own: see `recovery`. Jobs under checkpoints and crashes
+//! are in `whole`.
 
 mod jobs;
 mod network;
 mod recovery;
+mod whole;
 
 use jobs::{Plan, Shape};
 use proptest::prelude::*;

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate_engine::build::BuildContext;
+use tidegate_engine::checkpoint::{
+    Barrier, Notice, Participant, RestoredJob, SubtaskImage, SubtaskRef,
+};
 use tidegate_engine::clock::Clock;
 use tidegate_engine::exchange::{AnyBatch, Batch, EdgeId, Message, Outbox};
 use tidegate_engine::graph::{JobGraph, VertexId};
@@ -68,10 +71,13 @@ impl Doors {
     }
 }
 
-/// How many records a batch holds, for the one type of records that the jobs have.
-fn records<T: 'static>(batch: &AnyBatch) -> u64 {
-    let batch = batch.downcast_ref::<Batch<T>>();
-    batch.expect("a batch of the job's records").records.len() as u64
+/// How many records a batch holds, for the types of records that a job has.
+pub type Count = fn(&AnyBatch) -> u64;
+
+/// The records of a batch of this type.
+pub fn records<T: 'static>(batch: &AnyBatch) -> Option<u64> {
+    let batch = batch.downcast_ref::<Batch<T>>()?;
+    Some(batch.records.len() as u64)
 }
 
 /// A channel as its credits see it.
@@ -91,6 +97,26 @@ struct Actor {
     woken: Arc<AtomicBool>,
     until: Timestamp,
     done: bool,
+    /// With checkpoints: all input has ended and all output has left; it ends when it may.
+    drained: bool,
+    /// It may end, once all is committed where `last` says that this is to come.
+    released: bool,
+    last: bool,
+}
+
+/// What a coordinator tells a subtask.
+#[derive(Clone, Copy, Debug)]
+pub enum Control {
+    Trigger(Barrier),
+    Settled(Notice),
+    EndInput,
+    Release,
+}
+
+/// What a subtask tells a coordinator.
+pub enum Report {
+    Image(SubtaskImage),
+    Drained(SubtaskRef),
 }
 
 /// One direction of a channel: its edge, its subtasks, and whether it carries credits.
@@ -106,7 +132,7 @@ impl Outbox for Sent {
 }
 
 /// A job at work.
-pub struct Network<T> {
+pub struct Network {
     job: Arc<JobGraph>,
     clock: Clock,
     dice: Dice,
@@ -114,20 +140,34 @@ pub struct Network<T> {
     actors: Vec<Vec<Actor>>,
     links: BTreeMap<Link, VecDeque<Message>>,
     accounts: BTreeMap<(u32, u32, u32), Account>,
-    record: std::marker::PhantomData<T>,
+    count: Count,
+    /// What subtasks have to say to a coordinator.
+    pub reports: Vec<Report>,
 }
 
 /// Steps after which a job that has not come to its end never will.
 const STEPS: usize = 1_000_000;
 
-impl<T: 'static> Network<T> {
+impl Network {
     /// Builds all subtasks, as a runner does before it starts the first.
-    pub fn new(job: JobGraph, seed: u64, doors: Doors) -> Self {
-        let job = Arc::new(job);
+    pub fn new(job: JobGraph, seed: u64, doors: Doors, count: Count) -> Self {
         let clock = Clock::manual(Timestamp(0));
+        Network::attempt(job, clock, seed, (doors, count), None)
+    }
+
+    /// The same for an attempt that goes on from a checkpoint.
+    pub fn attempt(
+        job: JobGraph,
+        clock: Clock,
+        seed: u64,
+        (doors, count): (Doors, Count),
+        restored: Option<Arc<RestoredJob>>,
+    ) -> Self {
+        let job = Arc::new(job);
         let vertices = (0..job.vertices.len() as u32).map(VertexId);
         let vertices = vertices.map(|v| (job.vertex_name(v), job.parallelism(v)));
         let stats = Arc::new(JobStats::new(vertices));
+        let mode = job.settings.channels.mode;
         let build = |factory: &tidegate_engine::graph::Factory, me| {
             let woken = Arc::new(AtomicBool::new(true));
             let wake = woken.clone();
@@ -135,6 +175,7 @@ impl<T: 'static> Network<T> {
             let (job, clock, stats) = (job.clone(), clock.clone(), stats.clone());
             let slice = job.settings.slice;
             let mut context = BuildContext::new(job, me, clock, stats, waker);
+            context.participant = Participant::new(me, mode, restored.clone());
             let head = factory(&mut context).expect("the chain is built");
             let mut subtask = Subtask::new(head, slice, context.participant.clone());
             subtask.open().expect("the chain opens");
@@ -143,6 +184,9 @@ impl<T: 'static> Network<T> {
                 woken,
                 until: Timestamp::MIN,
                 done: false,
+                drained: false,
+                released: false,
+                last: false,
             }
         };
         let actors = job.tasks.iter().map(|task| {
@@ -157,41 +201,102 @@ impl<T: 'static> Network<T> {
             doors,
             links: BTreeMap::new(),
             accounts: BTreeMap::new(),
-            record: std::marker::PhantomData,
+            count,
+            reports: Vec::new(),
         }
     }
 
     /// Runs the job to its end.
     pub fn run(mut self) {
         for _ in 0..STEPS {
-            if self.dice.roll(20) == 0 {
-                self.doors.flip(&mut self.dice);
-            }
-            if self.dice.roll(10) == 0 {
-                let pause = self.dice.roll(8) as u64;
-                self.clock.advance(Duration::from_millis(pause));
-            }
-            let arriving = self.links.iter().filter(|(_, q)| !q.is_empty());
-            let arriving: Vec<Link> = arriving.map(|(link, _)| *link).collect();
-            let ready = self.ready();
-            let choices = arriving.len() + ready.len();
-            if choices == 0 {
-                if self.actors.iter().flatten().all(|actor| actor.done) {
+            if !self.one_of_all() {
+                if self.has_ended() {
                     return;
                 }
-                self.let_time_pass();
-                continue;
-            }
-            let choice = self.dice.roll(choices);
-            match arriving.get(choice) {
-                Some(link) => self.deliver(*link),
-                None => {
-                    let (task, me) = ready[choice - arriving.len()];
-                    self.step(task, me);
-                }
+                self.let_time_pass(Timestamp::MAX);
             }
         }
         panic!("the job goes on and on: {}", self.picture());
+    }
+
+    /// All subtasks of the job.
+    pub fn subtasks(&self) -> Vec<SubtaskRef> {
+        let tasks = (0..).zip(&self.actors);
+        let of = |(task, actors): (u32, &Vec<Actor>)| {
+            (0..actors.len() as u32).map(move |subtask| SubtaskRef { task, subtask })
+        };
+        tasks.flat_map(of).collect()
+    }
+
+    /// Every subtask has ended.
+    pub fn has_ended(&self) -> bool {
+        self.actors.iter().flatten().all(|actor| actor.done)
+    }
+
+    /// Tells a subtask something outside of its steps, as its actor does.
+    pub fn tell(&mut self, to: SubtaskRef, control: Control) {
+        let actor = &mut self.actors[to.task as usize][to.subtask as usize];
+        if actor.done {
+            return;
+        }
+        actor.until = Timestamp::MIN;
+        let told = match control {
+            Control::Trigger(barrier) => actor.subtask.trigger(barrier),
+            Control::Settled(notice) => {
+                actor.last |= matches!(notice, Notice::Completed { last: true, .. });
+                actor.subtask.notify(notice)
+            }
+            Control::EndInput => {
+                actor.subtask.drain();
+                Ok(())
+            }
+            Control::Release => {
+                actor.released = true;
+                Ok(())
+            }
+        };
+        told.unwrap_or_else(|fault| panic!("{to}, {control:?}: {fault}"));
+        self.look_after(to);
+    }
+
+    /// What a turn has brought for the coordinator, and whether the subtask may end.
+    fn look_after(&mut self, who: SubtaskRef) {
+        let actor = &mut self.actors[who.task as usize][who.subtask as usize];
+        while let Some(image) = actor.subtask.take_image(who.task) {
+            self.reports.push(Report::Image(image));
+        }
+        if actor.released {
+            let committed = actor.subtask.committed();
+            let committed = committed.unwrap_or_else(|fault| panic!("{who}: {fault}"));
+            actor.done = !actor.last || committed;
+        }
+    }
+
+    /// Does one of the things that can happen; false if nothing can before time passes.
+    pub fn one_of_all(&mut self) -> bool {
+        if self.dice.roll(20) == 0 {
+            self.doors.flip(&mut self.dice);
+        }
+        if self.dice.roll(10) == 0 {
+            let pause = self.dice.roll(8) as u64;
+            self.clock.advance(Duration::from_millis(pause));
+        }
+        let arriving = self.links.iter().filter(|(_, q)| !q.is_empty());
+        let arriving: Vec<Link> = arriving.map(|(link, _)| *link).collect();
+        let ready = self.ready();
+        let choices = arriving.len() + ready.len();
+        if choices == 0 {
+            return false;
+        }
+        let choice = self.dice.roll(choices);
+        match arriving.get(choice) {
+            Some(link) => self.deliver(*link),
+            None => {
+                let (task, me) = ready[choice - arriving.len()];
+                self.step(task, me);
+            }
+        }
+        true
     }
 
     /// Subtasks that an actor would give a step now: neither more nor fewer.
@@ -208,12 +313,18 @@ impl<T: 'static> Network<T> {
         ready
     }
 
-    /// Nobody has anything to do: the next timer, or an open door, must change that.
-    fn let_time_pass(&mut self) {
+    /// Nobody has anything to do: the next timer, or an open door, must change that. Others have
+    /// something to do at `limit`.
+    pub fn let_time_pass(&mut self, limit: Timestamp) {
         let waiting = self.actors.iter().flatten().filter(|actor| !actor.done);
         let next = waiting.map(|a| a.until).min().unwrap_or(Timestamp::MAX);
+        let next = next.min(limit);
         if next == Timestamp::MAX {
             assert!(self.doors.open(), "deadlock: {}", self.picture());
+            return;
+        }
+        // What others wait for must not fail because nobody opened a door in time.
+        if next == limit && self.dice.roll(2) == 0 && self.doors.open() {
             return;
         }
         let pause = next.0.saturating_sub(self.clock.now().0).max(0) as u64;
@@ -223,6 +334,10 @@ impl<T: 'static> Network<T> {
     fn step(&mut self, task: usize, me: usize) {
         let now = self.clock.now();
         let limit = (self.dice.roll(4) == 0).then(|| 1 + self.dice.roll(5));
+        let who = SubtaskRef {
+            task: task as u32,
+            subtask: me as u32,
+        };
         let actor = &mut self.actors[task][me];
         if actor.woken.swap(false, Relaxed) {
             actor.subtask.wake();
@@ -230,11 +345,18 @@ impl<T: 'static> Network<T> {
         actor.subtask.allow(limit);
         let mut sent = Sent::default();
         let next = actor.subtask.step(now, &mut sent);
-        match next.unwrap_or_else(|fault| panic!("task {task}, subtask {me}: {fault}")) {
+        match next.unwrap_or_else(|fault| panic!("{who}: {fault}")) {
             Next::Again => actor.until = Timestamp::MIN,
             Next::Wait { until, .. } => actor.until = until,
-            Next::Done => actor.done = true,
+            Next::Done { .. } if self.job.settings.checkpoints.is_none() => actor.done = true,
+            Next::Done { until } => {
+                actor.until = until;
+                if !std::mem::replace(&mut actor.drained, true) {
+                    self.reports.push(Report::Drained(who));
+                }
+            }
         }
+        self.look_after(who);
         for (edge, to, message) in sent.0 {
             self.post(edge, me as u32, to, message);
         }
@@ -244,7 +366,7 @@ impl<T: 'static> Network<T> {
         let link = match &message {
             Message::Batch { from, batch } => {
                 assert_eq!(*from, me, "a batch tells who sent it");
-                let records = records::<T>(batch);
+                let records = (self.count)(batch);
                 let account = self.account(edge.0, me, to);
                 account.sent += records;
                 assert!(
@@ -277,7 +399,7 @@ impl<T: 'static> Network<T> {
         let (producers, consumers) = self.job.tasks_of(edge);
         let task = match &message {
             Message::Batch { batch, .. } => {
-                let records = records::<T>(batch);
+                let records = (self.count)(batch);
                 self.account(edge.0, from, to).arrived += records;
                 consumers
             }
@@ -289,8 +411,12 @@ impl<T: 'static> Network<T> {
         debug_assert_eq!(credit, task == producers && credit);
         let actor = &mut self.actors[task.0 as usize][to as usize];
         if actor.done {
-            // Credits may come to a producer that has nothing to send any more; batches may not.
-            assert!(credit, "a batch for a subtask that has ended");
+            // Credits may come to a producer that has nothing to send any more. Batches may not, but for what
+            // comes behind the last barrier of a job that was stopped.
+            assert!(
+                credit || actor.released,
+                "a batch for a subtask that has ended"
+            );
             return;
         }
         actor.until = Timestamp::MIN;
@@ -311,11 +437,11 @@ impl<T: 'static> Network<T> {
     }
 
     /// What a person needs to see why nothing moves.
-    fn picture(&self) -> String {
+    pub fn picture(&self) -> String {
         let mut text = format!("at {}\n{}\n", self.clock.now(), self.job.plan());
         for (task, actors) in self.actors.iter().enumerate() {
             for (me, actor) in actors.iter().enumerate() {
-                let (done, until) = (actor.done, actor.until);
+                let (done, until) = (actor.done || actor.drained, actor.until);
                 let queued = actor.subtask.queued();
                 text += &format!("task {task}/{me}: done {done}, until {until}, {queued} queued\n");
             }

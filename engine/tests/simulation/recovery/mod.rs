@@ -45,24 +45,34 @@ fn setting(name: &str, default: u64) -> u64 {
     })
 }
 
+/// The seeds that are asked for.
+pub fn seeds_of() -> std::ops::Range<u64> {
+    let first = setting("TIDEGATE_SIM_SEED", 0);
+    first..first.saturating_add(setting("TIDEGATE_SIM_SEEDS", 200))
+}
+
+/// Says that all went well, and what happened.
+pub fn verdict_line(what: &str, seeds: std::ops::Range<u64>, tally: &Tally) {
+    let counts = tally.0.iter();
+    let counts: Vec<_> = counts
+        .map(|(what, times)| format!("{times} {what}"))
+        .collect();
+    let (number, first) = (seeds.end - seeds.start, seeds.start);
+    println!(
+        "\nsim: {number} seeds of {what} from {first}: all invariants hold ({})",
+        counts.join(", ")
+    );
+}
+
 #[test]
 fn no_crash_loses_or_doubles_anything() {
-    let seeds = setting("TIDEGATE_SIM_SEEDS", 200);
-    let first = setting("TIDEGATE_SIM_SEED", 0);
     let mut tally = Tally::default();
-    for seed in first..first.saturating_add(seeds) {
+    let seeds = seeds_of();
+    for seed in seeds.clone() {
         let run = AssertUnwindSafe(|| world::World::new(seed).run(&mut tally));
         if catch_unwind(run).is_err() {
             panic!("sim: seed {seed} breaks an invariant; make sim SEEDS=1 SEED={seed} replays it");
         }
     }
-    let mut counts: Vec<String> = Vec::new();
-    counts.extend(
-        tally
-            .0
-            .iter()
-            .map(|(what, times)| format!("{times} {what}")),
-    );
-    let counts = counts.join(", ");
-    println!("\nsim: {seeds} seeds from {first}: all invariants hold ({counts})");
+    verdict_line("the protocol", seeds, &tally);
 }
