@@ -101,6 +101,7 @@ impl<'a> Builder<'a> {
             slice: plan.slice,
             slice_micros: 0,
             checkpoints: checkpointed.then(|| plan.checkpoints.clone()),
+            ..JobSettings::default()
         };
         self.graph.finish("whole", settings).expect("a sound graph")
     }
