@@ -106,9 +106,11 @@ impl Attempts<'_> {
         let mut policy = RestartPolicy::new(strategy, RandomState::new().build_hasher().finish());
         let clock = &self.telemetry.clock;
         let mut first = true;
+        let mut since = None;
         loop {
-            let outcome = match self.begin(first).await {
+            let outcome = match self.begin(since).await {
                 Ok(beginning) => {
+                    since.get_or_insert(beginning.next_id);
                     policy.on_healthy(clock.now());
                     self.attempt(beginning).await
                 }
@@ -152,20 +154,25 @@ impl Attempts<'_> {
         ))
     }
 
-    /// Reads what the attempt begins with, and has the sinks commit what that covers.
-    async fn begin(&self, first: bool) -> Result<Beginning, Fault> {
+    /// Reads what the attempt begins with, and has the sinks commit what that covers. `since` is the
+    /// number with which this run of the job began to count its checkpoints, if it has.
+    async fn begin(&self, since: Option<CheckpointId>) -> Result<Beginning, Fault> {
         let job = self.telemetry.job.clone();
-        let checkpointing = self.checkpointing().map(|(c, _)| c.clone());
+        let checkpoints = self.checkpointing().map(|(c, s)| (c.clone(), s.retained));
         let work = move || {
             let mut beginning = Beginning::default();
-            if let Some(checkpointing) = checkpointing {
-                beginning.next_id = checkpointing.next_id()?;
+            if let Some((checkpointing, retained)) = checkpoints {
                 beginning.retained = checkpointing.own()?;
-                beginning.restored = if first {
-                    checkpointing.first(&job)?
-                } else {
-                    checkpointing.again(&job)?
+                beginning.restored = match since {
+                    None => checkpointing.first(&job)?,
+                    Some(since) => checkpointing.again(&job, since)?,
                 };
+                // Greater than that of a savepoint from elsewhere too: sinks name their parts by it.
+                let restored = beginning.restored.as_ref().map(|job| job.id.next());
+                beginning.next_id = checkpointing.next_id()?.max(restored.unwrap_or_default());
+                if since.is_none() {
+                    tokio::task::spawn_blocking(move || checkpointing.sweep(retained));
+                }
             }
             job.recover(beginning.restored.as_deref())?;
             Ok(beginning)
