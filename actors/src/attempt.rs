@@ -64,7 +64,7 @@ impl JobControl {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
         let coordinator = self.current().coordinator.clone();
         let Some(coordinator) = coordinator else {
-            return Err("the job takes no checkpoints; give it a checkpoint folder".to_owned());
+            return Err("the job is not running now, or takes no checkpoints".to_owned());
         };
         let order = TakeSavepoint {
             kind,
@@ -74,6 +74,11 @@ impl JobControl {
         coordinator.do_send(order);
         let gone = |_| "the job ended before the savepoint was complete".to_owned();
         answer.recv().map_err(gone)?
+    }
+
+    /// Whether an attempt is running that takes checkpoints.
+    pub(crate) fn takes_savepoints(&self) -> bool {
+        self.current().coordinator.is_some()
     }
 
     fn is_cancelled(&self) -> bool {
@@ -236,6 +241,7 @@ impl Attempts<'_> {
             Outcome::failed(Fault::internal("the supervisor ended without a verdict"))
         });
         controller.do_send(Kill);
+        self.control.current().coordinator = None;
         let mut outcome = outcome;
         // A publication under way may yet be recorded, and then the next attempt begins with it.
         if let Outcome::Failed { stuck, .. } = &mut outcome

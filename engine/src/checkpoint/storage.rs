@@ -181,7 +181,7 @@ pub struct Listed {
 }
 
 /// The number and the kind that a folder's name tells.
-pub(super) fn parse_folder(folder: &str) -> Option<(CheckpointId, BarrierKind)> {
+pub fn parse_folder(folder: &str) -> Option<(CheckpointId, BarrierKind)> {
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         digits
