@@ -17,7 +17,7 @@ use tidegate_engine::checkpoint::{
     CheckpointId, CheckpointSettings, Decision, RestartPolicy, RestartStrategy, RestoredJob,
     SavepointKind,
 };
-use tidegate_engine::fault::Fault;
+use tidegate_engine::fault::{Fault, FaultKind};
 use tidegate_engine::graph::TaskId;
 use tokio::sync::{Notify, oneshot};
 
@@ -110,7 +110,6 @@ impl Attempts<'_> {
         let strategy = checkpointing.map_or(RestartStrategy::None, |(c, _)| c.restart.clone());
         let mut policy = RestartPolicy::new(strategy, RandomState::new().build_hasher().finish());
         let clock = &self.telemetry.clock;
-        let mut first = true;
         let mut since = None;
         loop {
             let outcome = match self.begin(since).await {
@@ -121,11 +120,20 @@ impl Attempts<'_> {
                 }
                 Err(fault) => Outcome::failed(fault),
             };
-            let Outcome::Failed { fault, stuck, .. } = &outcome else {
+            let Outcome::Failed {
+                fault,
+                stuck,
+                opened,
+                ..
+            } = &outcome
+            else {
                 return outcome;
             };
-            // What can't begin at all would fail again; a thread that user code holds can't be had back.
-            if std::mem::take(&mut first) && self.control.attempt() == 0 || !stuck.is_empty() {
+            // What can't begin at all would fail again, such as with state of another type; a thread that
+            // user code holds can't be had back.
+            let attempt = self.control.attempt();
+            let unfit = attempt == 1 && !opened && fault.kind() == FaultKind::User;
+            if attempt == 0 || unfit || !stuck.is_empty() {
                 return outcome;
             }
             let job = &self.telemetry.job.name;

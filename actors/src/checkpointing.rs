@@ -220,7 +220,7 @@ impl Checkpointing {
             checkpoint = loaded.metadata.id.0,
             "restored"
         );
-        Ok(Some(Arc::new(loaded.job)))
+        Ok(Some(self.begin_with(loaded)))
     }
 
     /// What a later attempt of this process begins with: the newest checkpoint that this run of the job
@@ -235,7 +235,11 @@ impl Checkpointing {
         if newest.is_none_or(|newest| newest.id() < since) {
             return self.first(job);
         }
-        Ok(self.newest()?.map(|loaded| Arc::new(loaded.job)))
+        Ok(self.newest()?.map(|loaded| self.begin_with(loaded)))
+    }
+
+    fn begin_with(&self, loaded: Loaded) -> Arc<RestoredJob> {
+        Arc::new(loaded.job.allow_left_over(self.allow_non_restored_state))
     }
 
     /// The newest complete checkpoint, if there is any.
