@@ -130,8 +130,8 @@ pub struct SourceHead<S: Source, D> {
     stats: Arc<SubtaskStats>,
     read: u64,
     ended: bool,
-    /// It reads no further, though the input has not ended.
-    stopped: bool,
+    /// It reads no further, though the input has not ended, unless this checkpoint is given up.
+    stopped: Option<CheckpointId>,
     /// It is to end its input where it is.
     drained: bool,
     participant: Participant,
@@ -159,7 +159,7 @@ impl<S: Source, D> SourceHead<S, D> {
             stats,
             read: 0,
             ended: false,
-            stopped: false,
+            stopped: None,
             drained: false,
             participant: Participant::default(),
             identity: None,
@@ -215,6 +215,11 @@ impl<S: Source, D: Collector<S::Item> + Stage> Stage for SourceHead<S, D> {
             let told = reader.completed(id);
             told.map_err(|fault| fault.at(&self.name))?;
         }
+        if let Notice::Aborted { id } = notice
+            && self.stopped.is_some_and(|stopped| stopped <= id)
+        {
+            self.stopped = None;
+        }
         self.down.notify(notice)
     }
 
@@ -234,7 +239,7 @@ impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
         let Some(reader) = &mut self.reader else {
             return Ok(Poll::End);
         };
-        if self.stopped {
+        if self.stopped.is_some() {
             return Ok(Poll::Wait(STOPPED));
         }
         let polled = if self.drained {
@@ -264,7 +269,8 @@ impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
 
     fn trigger(&mut self, barrier: Barrier) -> Flow {
         self.save(barrier).map_err(|fault| fault.at(&self.name))?;
-        self.stopped |= barrier.kind == BarrierKind::Stop;
+        // A later one tells that the stop before it was given up.
+        self.stopped = (barrier.kind == BarrierKind::Stop).then_some(barrier.id);
         Stage::signal(&mut self.down, Signal::Barrier(barrier))
     }
 

@@ -239,6 +239,8 @@ impl Subtask {
     pub fn notify(&mut self, notice: Notice) -> Flow {
         if let Notice::Aborted { id } = notice {
             self.participant.abort(id);
+            // A source that stopped for it goes on.
+            self.wake();
         }
         self.head.notify(notice)
     }
