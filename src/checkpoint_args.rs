@@ -22,8 +22,14 @@ pub struct CheckpointArgs {
     #[arg(long, value_name = "MS", requires = "checkpoint_dir",
         value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_interval: Option<u64>,
-    /// Begin with the state of a checkpoint or savepoint: `latest` for the job's newest one (or from
-    /// the beginning, where there is none yet), or the folder of one
+    /// On SIGTERM or SIGINT (Ctrl-C), stop with a savepoint in a folder of its own in this one, print
+    /// `savepoint: ` and its path, and exit with code 0; a second signal ends the process at once.
+    /// Carry on with --restore latest, or --restore and that path
+    #[arg(long, value_name = "DIR", requires = "checkpoint_dir")]
+    pub savepoint_dir: Option<PathBuf>,
+    /// Begin with the state of a checkpoint or savepoint: `latest` for the job's newest checkpoint, or
+    /// the savepoint that it was stopped with after that (or from the beginning, where there is
+    /// nothing yet); or the folder of one
     #[arg(long, value_name = "latest|PATH", requires = "checkpoint_dir")]
     pub restore: Option<String>,
     /// Leave behind restored state that no operator of the job claims
@@ -69,6 +75,15 @@ impl CheckpointArgs {
             checkpointing.restart = restart.clone();
         }
         Some(checkpointing)
+    }
+
+    /// Where the savepoint goes with which a signal stops the job of this name.
+    pub fn savepoints(&self, job: &str) -> Option<Target> {
+        let folder = self.savepoint_dir.as_ref()?;
+        Some(Target {
+            storage: Arc::new(LocalStorage::new(folder.join(folder_name(job)))),
+            folder: String::new(),
+        })
     }
 }
 

@@ -1,16 +1,21 @@
 //! `tidegate checkpoint`: what is in a folder of checkpoints, and whether it is undamaged.
 
 use crate::inspect::{self, kind_name};
+use crate::sweep::{self, Sweep};
 use crate::table::{Table, bytes};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::engine::checkpoint::load::verify_bytes;
-use tidegate::engine::checkpoint::storage::{Listed, METADATA, checkpoints, join, read_metadata};
-use tidegate::engine::checkpoint::{
-    CheckpointMetadata, CheckpointStorage, Checksum, Error, FileRef, Result,
+use tidegate::engine::checkpoint::storage::{
+    Listed, METADATA, checkpoints, join, parse_folder, read_metadata,
 };
+use tidegate::engine::checkpoint::{
+    BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage, Checksum, Error, FileRef,
+    Result, Stopped, stopped,
+};
+use tidegate::engine::time::Timestamp;
 
 /// What can be asked of stored checkpoints.
 #[derive(Subcommand)]
@@ -21,6 +26,9 @@ pub enum CheckpointCommand {
     Inspect(Place),
     /// Read every file and check its length and checksums
     Verify(Place),
+    /// Delete files that belong to no checkpoint: what processes that died have left behind. A job does
+    /// so too when it starts; savepoints are never touched
+    Sweep(Sweep),
 }
 
 /// Where to look.
@@ -68,20 +76,24 @@ pub fn run(command: &CheckpointCommand) -> Result<Report> {
         CheckpointCommand::List(place) => list(&find(&place.folder)?, place.json),
         CheckpointCommand::Inspect(place) => inspect(find(&place.folder)?, place),
         CheckpointCommand::Verify(place) => verify(&find(&place.folder)?, place.json),
+        CheckpointCommand::Sweep(order) => sweep::run(order),
     }
 }
 
 /// The checkpoints below a folder, by job and number.
 fn find(folder: &Path) -> Result<Vec<Found>> {
     let (parent, name) = LocalStorage::of_checkpoint(folder);
-    let one = of_storage(&parent)?
-        .into_iter()
-        .find(|found| found.listed.folder == name);
-    if let Some(found) = one {
-        return Ok(vec![found]);
-    }
     if folder.join(METADATA).exists() {
-        return Ok(vec![named_otherwise(parent, name)?]);
+        return Ok(vec![complete(parent, name)?]);
+    }
+    // Only then is the folder above that of a job: anything may lie in another.
+    if name.starts_with("chk-") || name.starts_with("savepoint-") {
+        let one = of_storage(&parent)?
+            .into_iter()
+            .find(|found| found.listed.folder == name);
+        if let Some(found) = one {
+            return Ok(vec![found]);
+        }
     }
     let mut all = of_storage(&LocalStorage::new(folder))?;
     if all.is_empty() {
@@ -105,27 +117,58 @@ fn of_storage(storage: &LocalStorage) -> Result<Vec<Found>> {
         storage: storage.clone(),
         listed,
     });
-    Ok(found.collect())
+    let mut found: Vec<Found> = found.collect();
+    // Where a job was stopped may be elsewhere. What is gone there is for `verify` to tell.
+    for id in stopped::recorded(storage)? {
+        let stopped = Stopped::read(storage, id)?;
+        let (other, folder) = match (stopped.folder, stopped.place) {
+            (Some(folder), _) => (storage.clone(), folder),
+            (None, place) => LocalStorage::of_checkpoint(Path::new(&place.unwrap_or_default())),
+        };
+        let listed = |f: &Found| f.storage.root() == other.root() && f.listed.folder == folder;
+        if !found.iter().any(listed) {
+            found.push(stored(other, folder, id, BarrierKind::Stop)?);
+        }
+    }
+    found.sort_by_key(|found| found.listed.id);
+    Ok(found)
 }
 
-/// A savepoint in a folder whose name a person chose.
-fn named_otherwise(storage: LocalStorage, folder: String) -> Result<Found> {
-    let metadata = read_metadata(&storage, &folder)?;
+/// What is stored of a checkpoint that is complete.
+fn stored(
+    storage: LocalStorage,
+    folder: String,
+    id: CheckpointId,
+    kind: BarrierKind,
+) -> Result<Found> {
     let stored = storage.list(&folder)?;
-    let modified = stored.iter().map(|file| file.modified).max();
     let files = stored.iter().filter(|f| f.path != join(&folder, METADATA));
-    Ok(Found {
-        listed: Listed {
-            id: metadata.id,
-            kind: metadata.kind,
-            complete: true,
-            files: files.clone().count(),
-            bytes: files.map(|file| file.length).sum(),
-            modified: modified.unwrap_or(metadata.created),
-            folder,
-        },
-        storage,
-    })
+    let listed = Listed {
+        id,
+        kind,
+        complete: true,
+        files: files.clone().count(),
+        bytes: files.map(|file| file.length).sum(),
+        modified: stored
+            .iter()
+            .map(|f| f.modified)
+            .max()
+            .unwrap_or(Timestamp(0)),
+        folder,
+    };
+    Ok(Found { storage, listed })
+}
+
+/// The checkpoint or savepoint in a folder that has metadata, whatever the folder's name.
+fn complete(storage: LocalStorage, folder: String) -> Result<Found> {
+    let of_name = parse_folder(&folder);
+    // Its number may be what is damaged: then the folder's name tells which it was.
+    let (id, kind) = match (read_metadata(&storage, &folder), of_name) {
+        (Ok(metadata), _) => (metadata.id, metadata.kind),
+        (Err(_), Some(named)) => named,
+        (Err(error), None) => return Err(error),
+    };
+    stored(storage, folder, id, kind)
 }
 
 /// Text of a JSON value, with a line's end.

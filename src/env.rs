@@ -208,7 +208,8 @@ impl StreamEnv {
         Ok(self.runner(name).start(self.graph(name)?)?)
     }
 
-    /// Runs the job to its end; with `--plan`, prints its plan instead.
+    /// Runs the job to its end; with `--plan`, prints its plan instead. Where a signal stopped it with a
+    /// savepoint (`--savepoint-dir`), prints the place of that.
     pub fn execute(&self, name: &str) -> Result<JobResult> {
         let graph = self.graph(name)?;
         if self.args.plan {
@@ -220,9 +221,14 @@ impl StreamEnv {
                 elapsed,
                 subtasks: Vec::new(),
                 checkpoints: Default::default(),
+                savepoint: None,
             });
         }
-        Ok(self.runner(name).run(graph)?)
+        let result = self.runner(name).run(graph)?;
+        if let Some(place) = &result.savepoint {
+            println!("savepoint: {place}");
+        }
+        Ok(result)
     }
 
     /// What runs the job of this name: its checkpoints have a folder of their own.
@@ -230,6 +236,9 @@ impl StreamEnv {
         let mut run = self.run.clone();
         if run.checkpointing.is_none() {
             run.checkpointing = self.args.checkpoints.checkpointing(name);
+        }
+        if run.stop_on_signal.is_none() {
+            run.stop_on_signal = self.args.checkpoints.savepoints(name);
         }
         LocalRunner::new(run)
     }

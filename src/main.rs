@@ -2,6 +2,7 @@
 
 mod checkpoint_command;
 mod inspect;
+mod sweep;
 mod table;
 
 use checkpoint_command::CheckpointCommand;

@@ -18,7 +18,7 @@ use tidegate_engine::checkpoint::{
     CheckpointId, CheckpointSettings, Decision, RestartPolicy, RestartStrategy, RestoredJob,
     SavepointKind,
 };
-use tidegate_engine::fault::Fault;
+use tidegate_engine::fault::{Fault, FaultKind};
 use tidegate_engine::graph::TaskId;
 use tidegate_engine::state::StateBackend;
 use tokio::sync::{Notify, oneshot};
@@ -69,7 +69,7 @@ impl JobControl {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
         let coordinator = self.current().coordinator.clone();
         let Some(coordinator) = coordinator else {
-            return Err("the job takes no checkpoints; give it a checkpoint folder".to_owned());
+            return Err("the job is not running now, or takes no checkpoints".to_owned());
         };
         let order = TakeSavepoint {
             kind,
@@ -79,6 +79,11 @@ impl JobControl {
         coordinator.do_send(order);
         let gone = |_| "the job ended before the savepoint was complete".to_owned();
         answer.recv().map_err(gone)?
+    }
+
+    /// Whether an attempt is running that takes checkpoints.
+    pub(crate) fn takes_savepoints(&self) -> bool {
+        self.current().coordinator.is_some()
     }
 
     fn is_cancelled(&self) -> bool {
@@ -112,20 +117,30 @@ impl Attempts<'_> {
         let strategy = checkpointing.map_or(RestartStrategy::None, |(c, _)| c.restart.clone());
         let mut policy = RestartPolicy::new(strategy, RandomState::new().build_hasher().finish());
         let clock = &self.telemetry.clock;
-        let mut first = true;
+        let mut since = None;
         loop {
-            let outcome = match self.begin(first).await {
+            let outcome = match self.begin(since).await {
                 Ok(beginning) => {
+                    since.get_or_insert(beginning.next_id);
                     policy.on_healthy(clock.now());
                     self.attempt(beginning).await
                 }
                 Err(fault) => Outcome::failed(fault),
             };
-            let Outcome::Failed { fault, stuck, .. } = &outcome else {
+            let Outcome::Failed {
+                fault,
+                stuck,
+                opened,
+                ..
+            } = &outcome
+            else {
                 return outcome;
             };
-            // What can't begin at all would fail again; a thread that user code holds can't be had back.
-            if std::mem::take(&mut first) && self.control.attempt() == 0 || !stuck.is_empty() {
+            // What can't begin at all would fail again, such as with state of another type; a thread that
+            // user code holds can't be had back.
+            let attempt = self.control.attempt();
+            let unfit = attempt == 1 && !opened && fault.kind() == FaultKind::User;
+            if attempt == 0 || unfit || !stuck.is_empty() {
                 return outcome;
             }
             let job = &self.telemetry.job.name;
@@ -159,25 +174,30 @@ impl Attempts<'_> {
         ))
     }
 
-    /// Reads what the attempt begins with, and has the sinks commit what that covers.
-    async fn begin(&self, first: bool) -> Result<Beginning, Fault> {
+    /// Reads what the attempt begins with, and has the sinks commit what that covers. `since` is the
+    /// number with which this run of the job began to count its checkpoints, if it has.
+    async fn begin(&self, since: Option<CheckpointId>) -> Result<Beginning, Fault> {
         let job = self.telemetry.job.clone();
         if let (StateBackend::RocksDb(settings), None) = (&job.settings.state, self.state.get()) {
             settings.check().map_err(Fault::user)?;
             let state = Arc::new(StateCoordinator::new(settings.clone())?);
             let _ = self.state.set(state);
         }
-        let checkpointing = self.checkpointing().map(|(c, _)| c.clone());
+        let checkpoints = self.checkpointing().map(|(c, s)| (c.clone(), s.retained));
         let work = move || {
             let mut beginning = Beginning::default();
-            if let Some(checkpointing) = checkpointing {
-                beginning.next_id = checkpointing.next_id()?;
+            if let Some((checkpointing, retained)) = checkpoints {
                 beginning.retained = checkpointing.own()?;
-                beginning.restored = if first {
-                    checkpointing.first(&job)?
-                } else {
-                    checkpointing.again(&job)?
+                beginning.restored = match since {
+                    None => checkpointing.first(&job)?,
+                    Some(since) => checkpointing.again(&job, since)?,
                 };
+                // Greater than that of a savepoint from elsewhere too: sinks name their parts by it.
+                let restored = beginning.restored.as_ref().map(|job| job.id.next());
+                beginning.next_id = checkpointing.next_id()?.max(restored.unwrap_or_default());
+                if since.is_none() {
+                    tokio::task::spawn_blocking(move || checkpointing.sweep(retained));
+                }
             }
             job.recover(beginning.restored.as_deref())?;
             Ok(beginning)
@@ -259,6 +279,7 @@ impl Attempts<'_> {
             Outcome::failed(Fault::internal("the supervisor ended without a verdict"))
         });
         controller.do_send(Kill);
+        self.control.current().coordinator = None;
         let mut outcome = outcome;
         // A publication under way may yet be recorded, and then the next attempt begins with it.
         if let Outcome::Failed { stuck, .. } = &mut outcome

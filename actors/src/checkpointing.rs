@@ -3,11 +3,18 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use tidegate_engine::checkpoint::storage::checkpoints;
-use tidegate_engine::checkpoint::{
-    self as checkpoint, BarrierKind, CheckpointId, CheckpointStorage, Loaded, RestartStrategy,
-    RestoredJob, Which,
+use tidegate_engine::checkpoint::retention::{
+    self, CheckpointRegistry, Retention, StorageRegistry,
 };
+use tidegate_engine::checkpoint::stopped::{self, Stopped};
+use tidegate_engine::checkpoint::storage::{
+    METADATA, checkpoints, join, publish_to, read_metadata,
+};
+use tidegate_engine::checkpoint::{
+    self as checkpoint, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage, Loaded,
+    Outcome, RestartStrategy, RestoredJob, Which,
+};
+use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Fault;
 use tidegate_engine::graph::{JobGraph, OperatorId};
 
@@ -16,7 +23,8 @@ use tidegate_engine::graph::{JobGraph, OperatorId};
 pub struct Target {
     /// The storage.
     pub storage: Arc<dyn CheckpointStorage>,
-    /// The folder in it; empty for the storage itself.
+    /// The folder in it; empty for the storage itself. Where a savepoint is asked for, empty stands for
+    /// a folder of its own in the storage.
     pub folder: String,
 }
 
@@ -39,7 +47,8 @@ pub enum Restore {
     /// With nothing.
     #[default]
     Nothing,
-    /// With the newest complete checkpoint of its own; with nothing where there is none yet.
+    /// With the newest complete checkpoint of its own, or the savepoint that it was stopped with after
+    /// that; with nothing where there is none yet.
     Latest,
     /// With this checkpoint or savepoint.
     From(Target),
@@ -56,12 +65,19 @@ pub struct Checkpointing {
     pub allow_non_restored_state: bool,
     /// When a failed job is started again.
     pub restart: RestartStrategy,
+    /// How long superfluous checkpoints and files that nothing names stay; how many checkpoints are kept
+    /// is the job's [`CheckpointSettings::retained`](checkpoint::CheckpointSettings::retained).
+    pub retention: Retention,
+    /// The record of the complete checkpoints.
+    registry: Arc<dyn CheckpointRegistry>,
 }
 
 impl Checkpointing {
     /// Checkpoints into `storage`, with the default restart strategy.
     pub fn new(storage: Arc<dyn CheckpointStorage>) -> Self {
         Checkpointing {
+            registry: Arc::new(StorageRegistry::new(storage.clone())),
+            retention: Retention::default(),
             storage,
             restore: Restore::Nothing,
             allow_non_restored_state: false,
@@ -69,11 +85,13 @@ impl Checkpointing {
         }
     }
 
-    /// The number that no checkpoint in the storage, complete or not, has reached.
+    /// The number that no checkpoint in the storage, complete or not, has reached, nor the savepoint
+    /// with which the job was stopped.
     pub(crate) fn next_id(&self) -> Result<CheckpointId, Fault> {
         let all = checkpoints(&*self.storage).map_err(Fault::user)?;
-        let greatest = all.iter().map(|listed| listed.id).max();
-        Ok(greatest.unwrap_or_default().next())
+        let stopped = stopped::recorded(&*self.storage).map_err(Fault::user)?;
+        let all = all.iter().map(|listed| listed.id).chain(stopped);
+        Ok(all.max().unwrap_or_default().next())
     }
 
     /// The complete checkpoints in the storage that belong to the job and not to a person.
@@ -81,6 +99,90 @@ impl Checkpointing {
         let all = checkpoints(&*self.storage).map_err(Fault::user)?;
         let own = |l: &checkpoint::storage::Listed| l.complete && l.kind == BarrierKind::Checkpoint;
         Ok(all.into_iter().filter(own).map(|l| l.id).collect())
+    }
+
+    /// Makes a checkpoint of files that are written, and records it where the job ends with it.
+    pub(crate) fn publish(&self, target: &Target, metadata: &CheckpointMetadata) -> Outcome {
+        let published = match metadata.kind {
+            BarrierKind::Checkpoint => self.registry.record(&target.folder, metadata),
+            _ => publish_to(&*target.storage, &target.folder, metadata),
+        };
+        match published {
+            Ok(()) => self.record_stop(target, metadata.id, metadata.kind),
+            Err(error) => {
+                // Whether a rename that reported an error has happened, only the storage can tell.
+                tracing::warn!(checkpoint = metadata.id.0, "{error}");
+                Outcome::Unknown
+            }
+        }
+    }
+
+    /// Looks up whether a checkpoint has been published.
+    pub(crate) fn look_up(&self, target: &Target, id: CheckpointId) -> Outcome {
+        match read_metadata(&*target.storage, &target.folder) {
+            Ok(metadata) => self.record_stop(target, id, metadata.kind),
+            Err(checkpoint::Error::Missing { .. }) => {
+                Outcome::Failed("its metadata could not be written".to_owned())
+            }
+            Err(error) => {
+                tracing::warn!(checkpoint = id.0, "{error}");
+                Outcome::Unknown
+            }
+        }
+    }
+
+    /// A job goes on from the savepoint that ended it, wherever that lies: without the record it
+    /// would go on from before, so then the savepoint is none either.
+    fn record_stop(&self, target: &Target, id: CheckpointId, kind: BarrierKind) -> Outcome {
+        if kind != BarrierKind::Stop {
+            return Outcome::Published;
+        }
+        let stopped = Stopped::new(&*self.storage, id, (&*target.storage, &target.folder));
+        let Err(error) = stopped.record(&*self.storage) else {
+            return Outcome::Published;
+        };
+        tracing::warn!(checkpoint = id.0, "{error}");
+        match target.storage.delete(&join(&target.folder, METADATA)) {
+            Ok(()) => Outcome::Failed(error.to_string()),
+            Err(_) => Outcome::Unknown,
+        }
+    }
+
+    /// Deletes what newer checkpoints have made superfluous for long enough.
+    pub(crate) fn retire(&self, retain: u32) {
+        let retention = self.retention(retain);
+        let now = Clock::System.now();
+        match retention::retire(&*self.storage, &*self.registry, &retention, now) {
+            Ok(gone) if !gone.checkpoints.is_empty() => tracing::debug!(
+                checkpoints = gone.checkpoints.len(),
+                bytes = gone.bytes(),
+                "deleted superfluous checkpoints"
+            ),
+            Ok(_) => {}
+            Err(error) => tracing::warn!("superfluous checkpoints were not deleted: {error}"),
+        }
+    }
+
+    /// Deletes what attempts that died have left behind.
+    pub(crate) fn sweep(&self, retain: u32) {
+        let retention = self.retention(retain);
+        let now = Clock::System.now();
+        match retention::sweep(&*self.storage, &*self.registry, &retention, now, false) {
+            Ok(gone) if !gone.files.is_empty() => tracing::info!(
+                files = gone.files.len(),
+                bytes = gone.bytes(),
+                "swept files that belong to no checkpoint"
+            ),
+            Ok(_) => {}
+            Err(error) => tracing::warn!("files that were left behind were not swept: {error}"),
+        }
+    }
+
+    fn retention(&self, retain: u32) -> Retention {
+        Retention {
+            retain: retain as usize,
+            ..self.retention
+        }
     }
 
     /// What the first attempt begins with.
@@ -118,16 +220,26 @@ impl Checkpointing {
             checkpoint = loaded.metadata.id.0,
             "restored"
         );
-        Ok(Some(Arc::new(loaded.job)))
+        Ok(Some(self.begin_with(loaded)))
     }
 
-    /// What a later attempt of this process begins with: the newest checkpoint of the job, and while
-    /// it has none, what the first attempt began with.
-    pub(crate) fn again(&self, job: &JobGraph) -> Result<Option<Arc<RestoredJob>>, Fault> {
-        match self.newest()? {
-            Some(loaded) => Ok(Some(Arc::new(loaded.job))),
-            None => self.first(job),
+    /// What a later attempt of this process begins with: the newest checkpoint that this run of the job
+    /// took, the first of which would have had the number `since`; and while there is none, what the
+    /// first attempt began with. What an earlier run left there was not asked for.
+    pub(crate) fn again(
+        &self,
+        job: &JobGraph,
+        since: CheckpointId,
+    ) -> Result<Option<Arc<RestoredJob>>, Fault> {
+        let newest = checkpoint::newest(&*self.storage).map_err(Fault::user)?;
+        if newest.is_none_or(|newest| newest.id() < since) {
+            return self.first(job);
         }
+        Ok(self.newest()?.map(|loaded| self.begin_with(loaded)))
+    }
+
+    fn begin_with(&self, loaded: Loaded) -> Arc<RestoredJob> {
+        Arc::new(loaded.job.allow_left_over(self.allow_non_restored_state))
     }
 
     /// The newest complete checkpoint, if there is any.

@@ -9,24 +9,20 @@ use crate::subtask::{Directory, SubtaskActor};
 use crate::supervisor::Supervisor;
 use crate::telemetry::CheckpointBoard;
 use actix::prelude::*;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
-use tidegate_engine::checkpoint::storage::{
-    checkpoint_folder, join, publish_to, read_metadata, savepoint_folder,
-};
+use tidegate_engine::checkpoint::retention;
+use tidegate_engine::checkpoint::storage::{checkpoint_folder, join, savepoint_folder};
 use tidegate_engine::checkpoint::{
-    Action, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointSettings, Coordinator, Error,
-    Event, Outcome, Publication, RequestId, SubtaskFile, SubtaskRef,
+    Action, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointSettings, Coordinator, Event,
+    Publication, RequestId, SubtaskFile, SubtaskRef,
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Fault;
 use tidegate_engine::graph::JobGraph;
 use tidegate_engine::time::Timestamp;
-
-/// After how long a publication of unknown outcome is looked up again.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Takes the checkpoints of one attempt.
 pub struct CheckpointCoordinator {
@@ -39,10 +35,12 @@ pub struct CheckpointCoordinator {
     clock: Clock,
     /// Where the checkpoints under way go.
     targets: HashMap<CheckpointId, Target>,
-    requests: HashMap<RequestId, Request>,
+    requests: BTreeMap<RequestId, Request>,
     next_request: u64,
     board: CheckpointBoard,
     timer: Option<(Timestamp, SpawnHandle)>,
+    /// Superfluous checkpoints are going to be deleted.
+    retiring: bool,
     /// Called once no publication of a failed attempt is under way any more.
     settled: Option<Box<dyn FnOnce()>>,
 }
@@ -77,10 +75,11 @@ impl CheckpointCoordinator {
             supervisor,
             clock,
             targets: HashMap::new(),
-            requests: HashMap::new(),
+            requests: BTreeMap::new(),
             next_request: 0,
             board: CheckpointBoard::default(),
             timer: None,
+            retiring: false,
             settled: Some(Box::new(settled)),
         }
     }
@@ -146,7 +145,7 @@ impl CheckpointCoordinator {
                 self.each_subtask(|subtask| subtask.do_send(CheckpointSettled(notice)));
             }
             Action::Discard { id, files } => self.discard(id, files),
-            Action::Subsumed(ids) => self.delete(ids),
+            Action::Subsumed(ids) => self.retire(&ids, ctx),
             Action::EndInput => self.each_subtask(|subtask| subtask.do_send(EndInput)),
             Action::ReplySavepoint { request, result } => self.reply(request, result),
             Action::FailJob(reason) => {
@@ -166,17 +165,26 @@ impl CheckpointCoordinator {
         if let Some(known) = self.targets.get(&id) {
             return known.clone();
         }
-        let storage = self.checkpointing.storage.clone();
-        let asked = (kind != BarrierKind::Checkpoint)
-            .then(|| self.requests.values_mut().find_map(|r| r.folder.take()))
-            .flatten();
-        let target = asked.unwrap_or_else(|| Target {
-            folder: match kind {
-                BarrierKind::Checkpoint => checkpoint_folder(id),
-                BarrierKind::Savepoint | BarrierKind::Stop => savepoint_folder(&*storage, id),
+        let own = || Target {
+            storage: self.checkpointing.storage.clone(),
+            folder: String::new(),
+        };
+        let target = match kind {
+            BarrierKind::Checkpoint => Target {
+                folder: checkpoint_folder(id),
+                ..own()
             },
-            storage,
-        });
+            BarrierKind::Savepoint | BarrierKind::Stop => {
+                // Savepoints are taken one after the other, in the order in which they were asked for,
+                // so this is for the first request that has no answer yet.
+                let asked = self.requests.values().next().and_then(|r| r.folder.clone());
+                let mut target = asked.unwrap_or_else(own);
+                if target.folder.is_empty() {
+                    target.folder = savepoint_folder(&*target.storage, id);
+                }
+                target
+            }
+        };
         self.targets.insert(id, target.clone());
         target
     }
@@ -186,22 +194,15 @@ impl CheckpointCoordinator {
             id, kind, files, ..
         } = publication;
         let mut metadata = CheckpointMetadata::new(id, kind, self.job.name.as_str());
+        metadata.graph_hash = self.job.hash();
         metadata.attempt = self.attempt;
         metadata.created = publication.triggered;
         metadata.subtasks = files.into_iter().map(|(_, file)| file).collect();
         let target = self.target(id, kind);
-        let written = tokio::task::spawn_blocking(move || {
-            publish_to(&*target.storage, &target.folder, &metadata)
-        });
-        ctx.spawn(wrap(written, move |actor, written, ctx| {
-            // Whether a rename that reported an error has happened, only the storage can tell.
-            let outcome = match written {
-                Ok(()) => Outcome::Published,
-                Err(error) => {
-                    tracing::warn!(job = actor.job.name, checkpoint = id.0, "{error}");
-                    Outcome::Unknown
-                }
-            };
+        let checkpointing = self.checkpointing.clone();
+        let written =
+            tokio::task::spawn_blocking(move || checkpointing.publish(&target, &metadata));
+        ctx.spawn(wrap(written, move |actor, outcome, ctx| {
             actor.handle_event(Event::MetadataPublished { id, outcome }, ctx);
         }));
     }
@@ -210,56 +211,46 @@ impl CheckpointCoordinator {
         let Some(target) = self.targets.get(&id).cloned() else {
             return;
         };
-        let read = tokio::task::spawn_blocking(move || {
-            let found = read_metadata(&*target.storage, &target.folder);
-            found.map(drop)
-        });
-        ctx.spawn(wrap(read, move |actor, found, ctx| {
-            let outcome = match found {
-                Ok(()) => Outcome::Published,
-                Err(Error::Missing { .. }) => {
-                    Outcome::Failed("its metadata could not be written".to_owned())
-                }
-                Err(error) => {
-                    tracing::warn!(job = actor.job.name, checkpoint = id.0, "{error}");
-                    ctx.run_later(LOOK_AGAIN, move |actor, ctx| actor.resolve(id, ctx));
-                    return;
-                }
-            };
+        let checkpointing = self.checkpointing.clone();
+        let read = tokio::task::spawn_blocking(move || checkpointing.look_up(&target, id));
+        ctx.spawn(wrap(read, move |actor, outcome, ctx| {
             actor.handle_event(Event::MetadataPublished { id, outcome }, ctx);
         }));
     }
 
+    /// Deletes what was written for a checkpoint that was given up. The folder of a savepoint is a
+    /// person's: nothing else in it is touched.
     fn discard(&mut self, id: CheckpointId, files: Vec<(SubtaskRef, SubtaskFile)>) {
         let Some(target) = self.targets.get(&id).cloned() else {
             return;
         };
         tokio::task::spawn_blocking(move || {
-            for (_, file) in files {
-                let path = join(&target.folder, &file.file.path);
-                if let Err(error) = target.storage.delete(&path) {
-                    tracing::warn!("{error}");
-                }
+            let Target { storage, folder } = target;
+            let deleted = if folder == checkpoint_folder(id) {
+                retention::discard(&*storage, &folder)
+            } else {
+                let mut paths = files.iter().map(|(_, f)| join(&folder, &f.file.path));
+                paths.try_for_each(|path| storage.delete(&path))
+            };
+            if let Err(error) = deleted {
+                tracing::warn!("{error}");
             }
         });
     }
 
-    /// Deletes checkpoints that newer ones have made superfluous.
-    fn delete(&mut self, ids: Vec<CheckpointId>) {
-        let storage = self.checkpointing.storage.clone();
+    /// Newer checkpoints have made these superfluous: after the grace period they are deleted. Those that
+    /// become so until then are left for the next time.
+    fn retire(&mut self, ids: &[CheckpointId], ctx: &mut Context<Self>) {
         self.targets.retain(|id, _| !ids.contains(id));
-        tokio::task::spawn_blocking(move || {
-            for id in ids {
-                let folder = checkpoint_folder(id);
-                let deleted = storage.list(&folder).and_then(|mut files| {
-                    // Without its metadata it is no checkpoint any more, whatever happens next.
-                    files.sort_by_key(|file| !file.path.ends_with("_metadata"));
-                    files.iter().try_for_each(|file| storage.delete(&file.path))
-                });
-                if let Err(error) = deleted {
-                    tracing::warn!("{error}");
-                }
-            }
+        if std::mem::replace(&mut self.retiring, true) {
+            return;
+        }
+        let grace = self.checkpointing.retention.grace;
+        ctx.run_later(grace, |actor, ctx| {
+            let retain = actor.core.settings().retained;
+            let checkpointing = actor.checkpointing.clone();
+            let retired = tokio::task::spawn_blocking(move || checkpointing.retire(retain));
+            ctx.spawn(wrap(retired, |actor, (), _| actor.retiring = false));
         });
     }
 

@@ -21,6 +21,7 @@ pub mod pressure;
 pub mod progress;
 pub mod protocol;
 pub mod runner;
+mod signals;
 pub mod snapshots;
 pub mod state_backend;
 pub mod subtask;

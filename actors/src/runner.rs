@@ -7,12 +7,13 @@ use crate::metrics_server::{self, MetricsSettings, MetricsSocket};
 use crate::pressure::{PressureBoard, PressureSettings};
 use crate::progress::{ProgressMode, ProgressThread};
 use crate::protocol::PressureReport;
+use crate::signals::StopOnSignal;
 use crate::supervisor::{Outcome, Patience};
 use crate::telemetry::{CheckpointBoard, Telemetry};
 use actix::prelude::*;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tidegate_engine::checkpoint::{CheckpointHistory, SavepointKind};
@@ -74,6 +75,8 @@ pub struct JobResult {
     pub subtasks: Vec<SubtaskSnapshot>,
     /// What became of the checkpoints of the last attempt.
     pub checkpoints: CheckpointHistory,
+    /// Where the savepoint is, if a signal stopped the job with one.
+    pub savepoint: Option<String>,
 }
 
 impl JobResult {
@@ -139,6 +142,9 @@ pub struct RunSettings {
     pub source_rate: Option<f64>,
     /// Where its checkpoints go. A job takes some where its settings say so too.
     pub checkpointing: Option<Checkpointing>,
+    /// SIGINT and SIGTERM stop the job with a savepoint that goes there; a second one ends the process.
+    /// `None` leaves these signals alone.
+    pub stop_on_signal: Option<Target>,
 }
 
 impl Default for RunSettings {
@@ -154,6 +160,7 @@ impl Default for RunSettings {
             progress: ProgressMode::default(),
             source_rate: None,
             checkpointing: None,
+            stop_on_signal: None,
         }
     }
 }
@@ -164,6 +171,7 @@ pub struct RunningJob {
     control: Arc<JobControl>,
     thread: Option<JoinHandle<Outcome>>,
     ended: Arc<AtomicBool>,
+    stopped_at: Arc<OnceLock<String>>,
     metrics_address: Option<SocketAddr>,
     progress: Option<ProgressThread>,
 }
@@ -226,6 +234,7 @@ impl RunningJob {
                 elapsed: self.telemetry.began.elapsed(),
                 subtasks: self.telemetry.stats.snapshot(),
                 checkpoints: self.telemetry.checkpoints.latest(),
+                savepoint: self.stopped_at.get().cloned(),
             }),
             Some(Ok(Outcome::Cancelled { stuck })) => Err(Error::Cancelled { job, stuck }),
             Some(Ok(Outcome::Failed { fault, stuck, .. })) => {
@@ -290,12 +299,14 @@ impl LocalRunner {
         };
         let ended = Arc::new(AtomicBool::new(false));
         let control = Arc::new(JobControl::default());
+        let stopped_at = Arc::new(OnceLock::new());
         let (watched, settings) = (telemetry.clone(), self.settings.clone());
         let host = Host {
             telemetry: watched,
             settings,
             socket,
             control: control.clone(),
+            stopped_at: stopped_at.clone(),
         };
         let flag = ended.clone();
         let spawned = thread::Builder::new()
@@ -318,6 +329,7 @@ impl LocalRunner {
             control,
             thread,
             ended,
+            stopped_at,
             metrics_address,
             progress,
         })
@@ -330,6 +342,7 @@ struct Host {
     settings: RunSettings,
     socket: Option<MetricsSocket>,
     control: Arc<JobControl>,
+    stopped_at: Arc<OnceLock<String>>,
 }
 
 impl Host {
@@ -342,6 +355,12 @@ impl Host {
         let arbiters: Vec<Arbiter> = (0..cores).map(|_| Arbiter::new()).collect();
         let outcome = system.block_on(async {
             let server = socket.and_then(|socket| self.serve(socket));
+            if let Some(target) = &self.settings.stop_on_signal
+                && let Err(error) = self.listen(target.clone())
+            {
+                let error = format_args!("signals can't be caught: {error}");
+                return Outcome::failed(Fault::internal(error));
+            }
             let attempts = Attempts {
                 telemetry: &self.telemetry,
                 settings: &self.settings,
@@ -369,6 +388,14 @@ impl Host {
             }
         }
         outcome
+    }
+
+    /// Stops the job with a savepoint when a signal comes.
+    fn listen(&self, target: Target) -> std::io::Result<()> {
+        let (control, stopped_at) = (self.control.clone(), self.stopped_at.clone());
+        let stop = StopOnSignal::new(control, target, stopped_at)?;
+        actix_rt::spawn(stop.run());
+        Ok(())
     }
 
     /// Serves the metrics; the handle stops that. The socket is bound, so nothing but the machine's

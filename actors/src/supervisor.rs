@@ -31,6 +31,8 @@ pub enum Outcome {
         fault: Fault,
         /// The task and subtask that failed.
         subtask: String,
+        /// Whether every subtask had been built: else no record was processed.
+        opened: bool,
         /// Subtasks that did not end in time and still hold their thread.
         stuck: Vec<String>,
     },
@@ -42,6 +44,7 @@ impl Outcome {
         Outcome::Failed {
             fault,
             subtask: String::new(),
+            opened: false,
             stuck: Vec::new(),
         }
     }
@@ -158,6 +161,7 @@ impl Supervisor {
             Some((fault, subtask)) => Outcome::Failed {
                 fault,
                 subtask,
+                opened: self.unopened == 0,
                 stuck,
             },
             None if self.cancelled => Outcome::Cancelled { stuck },

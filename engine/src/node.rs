@@ -109,7 +109,11 @@ where
             let restored = job.operator(uid, *me, *parallelism, *max_parallelism);
             if let Some(mut saved) = restored.map_err(|fault| self.named(fault))? {
                 let watermark = saved.watermark();
-                self.guarded(|op, _| op.state(&mut StateVisitor::load(&mut saved)))?;
+                self.guarded(|op, _| {
+                    let mut visitor = StateVisitor::load(&mut saved);
+                    op.state(&mut visitor)?;
+                    visitor.finish()
+                })?;
                 self.watermark = watermark;
                 // It has seen this watermark, and all that is due by it has left; so nothing is emitted.
                 if watermark > Timestamp::MIN {

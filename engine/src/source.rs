@@ -219,6 +219,11 @@ impl<S: Source, D: Collector<S::Item> + Stage> Stage for SourceHead<S, D> {
             let told = reader.completed(id);
             told.map_err(|fault| fault.at(&self.name))?;
         }
+        if let Notice::Aborted { id } = notice
+            && self.stopped.is_some_and(|stopped| stopped <= id)
+        {
+            self.stopped = None;
+        }
         self.down.notify(notice)
     }
 
@@ -268,6 +273,7 @@ impl<S: Source, D: Collector<S::Item> + Stage> Head for SourceHead<S, D> {
 
     fn trigger(&mut self, barrier: Barrier) -> Flow {
         self.save(barrier).map_err(|fault| fault.at(&self.name))?;
+        // A later one tells that the stop before it was given up.
         self.stopped = (barrier.kind == BarrierKind::Stop).then_some(barrier.id);
         Stage::signal(&mut self.down, Signal::Barrier(barrier))
     }

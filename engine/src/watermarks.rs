@@ -377,6 +377,8 @@ where
         // Watermarks from before this operator end here, except the last one.
         if at == Timestamp::MAX {
             self.emitted = at;
+            // Nothing is told behind the end, also not that it is back.
+            self.idle = false;
             if let Some(aligned) = &mut self.aligned {
                 aligned.member.end();
                 aligned.waits = false;

@@ -9,6 +9,7 @@ use fail::fail_point;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 use tidegate_engine::checkpoint::storage::{METADATA, Stored};
 use tidegate_engine::checkpoint::{CheckpointStorage, Error, Result};
@@ -178,6 +179,20 @@ impl CheckpointStorage for LocalStorage {
             "" => self.root.display().to_string(),
             path => self.root.join(path).display().to_string(),
         }
+    }
+
+    fn lasting_place(&self, path: &str) -> String {
+        let full = match path {
+            "" => self.root.clone(),
+            path => self.root.join(path),
+        };
+        let found = full.canonicalize().or_else(|_| std::path::absolute(&full));
+        found.unwrap_or(full).display().to_string()
+    }
+
+    fn elsewhere(&self, place: &str) -> Result<(Arc<dyn CheckpointStorage>, String)> {
+        let (storage, folder) = LocalStorage::of_checkpoint(Path::new(place));
+        Ok((Arc::new(storage), folder))
     }
 
     fn write(&self, path: &str, parts: &[&[u8]]) -> Result {

@@ -86,6 +86,12 @@ pub enum Error {
         /// Where it was looked for.
         place: String,
     },
+    /// The savepoint that ended a job lies where its own storage can't look.
+    #[error("the job was stopped with the savepoint {place}: name it with --restore {place}")]
+    Elsewhere {
+        /// Where it is.
+        place: String,
+    },
     /// A path that leads out of the checkpoint.
     #[error("'{path}' can't be the path of a checkpoint's file: {reason}")]
     BadPath {
@@ -96,9 +102,11 @@ pub enum Error {
     },
     /// The newest checkpoint can't be used; an older one is not taken unasked.
     #[error(
-        "the newest checkpoint, {newest} ({folder}), can't be restored: {cause}. {}", older(.others)
+        "the newest {what}, {newest} ({folder}), can't be restored: {cause}. {}", older(.others)
     )]
     NewestUnusable {
+        /// What it is: a checkpoint, or the savepoint that ended the job.
+        what: &'static str,
         /// Its number.
         newest: CheckpointId,
         /// Its folder.

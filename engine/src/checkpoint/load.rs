@@ -1,13 +1,16 @@
 //! From stored files back to what a job goes on from; nothing unverified gets through.
 
-use super::barrier::CheckpointId;
+use super::barrier::{BarrierKind, CheckpointId};
 use super::error::{Error, Result};
 use super::file;
 use super::image::SubtaskImage;
 use super::index::SubtaskIndex;
 use super::metadata::{CheckpointMetadata, SubtaskFile};
 use super::restore::RestoredJob;
-use super::storage::{CheckpointStorage, checkpoint_folder, checkpoints, join, read_metadata};
+use super::stopped::{self, Stopped};
+use super::storage::{
+    CheckpointStorage, METADATA, checkpoint_folder, checkpoints, join, read_metadata,
+};
 
 /// Which checkpoint of a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,28 +47,88 @@ pub fn load(storage: &dyn CheckpointStorage, which: Which<'_>) -> Result<Loaded>
     Ok(Loaded { metadata, job })
 }
 
-/// Reads the newest complete checkpoint of a job's folder. If it is damaged, that is an error: an
-/// older one is never taken instead unless a person names it.
+/// The checkpoint that a job goes on from, as its folder tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Newest {
+    /// The complete checkpoint of this number.
+    Checkpoint(CheckpointId),
+    /// The savepoint of this number, which ended the job: see [`super::stopped`].
+    Stopped(CheckpointId),
+}
+
+impl Newest {
+    /// Its number.
+    pub fn id(&self) -> CheckpointId {
+        match self {
+            Newest::Checkpoint(id) | Newest::Stopped(id) => *id,
+        }
+    }
+}
+
+/// What a job goes on from: its newest complete checkpoint, or the savepoint with which it was stopped
+/// after that. A savepoint that the job went on after is nothing to it: no sink committed because of it.
+pub fn newest(storage: &dyn CheckpointStorage) -> Result<Option<Newest>> {
+    let checkpoint = own_checkpoints(storage)?.pop().map(Newest::Checkpoint);
+    let stopped = stopped::recorded(storage)?.pop().map(Newest::Stopped);
+    Ok(checkpoint.into_iter().chain(stopped).max_by_key(Newest::id))
+}
+
+/// The complete checkpoints that a job took for itself, oldest first.
+fn own_checkpoints(storage: &dyn CheckpointStorage) -> Result<Vec<CheckpointId>> {
+    let all = checkpoints(storage)?.into_iter();
+    let own = all.filter(|l| l.complete && l.kind == BarrierKind::Checkpoint);
+    Ok(own.map(|listed| listed.id).collect())
+}
+
+/// Reads what a job goes on from. If it is damaged, that is an error: an older one is never taken
+/// instead unless a person names it.
 pub fn latest(storage: &dyn CheckpointStorage) -> Result<Loaded> {
-    let mut complete: Vec<_> = checkpoints(storage)?
-        .into_iter()
-        .filter(|listed| listed.complete)
-        .collect();
-    let Some(newest) = complete.pop() else {
+    let Some(newest) = newest(storage)? else {
         return Err(Error::NoCheckpoint {
             place: storage.place(""),
         });
     };
-    load(storage, Which::Folder(&newest.folder)).map_err(|cause| Error::NewestUnusable {
-        newest: newest.id,
-        folder: storage.place(&newest.folder),
+    let mut place = String::new();
+    let loaded = match newest {
+        Newest::Checkpoint(id) => {
+            place = storage.place(&checkpoint_folder(id));
+            load(storage, Which::Id(id))
+        }
+        Newest::Stopped(id) => stopped_at(storage, id, &mut place),
+    };
+    let others = own_checkpoints(storage)?.into_iter().rev();
+    let others = others.filter(|id| *id < newest.id());
+    loaded.map_err(|cause| Error::NewestUnusable {
+        what: match newest {
+            Newest::Checkpoint(_) => "checkpoint",
+            Newest::Stopped(_) => "savepoint, with which the job was stopped",
+        },
+        newest: newest.id(),
+        folder: place,
         cause: Box::new(cause),
-        others: complete
-            .iter()
-            .rev()
-            .map(|listed| storage.place(&listed.folder))
+        others: others
+            .map(|id| storage.place(&checkpoint_folder(id)))
             .collect(),
     })
+}
+
+fn stopped_at(
+    storage: &dyn CheckpointStorage,
+    id: CheckpointId,
+    place: &mut String,
+) -> Result<Loaded> {
+    *place = storage.place(&stopped::path(id));
+    let stopped = Stopped::read(storage, id)?;
+    let located = stopped.savepoint(storage)?;
+    let (storage, folder) = located.parts();
+    *place = storage.place(folder);
+    let loaded = load(storage, Which::Folder(folder))?;
+    if loaded.metadata.id == id {
+        return Ok(loaded);
+    }
+    let metadata = storage.place(&join(folder, METADATA));
+    let reason = format!("it is that of checkpoint {}", loaded.metadata.id);
+    Err(Error::damaged(&metadata, "the number", reason))
 }
 
 /// Reads a subtask's file and compares it with what the metadata says of it.
@@ -101,7 +164,7 @@ pub fn verify_bytes(place: &str, bytes: &[u8], subtask: &SubtaskFile) -> Result<
 mod tests {
     use super::*;
     use crate::checkpoint::image::{OperatorImage, StateData, StateImage, StateKind};
-    use crate::checkpoint::{Barrier, BarrierKind, Timing, publish, write_image};
+    use crate::checkpoint::{Barrier, BarrierKind, Timing, publish, publish_to, write_image};
     use crate::testing::MemoryStorage;
     use crate::time::Timestamp;
 
@@ -210,6 +273,54 @@ mod tests {
             .expect("writes");
         let error = latest(&storage).expect_err("mixed up").to_string();
         assert!(error.contains("it is that of checkpoint 3"), "{error}");
+    }
+
+    /// A savepoint without subtasks; where the job ended with it, that is recorded.
+    fn savepoint(own: &MemoryStorage, id: u64, kind: BarrierKind, folder: &str) {
+        let metadata = CheckpointMetadata::new(CheckpointId(id), kind, "job");
+        publish_to(own, folder, &metadata).expect("publishes");
+        if kind == BarrierKind::Stop {
+            let stopped = Stopped::new(own, CheckpointId(id), (own, folder));
+            stopped.record(own).expect("writes");
+        }
+    }
+
+    #[test]
+    fn a_job_goes_on_from_where_it_was_stopped_and_not_from_a_savepoint_on_its_way() {
+        let storage = MemoryStorage::default();
+        take(&storage, 3);
+        savepoint(&storage, 4, BarrierKind::Savepoint, "savepoint-4-ab");
+        let found = |storage| latest(storage).expect("loads").metadata;
+        assert_eq!(found(&storage).id, CheckpointId(3));
+        storage.damage("savepoint-4-ab/_metadata", |bytes| bytes.truncate(3));
+        assert_eq!(
+            found(&storage).id,
+            CheckpointId(3),
+            "it is nothing to the job"
+        );
+        savepoint(&storage, 5, BarrierKind::Stop, "mine");
+        assert_eq!(found(&storage).kind, BarrierKind::Stop);
+        take(&storage, 6);
+        assert_eq!(found(&storage).id, CheckpointId(6), "it went on");
+    }
+
+    #[test]
+    fn a_lost_savepoint_that_ended_the_job_is_an_error() {
+        let storage = MemoryStorage::default();
+        take(&storage, 3);
+        savepoint(&storage, 5, BarrierKind::Stop, "mine");
+        storage.delete("mine/_metadata").expect("deletes");
+        let error = latest(&storage).expect_err("gone").to_string();
+        for words in [
+            "with which the job was stopped, 5",
+            "mine/_metadata",
+            "--restore memory:chk-3",
+        ] {
+            assert!(error.contains(words), "{error}");
+        }
+        storage.damage("stopped-5", |bytes| bytes[30] ^= 1);
+        let error = latest(&storage).expect_err("damaged").to_string();
+        assert!(error.contains("memory:stopped-5 is damaged"), "{error}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod restart;
 mod restore;
 pub mod retention;
 mod settings;
+pub mod stopped;
 pub mod storage;
 pub mod visitor;
 
@@ -40,7 +41,7 @@ pub use error::{Error, Result};
 pub use history::CheckpointHistory;
 pub use image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
 pub use keyed::{EncodedEntries, Entries, KeyedPart, KeyedSection, Named, OpenBacking};
-pub use load::{Loaded, Which, latest, load};
+pub use load::{Loaded, Which, latest, load, newest};
 pub use metadata::{CheckpointMetadata, FileRef, SubtaskFile};
 pub use participant::{Participant, Timing};
 pub use protocol::{
@@ -49,5 +50,6 @@ pub use protocol::{
 pub use restart::{Decision, ExponentialDelay, RestartPolicy, RestartStrategy};
 pub use restore::{RestoredJob, RestoredOperator};
 pub use settings::CheckpointSettings;
+pub use stopped::Stopped;
 pub use storage::{CheckpointStorage, publish, publish_to, write_image, write_image_to};
 pub use visitor::StateVisitor;

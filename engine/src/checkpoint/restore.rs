@@ -14,6 +14,8 @@ pub struct RestoredJob {
     pub id: CheckpointId,
     /// The images of each operator by its stable id, in the order of the old subtasks.
     operators: HashMap<String, Vec<OperatorImage>>,
+    /// Whether an operator may leave states behind that it does not have any more.
+    allow_left_over: bool,
 }
 
 impl RestoredJob {
@@ -25,7 +27,17 @@ impl RestoredJob {
         for (_, image) in all {
             operators.entry(image.uid.clone()).or_default().push(image);
         }
-        RestoredJob { id, operators }
+        RestoredJob {
+            id,
+            operators,
+            allow_left_over: false,
+        }
+    }
+
+    /// Whether an operator may leave states behind that it does not have any more; by default it may not.
+    pub fn allow_left_over(mut self, allow: bool) -> Self {
+        self.allow_left_over = allow;
+        self
     }
 
     /// The stable ids of all operators that it holds state of.
@@ -71,6 +83,7 @@ impl RestoredJob {
             parallelism,
             max_parallelism,
             taken: Vec::new(),
+            allow_left_over: self.allow_left_over,
         }))
     }
 }
@@ -93,6 +106,7 @@ pub struct RestoredOperator<'a> {
     max_parallelism: u32,
     /// The states that the operator has asked for.
     taken: Vec<String>,
+    allow_left_over: bool,
 }
 
 impl<'a> RestoredOperator<'a> {
@@ -148,18 +162,23 @@ impl<'a> RestoredOperator<'a> {
         Ok(all)
     }
 
-    /// The states that were saved and that the operator has not asked for.
-    pub fn left_over(&self) -> Vec<&'a str> {
-        let mut names: Vec<&str> = self
-            .images
-            .iter()
-            .flat_map(|image| &image.states)
-            .filter(|s| !self.taken.contains(&s.name) && s.data.bytes() > 0)
-            .map(|s| s.name.as_str())
-            .collect();
+    /// Fails where states were saved that the operator has not asked for: they would be lost. What asks
+    /// for nothing is not the operator: an adapter between it and the next goes by its name.
+    pub(super) fn check_left_over(&self) -> Flow {
+        let states = self.images.iter().flat_map(|image| &image.states);
+        let left = states.filter(|s| !self.taken.contains(&s.name) && s.data.bytes() > 0);
+        let mut names: Vec<String> = left.map(|s| format!("'{}'", s.name)).collect();
         names.sort_unstable();
         names.dedup();
-        names
+        if names.is_empty() || self.taken.is_empty() || self.allow_left_over {
+            return Ok(());
+        }
+        Err(Fault::user(format_args!(
+            "operator '{}': there is saved state named {} that it does not have any more; declare it \
+             again, or leave it behind with --allow-non-restored-state",
+            self.uid,
+            names.join(", ")
+        )))
     }
 
     fn states(&self, name: &str) -> Vec<&'a StateImage> {

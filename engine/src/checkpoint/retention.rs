@@ -13,6 +13,7 @@
 use super::barrier::{BarrierKind, CheckpointId};
 use super::error::{Error, Result};
 use super::metadata::CheckpointMetadata;
+use super::stopped;
 use super::storage::{
     CheckpointStorage, METADATA, SHARED, Stored, checkpoints, join, parse_folder, publish_to,
     read_metadata,
@@ -213,6 +214,17 @@ pub fn retire(
     }
     for file in &cleaned.files {
         storage.delete(&file.path)?;
+    }
+    // All that stay are newer: where the job was stopped before them tells nothing any more.
+    let kept = recorded
+        .iter()
+        .filter(|r| !gone(r) && r.kind == BarrierKind::Checkpoint);
+    if let Some(oldest) = kept.map(|r| r.id).min() {
+        for id in stopped::recorded(storage)? {
+            if id < oldest {
+                storage.delete(&stopped::path(id))?;
+            }
+        }
     }
     Ok(cleaned)
 }

@@ -5,6 +5,7 @@
 //! <root>/<job>/chk-7/_metadata           published last: with it the checkpoint is complete
 //! <root>/<job>/savepoint-8-<random>/...  a savepoint, the same inside
 //! <root>/<job>/shared/<random>           files that several checkpoints name
+//! <root>/<job>/stopped-8                 says where the savepoint is that ended the job
 //! ```
 //!
 //! A [`CheckpointStorage`] begins at the job's folder, or at that of one checkpoint when somebody
@@ -18,6 +19,7 @@ use super::metadata::{CheckpointMetadata, FileRef, SubtaskFile};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 
 /// The name of the file that makes a checkpoint.
 pub const METADATA: &str = "_metadata";
@@ -41,6 +43,19 @@ pub struct Stored {
 pub trait CheckpointStorage: Send + Sync {
     /// The full place of a path, as a person would write it. The empty path is the storage itself.
     fn place(&self, path: &str) -> String;
+
+    /// The place of a path in words that mean the same to every later process: what is recorded of it.
+    fn lasting_place(&self, path: &str) -> String {
+        self.place(path)
+    }
+
+    /// The storage, and the folder in it, of a checkpoint whose lasting place was recorded. It may lie
+    /// outside of this storage.
+    fn elsewhere(&self, place: &str) -> Result<(Arc<dyn CheckpointStorage>, String)> {
+        Err(Error::Elsewhere {
+            place: place.to_owned(),
+        })
+    }
 
     /// Writes a file, given part by part. When it returns, the file outlives a loss of power; when
     /// it fails, there is no file. Names are never used twice.
@@ -166,7 +181,7 @@ pub struct Listed {
 }
 
 /// The number and the kind that a folder's name tells.
-pub(super) fn parse_folder(folder: &str) -> Option<(CheckpointId, BarrierKind)> {
+pub fn parse_folder(folder: &str) -> Option<(CheckpointId, BarrierKind)> {
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         digits

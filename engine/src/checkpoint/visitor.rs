@@ -186,6 +186,14 @@ impl<'a> StateVisitor<'a> {
         matches!(self.0, Mode::Load(_))
     }
 
+    /// The operator has named all of its parts. Where state was loaded, none may be left over.
+    pub fn finish(self) -> Flow {
+        match self.0 {
+            Mode::Load(from) => from.check_left_over(),
+            _ => Ok(()),
+        }
+    }
+
     /// Where state is loaded: the watermark that it had seen.
     pub fn restored_watermark(&self) -> Option<Timestamp> {
         match &self.0 {

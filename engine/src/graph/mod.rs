@@ -12,7 +12,7 @@ pub use builder::{GraphBuilder, GraphRef};
 pub use plan::Plan;
 
 use crate::build::BuildContext;
-use crate::checkpoint::{CheckpointSettings, RestoredJob};
+use crate::checkpoint::{CheckpointSettings, Checksum, RestoredJob};
 use crate::exchange::{ChannelSettings, EdgeId, EdgeKind};
 use crate::fault::Flow;
 use crate::stage::Head;
@@ -181,6 +181,24 @@ impl JobGraph {
             0 => info.name.clone(),
             before => format!("{}#{}", info.name, before + 1),
         }
+    }
+
+    /// A hash of what a savepoint depends on: the operators' stable ids and kinds and how they are
+    /// connected. Parallelism and settings are no part of it, nor is a name where there is a uid, so a job
+    /// that was only given other ones keeps it. 16 hexadecimal digits.
+    pub fn hash(&self) -> String {
+        let mut text = String::new();
+        for (number, operator) in self.operators.iter().enumerate() {
+            let uid = self.uid(OperatorId(number as u32));
+            // With their lengths, so that no two graphs spell the same text.
+            let (lengths, kind) = ((uid.len(), operator.kind.len()), &operator.kind);
+            text += &format!("{lengths:?}{uid}{kind}{}\n", operator.vertex.0);
+        }
+        for edge in &self.edges {
+            let to = edge.to.map_or(u32::MAX, |to| to.0);
+            text += &format!("{} {} {to}\n", edge.from.0, edge.kind);
+        }
+        Checksum::of(text.as_bytes()).to_string()
     }
 
     /// The vertex of an operator.

@@ -52,6 +52,13 @@ impl CheckpointStorage for MemoryStorage {
         format!("memory:{path}")
     }
 
+    fn lasting_place(&self, path: &str) -> String {
+        match path {
+            "" => "/memory".to_owned(),
+            path => format!("/memory/{path}"),
+        }
+    }
+
     fn write(&self, path: &str, parts: &[&[u8]]) -> Result {
         self.publish(path, &parts.concat())
     }
