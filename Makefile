@@ -58,7 +58,7 @@ clippy: setup ## Run clippy on all targets; a warning is an error
 	cargo clippy $(ALL) --all-targets -- -D warnings
 
 tests: setup ## Run all tests, among them the house rules and the examples in the docs
-	TIDEGATE_CHECK_GRAMMAR=1 cargo test $(ALL)
+	TIDEGATE_CHECK_GRAMMAR=1 cargo test $(ALL) --no-fail-fast
 
 house-rules: setup ## Run only the house rules: integration-tests/tests/house_rules.rs
 	cargo test $(ALL) --test house_rules

@@ -21,6 +21,7 @@
 //! let env = StreamEnv::with_parallelism(2);
 //! let longest = Collect::new();
 //! env.source("words", Values::new(["tide", "gate", "hinge", "sea"]))
+//!     .map(str::to_owned)
 //!     .key_by(|word| word.chars().next())
 //!     .reduce(|longest, word| if word.len() > longest.len() { word } else { longest })
 //!     .sink("longest", longest.clone());

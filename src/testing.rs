@@ -67,13 +67,14 @@ impl<T> Deref for Output<T> {
 /// let output = testing::run(2, |env| {
 ///     env.source("clicks", Values::timestamped([(1_000, "a"), (2_000, "b"), (61_000, "a")]))
 ///         .watermarks(WatermarkStrategy::monotonous())
-///         .key_by(|page| *page)
+///         .key_by(|page| page.to_string())
 ///         .window(Tumbling::event_time(Duration::from_secs(60)))
 ///         .count()
 ///         .map(|w| (w.key, w.window.start.millis(), w.value))
 /// })?;
 /// assert_eq!(output.result.late(), 0);
-/// assert_eq!(output.sorted(), [("a", 0, 1), ("a", 60_000, 1), ("b", 0, 1)]);
+/// let of = |page: &str, start, count| (page.to_owned(), start, count);
+/// assert_eq!(output.sorted(), [of("a", 0, 1), of("a", 60_000, 1), of("b", 0, 1)]);
 /// # Ok(())
 /// # }
 /// ```

@@ -58,6 +58,8 @@ pub struct Node<In, Op, D> {
     ended: bool,
     /// The last watermark that it was shown.
     watermark: Timestamp,
+    /// The watermark that its state had seen when this attempt began.
+    seen_before: Timestamp,
     part: Option<Part>,
     input: PhantomData<fn(In)>,
 }
@@ -79,6 +81,7 @@ where
             unshown: false,
             ended: false,
             watermark: Timestamp::MIN,
+            seen_before: Timestamp::MIN,
             part: None,
             input: PhantomData,
         }
@@ -115,6 +118,7 @@ where
                     visitor.finish()
                 })?;
                 self.watermark = watermark;
+                self.seen_before = watermark;
                 // It has seen this watermark, and all that is due by it has left; so nothing is emitted.
                 if watermark > Timestamp::MIN {
                     self.guarded(|op, down| op.watermark(watermark, down))?;
@@ -210,7 +214,7 @@ where
             }
             Signal::Watermark(at) => {
                 // A later attempt hears again of moments that its state has seen.
-                let at = at.max(self.watermark);
+                let at = at.max(self.seen_before);
                 let signal = Signal::Watermark(at);
                 match self.show(at)? {
                     Progress::Forward => self.forward(signal),

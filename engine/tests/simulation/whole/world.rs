@@ -14,8 +14,8 @@ use tidegate_engine::checkpoint::storage::{
 };
 use tidegate_engine::checkpoint::{
     self, Action, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage, Coordinator,
-    Event, Loaded, Outcome, Phase, Publication, RequestId, RestoredJob, SavepointKind, SubtaskFile,
-    SubtaskImage, SubtaskRef, Which,
+    Event, Loaded, Outcome, Phase, Publication, RequestId, RestoredJob, SavepointKind, Stopped,
+    SubtaskFile, SubtaskImage, SubtaskRef, Which,
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::sink::committables;
@@ -455,10 +455,14 @@ impl World {
             .collect();
         let folder = attempt.folders[&id].clone();
         checkpoint::publish_to(&self.storage, &folder, &metadata).expect("it can be written");
+        if kind == BarrierKind::Stop {
+            let stopped = Stopped::new(&self.storage, id, (&self.storage, &folder));
+            stopped.record(&self.storage).expect("it can be written");
+        }
         let newest = self.newest.map(|(id, _)| id);
         assert!(newest < Some(id), "I6: {id} is complete after {newest:?}");
-        self.newest = Some((id, last));
         if publication.recovery_point {
+            self.newest = Some((id, last));
             let loaded = checkpoint::load(&self.storage, Which::Folder(&folder));
             self.cover(&loaded.expect("it is whole").job, &attempt.sinks);
         }
