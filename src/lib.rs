@@ -23,7 +23,7 @@
 //! env.source("words", Values::new(["tide", "gate", "hinge", "sea"]))
 //!     .map(str::to_owned)
 //!     .key_by(|word| word.chars().next())
-//!     .reduce(|longest, word| if word.len() > longest.len() { word } else { longest })
+//!     .reduce(|longest, word| if word.len() > longest.len() { word } else { longest.clone() })
 //!     .sink("longest", longest.clone());
 //! let result = env.execute("longest words")?;
 //! assert_eq!(result.records_in("words"), 4);
