@@ -4,6 +4,7 @@ use crate::table::{Table, bytes};
 use std::collections::BTreeMap;
 use tidegate::engine::checkpoint::index::{DataIndex, OperatorIndex, StateIndex};
 use tidegate::engine::checkpoint::{BarrierKind, CheckpointMetadata, StateKind};
+use tidegate::engine::time::Timestamp;
 
 /// The whole text.
 pub fn render(place: &str, metadata: &CheckpointMetadata) -> String {
@@ -76,10 +77,19 @@ fn operators(metadata: &CheckpointMetadata) -> Table {
             parts[0].parallelism.to_string(),
             parts[0].max_parallelism.to_string(),
             bytes(states.map(|state| state.data.bytes()).sum()),
-            least.map_or_else(String::new, |least| least.to_string()),
+            least.map_or_else(String::new, seen),
         ]);
     }
     table
+}
+
+/// The watermark that an operator had seen, in words where it is no moment.
+fn seen(watermark: Timestamp) -> String {
+    match watermark {
+        Timestamp::MIN => "none".to_owned(),
+        Timestamp::MAX => "end of input".to_owned(),
+        at => at.to_string(),
+    }
 }
 
 fn states(metadata: &CheckpointMetadata) -> Table {
