@@ -74,14 +74,23 @@ pub struct RowWriter<R: Row + 'static> {
     total: Arc<Mutex<Outcome>>,
 }
 
+impl<R: Row + 'static> RowWriter<R> {
+    /// Out of the way of runs that only digest their rows.
+    #[cold]
+    fn write_to_file(&mut self, at: Timestamp, row: R) -> Flow {
+        let file = self.file.as_mut();
+        file.map_or(Ok(()), |file| file.write(at, row))
+    }
+}
+
 impl<R: Row + 'static> SinkWriter<R> for RowWriter<R> {
     #[inline(always)]
     fn write(&mut self, at: Timestamp, row: R) -> Flow {
         self.sink.emit(&row);
-        match &mut self.file {
-            Some(file) => file.write(at, row),
-            None => Ok(()),
+        if self.file.is_some() {
+            return self.write_to_file(at, row);
         }
+        Ok(())
     }
 
     fn has_room(&self) -> bool {
