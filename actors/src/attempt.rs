@@ -187,14 +187,15 @@ impl Attempts<'_> {
         let work = move || {
             let mut beginning = Beginning::default();
             if let Some((checkpointing, retained)) = checkpoints {
-                beginning.retained = checkpointing.own()?;
+                let (next_id, own) = checkpointing.numbers()?;
+                beginning.retained = own;
                 beginning.restored = match since {
                     None => checkpointing.first(&job)?,
                     Some(since) => checkpointing.again(&job, since)?,
                 };
                 // Greater than that of a savepoint from elsewhere too: sinks name their parts by it.
                 let restored = beginning.restored.as_ref().map(|job| job.id.next());
-                beginning.next_id = checkpointing.next_id()?.max(restored.unwrap_or_default());
+                beginning.next_id = next_id.max(restored.unwrap_or_default());
                 if since.is_none() {
                     tokio::task::spawn_blocking(move || checkpointing.sweep(retained));
                 }

@@ -86,19 +86,15 @@ impl Checkpointing {
     }
 
     /// The number that no checkpoint in the storage, complete or not, has reached, nor the savepoint
-    /// with which the job was stopped.
-    pub(crate) fn next_id(&self) -> Result<CheckpointId, Fault> {
+    /// with which the job was stopped; and the complete checkpoints that belong to the job and not to
+    /// a person.
+    pub(crate) fn numbers(&self) -> Result<(CheckpointId, Vec<CheckpointId>), Fault> {
         let all = checkpoints(&*self.storage).map_err(Fault::user)?;
         let stopped = stopped::recorded(&*self.storage).map_err(Fault::user)?;
-        let all = all.iter().map(|listed| listed.id).chain(stopped);
-        Ok(all.max().unwrap_or_default().next())
-    }
-
-    /// The complete checkpoints in the storage that belong to the job and not to a person.
-    pub(crate) fn own(&self) -> Result<Vec<CheckpointId>, Fault> {
-        let all = checkpoints(&*self.storage).map_err(Fault::user)?;
+        let greatest = all.iter().map(|listed| listed.id).chain(stopped).max();
         let own = |l: &checkpoint::storage::Listed| l.complete && l.kind == BarrierKind::Checkpoint;
-        Ok(all.into_iter().filter(own).map(|l| l.id).collect())
+        let own = all.into_iter().filter(own).map(|l| l.id).collect();
+        Ok((greatest.unwrap_or_default().next(), own))
     }
 
     /// Makes a checkpoint of files that are written, and records it where the job ends with it.

@@ -2,7 +2,7 @@
 //! care of the operator's state at barriers.
 
 use crate::checkpoint::visitor::Capture;
-use crate::checkpoint::{Barrier, Notice, OperatorImage, Participant, StateVisitor};
+use crate::checkpoint::{Barrier, Notice, OperatorImage, Participant, StateImage, StateVisitor};
 use crate::fault::{Fault, Flow, PanicMark};
 use crate::operator::{Operator, Progress};
 use crate::stage::{Collector, Signal, Stage, Turn};
@@ -25,6 +25,25 @@ pub struct Identity {
     pub parallelism: u32,
     /// The number of its key groups.
     pub max_parallelism: u32,
+}
+
+impl Identity {
+    /// The image of its states in this subtask.
+    pub fn image(
+        &self,
+        name: &str,
+        watermark: Timestamp,
+        states: Vec<StateImage>,
+    ) -> OperatorImage {
+        OperatorImage {
+            uid: self.uid.clone(),
+            name: name.to_owned(),
+            max_parallelism: self.max_parallelism,
+            parallelism: self.parallelism,
+            watermark,
+            states,
+        }
+    }
 }
 
 /// An operator's part in checkpoints.
@@ -173,15 +192,9 @@ where
         let Saving {
             barrier, watermark, ..
         } = saving;
-        let (name, states) = (self.name.to_string(), saving.capture.into_states());
-        let image = (!states.is_empty()).then(|| OperatorImage {
-            uid: part.identity.uid.clone(),
-            name,
-            max_parallelism: part.identity.max_parallelism,
-            parallelism: part.identity.parallelism,
-            watermark,
-            states,
-        });
+        let states = saving.capture.into_states();
+        let image =
+            (!states.is_empty()).then(|| part.identity.image(&self.name, watermark, states));
         part.participant.saved(barrier, image);
         Ok(())
     }

@@ -6,9 +6,7 @@
 
 use crate::build::OpenContext;
 use crate::checkpoint::visitor::{Capture, Opaque};
-use crate::checkpoint::{
-    Barrier, BarrierKind, CheckpointId, Notice, OperatorImage, Participant, StateVisitor,
-};
+use crate::checkpoint::{Barrier, BarrierKind, CheckpointId, Notice, Participant, StateVisitor};
 use crate::fault::Flow;
 use crate::node::Identity;
 use crate::observe::SubtaskStats;
@@ -188,14 +186,7 @@ impl<S: Source, D> SourceHead<S, D> {
         };
         let mut capture = Capture::new(identity.max_parallelism);
         StateVisitor::freeze(&mut capture).list(SPLITS, &mut Opaque(splits))?;
-        let image = OperatorImage {
-            uid: identity.uid.clone(),
-            name: self.name.to_string(),
-            max_parallelism: identity.max_parallelism,
-            parallelism: identity.parallelism,
-            watermark: Timestamp::MIN,
-            states: capture.into_states(),
-        };
+        let image = identity.image(&self.name, Timestamp::MIN, capture.into_states());
         self.participant.saved(barrier, Some(image));
         Ok(())
     }

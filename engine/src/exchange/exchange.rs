@@ -34,7 +34,6 @@ pub struct Exchange<T, P: Distribution<T>, D> {
     local: u64,
     sent: EdgeMeter,
     received: VertexMeter,
-    participant: Participant,
 }
 
 enum Waiting<L> {
@@ -85,13 +84,12 @@ impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
             local: 0,
             sent: meters.0,
             received: meters.1,
-            participant: Participant::default(),
         }
     }
 
     /// Takes part in checkpoints as this subtask.
     pub fn participate(mut self, participant: Participant) -> Self {
-        self.participant = participant;
+        self.gate.participate(participant);
         self
     }
 
@@ -114,7 +112,7 @@ where
     fn apply(&mut self, from: u32, signal: Signal) -> Flow {
         let follows = self.gate.signal(0, from, signal)?;
         for signal in follows.into_iter().flatten() {
-            self.pass_one(signal)?;
+            Stage::signal(&mut self.down, signal)?;
         }
         if matches!(signal, Signal::Barrier(_) | Signal::EndOfInput) {
             self.pass()?;
@@ -122,20 +120,12 @@ where
         Ok(())
     }
 
-    fn pass_one(&mut self, signal: Signal) -> Flow {
-        if let Signal::Barrier(barrier) = signal {
-            let waited = self.gate.take_alignment();
-            self.participant.aligned(barrier, waited);
-        }
-        Stage::signal(&mut self.down, signal)
-    }
-
     /// Passes on the barriers that all channels have brought, and then what waited for them.
     #[cold]
     fn pass(&mut self) -> Flow {
         loop {
             while let Some(signal) = self.gate.pass() {
-                self.pass_one(signal)?;
+                Stage::signal(&mut self.down, signal)?;
             }
             // What waits belongs behind the barrier, wherever that has come to.
             if self.own_waits() || self.down.holds_barrier() {

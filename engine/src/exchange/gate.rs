@@ -4,7 +4,7 @@
 use super::aligner::Aligner;
 use super::grammar::Grammar;
 use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message};
-use crate::checkpoint::{Barrier, CheckpointId, CheckpointMode};
+use crate::checkpoint::{Barrier, CheckpointId, CheckpointMode, Participant};
 use crate::fault::Flow;
 use crate::flow::CreditWindow;
 use crate::frontier::{FrontierChange, WatermarkFrontier};
@@ -24,6 +24,8 @@ struct Input {
 pub struct Gate {
     frontier: WatermarkFrontier,
     aligner: Aligner,
+    /// Is told how long channels waited for each other.
+    participant: Participant,
     /// The time of the last turn.
     now: Timestamp,
     /// Since when some channels wait for others.
@@ -74,6 +76,7 @@ impl Gate {
         Gate {
             frontier: WatermarkFrontier::new(base),
             aligner: Aligner::new(base, mode),
+            participant: Participant::default(),
             now: Timestamp::MIN,
             aligns_since: None,
             open: base,
@@ -87,9 +90,9 @@ impl Gate {
         }
     }
 
-    /// Whether this gate receives `edge`.
-    pub fn receives(&self, edge: EdgeId) -> bool {
-        self.edges.iter().any(|e| e.edge == edge)
+    /// Takes part in checkpoints as this subtask.
+    pub fn participate(&mut self, participant: Participant) {
+        self.participant = participant;
     }
 
     /// Takes a signal of one channel; returns what follows from it for all together.
@@ -207,11 +210,16 @@ impl Gate {
     /// Takes out a barrier that all channels have brought. To be asked for until there is none, after
     /// whatever may have brought one.
     pub fn pass(&mut self) -> Option<Signal> {
-        let passes = self.aligner.pass();
-        if passes.is_none() && self.aligner.aligns() {
-            self.aligns_since.get_or_insert(self.now);
-        }
-        passes.map(Signal::Barrier)
+        let Some(barrier) = self.aligner.pass() else {
+            if self.aligner.aligns() {
+                self.aligns_since.get_or_insert(self.now);
+            }
+            return None;
+        };
+        let since = self.aligns_since.take();
+        let waited = since.map_or(0, |since| (self.now.0 - since.0).max(0));
+        self.participant.aligned(barrier, waited);
+        Some(Signal::Barrier(barrier))
     }
 
     /// A checkpoint, and all before it, were given up.
@@ -223,12 +231,6 @@ impl Gate {
     /// Whether a channel waits for the barriers of others.
     pub fn blocks(&self, edge: usize, from: u32) -> bool {
         self.aligner.blocks(self.edges[edge].base + from as usize)
-    }
-
-    /// How long, in milliseconds, the channels of the barrier that passed last waited for each other.
-    pub fn take_alignment(&mut self) -> i64 {
-        let since = self.aligns_since.take();
-        since.map_or(0, |since| (self.now.0 - since.0).max(0))
     }
 
     /// All channels have ended.

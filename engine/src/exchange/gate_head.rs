@@ -6,7 +6,7 @@ use super::{Batch, ChannelSettings, Distribution, EdgeId};
 use crate::checkpoint::{Barrier, Notice, Participant};
 use crate::fault::{Fault, Flow};
 use crate::observe::VertexMeter;
-use crate::stage::{Accept, Collector, Delivery, Head, Signal, Stage, Turn};
+use crate::stage::{Accept, Collector, Delivery, Head, Stage, Turn};
 use std::marker::PhantomData;
 
 /// Receives one or more edges of the same record type.
@@ -17,7 +17,6 @@ pub struct GateHead<T, P, D> {
     partition: P,
     down: D,
     received: VertexMeter,
-    participant: Participant,
     input: PhantomData<fn(T)>,
 }
 
@@ -47,14 +46,13 @@ impl<T, P, D> GateHead<T, P, D> {
             partition,
             down,
             received,
-            participant: Participant::default(),
             input: PhantomData,
         }
     }
 
     /// Takes part in checkpoints as this subtask.
     pub fn participate(mut self, participant: Participant) -> Self {
-        self.participant = participant;
+        self.gate.participate(participant);
         self
     }
 }
@@ -63,17 +61,9 @@ impl<T, P, D: Stage> GateHead<T, P, D> {
     /// Passes on the barriers that all channels have brought.
     fn pass(&mut self) -> Flow {
         while let Some(signal) = self.gate.pass() {
-            self.note(signal);
             Stage::signal(&mut self.down, signal)?;
         }
         Ok(())
-    }
-
-    fn note(&mut self, signal: Signal) {
-        if let Signal::Barrier(barrier) = signal {
-            let waited = self.gate.take_alignment();
-            self.participant.aligned(barrier, waited);
-        }
     }
 }
 
@@ -123,7 +113,6 @@ where
             for signal in std::mem::take(&mut batch.signals) {
                 let follows = self.gate.signal(index, *from, signal)?;
                 for signal in follows.into_iter().flatten() {
-                    self.note(signal);
                     Stage::signal(&mut self.down, signal)?;
                 }
             }

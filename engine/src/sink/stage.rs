@@ -127,14 +127,8 @@ impl<T, W: SinkWriter<T>> SinkStage<T, W> {
         let mut open = Opaque(self.epochs.commits.to_save(id));
         let mut capture = Capture::new(identity.max_parallelism);
         StateVisitor::freeze(&mut capture).union(COMMITTABLES, &mut open)?;
-        Ok((!open.0.is_empty()).then(|| OperatorImage {
-            uid: identity.uid.clone(),
-            name: self.name.to_string(),
-            max_parallelism: identity.max_parallelism,
-            parallelism: identity.parallelism,
-            watermark: Timestamp::MIN,
-            states: capture.into_states(),
-        }))
+        Ok((!open.0.is_empty())
+            .then(|| identity.image(&self.name, Timestamp::MIN, capture.into_states())))
     }
 
     /// Commits everything that a complete checkpoint covers.
