@@ -12,7 +12,7 @@ PROFILE := --release
 ALL := $(PROFILE) --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test sim chaos rocksdb-tests bench lint docs format clippy tests house-rules deny
+.PHONY: help setup demo test sim chaos golden rocksdb-tests bench lint docs format clippy tests house-rules deny
 
 # The steps of `test` and `lint` are meant to run in the order in which they are written.
 .NOTPARALLEL:
@@ -65,3 +65,6 @@ house-rules: setup ## Run only the house rules: integration-tests/tests/house_ru
 
 deny: setup ## Check the dependencies' licences and advisories with cargo-deny, if it is installed
 	@.ci/deny
+
+golden: setup ## Make a golden savepoint of today's format, NAME=n; see integration-tests/tests/golden/README.md
+	TIDEGATE_GOLDEN='$(or $(NAME),$(error name it: make golden NAME=0.2.0))' cargo test $(ALL) --test savepoints -- --ignored make_golden
