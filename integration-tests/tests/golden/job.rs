@@ -159,7 +159,10 @@ fn files(env: &StreamEnv, out: &Path) {
         .fork();
     parts
         .map(|line: String| format!("part {line}"))
-        .sink("parts", FileSink::lines(out.join("parts")).roll_records(100))
+        .sink(
+            "parts",
+            FileSink::lines(out.join("parts")).roll_records(100),
+        )
         .uid("parts");
     one.map(|line: String| format!("one {line}"))
         .sink("one", FileSink::lines(out.join("one.txt")).single_file())
