@@ -147,13 +147,18 @@ fn assert_clean(folder: &Path, what: &str) {
     tidegate::engine::checkpoint::latest(&storage).expect("the last checkpoint is whole");
 }
 
-/// Dies at a point, and again on its way back, and then comes to its end.
-fn dies_at(point: &str, nth: u64, expected: &[String]) {
+/// How often a round is begun anew in which the process, on a busy machine, was at its end before it came by.
+const ROUNDS: u32 = 20;
+
+/// Dies at a point, and again on its way back, and then comes to its end. Whether it died there when it came by for
+/// the `nth` time.
+fn dies_at(point: &str, nth: u64, expected: &[String]) -> bool {
     let folder = tempfile::tempdir().expect("a folder");
     let stops = point.ends_with("_record_stop");
     let mut lives = vec![(2, FIRST.to_owned(), false)];
     lives.push((3, format!("{point}={nth}*exit"), stops));
     lives.push((1, format!("{point}=exit"), stops));
+    let mut reached = true;
     for (life, (parallelism, failpoints, stops)) in lives.iter().enumerate() {
         let ended = live(folder.path(), *parallelism, failpoints, *stops);
         let left = tidegate::engine::checkpoint::newest(&storage(folder.path()));
@@ -164,8 +169,8 @@ fn dies_at(point: &str, nth: u64, expected: &[String]) {
             if died { "killed there" } else { "not reached" }
         );
         assert!(died || ended.success(), "{point}, life {life}: {ended}");
-        // What a process comes by once in its life, it need not come by again after its end.
-        assert!(died || life > 1 || nth > 1, "{point} is never reached");
+        // What it comes by once in its life, it need not come by again after its end.
+        reached &= died || life > 1;
     }
     let ended = live(folder.path(), 2, "", false);
     assert!(ended.success(), "{point}: {ended}");
@@ -179,6 +184,7 @@ fn dies_at(point: &str, nth: u64, expected: &[String]) {
         expected.len()
     );
     assert_clean(folder.path(), &what);
+    reached
 }
 
 #[test]
@@ -200,7 +206,10 @@ fn a_process_that_dies_at_any_point_changes_nothing() {
             scope.spawn(|| {
                 while let Some(point) = points.get(next.fetch_add(1, SeqCst)) {
                     for nth in 1..=times {
-                        dies_at(point, nth, &expected);
+                        // Some points a process comes by only once or twice.
+                        let rounds = if nth == 1 { ROUNDS } else { 1 };
+                        let reached = (0..rounds).any(|_| dies_at(point, nth, &expected));
+                        assert!(reached || nth > 1, "{point} is never reached");
                     }
                 }
             });
