@@ -325,7 +325,7 @@ impl World {
                 assert!(due < Timestamp::MAX, "I12: a dead attempt never settles");
                 self.clock.advance(Duration::from_millis(pause));
             } else {
-                attempt.network.let_time_pass(due);
+                attempt.network.let_time_pass(due, self.calm);
             }
             return;
         }
