@@ -12,7 +12,7 @@ PROFILE := --release
 ALL := $(PROFILE) --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test sim chaos rocksdb-tests bench lint docs format clippy tests house-rules deny
+.PHONY: help setup demo test sim chaos s3 golden rocksdb-tests bench lint docs format clippy tests house-rules deny
 
 # The steps of `test` and `lint` are meant to run in the order in which they are written.
 .NOTPARALLEL:
@@ -30,7 +30,7 @@ setup: ## Install the tools that are missing, naming each; silent when all is th
 demo: setup ## Run the flights job on a bundled month of real data and compare with its answer
 	@.ci/demo
 
-test: setup format clippy tests docs ## Everything CI checks: format, clippy, all tests with the house rules, docs
+test: setup format clippy tests s3 docs ## Everything CI checks: format, clippy, all tests with the house rules, docs
 
 sim: setup ## Simulate checkpoints and recovery under crashes: SEEDS=n of them, from SEED=s on
 	@SEEDS='$(SEEDS)' SEED='$(SEED)' .ci/sim
@@ -65,3 +65,9 @@ house-rules: setup ## Run only the house rules: integration-tests/tests/house_ru
 
 deny: setup ## Check the dependencies' licences and advisories with cargo-deny, if it is installed
 	@.ci/deny
+
+s3: setup ## Test checkpoints in S3 against a server of this machine (moto, installed into the cache)
+	@.ci/s3
+
+golden: setup ## Make a golden savepoint of today's format, NAME=n; see integration-tests/tests/golden/README.md
+	TIDEGATE_GOLDEN='$(or $(NAME),$(error name it: make golden NAME=0.2.0))' cargo test $(ALL) --test savepoints -- --ignored make_golden
