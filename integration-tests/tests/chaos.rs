@@ -25,6 +25,8 @@ struct Victim {
     job: &'static str,
     /// Records per second and subtask, so that it lives long enough to be killed.
     rate: u32,
+    /// Where its state is kept.
+    backend: &'static str,
     /// What it has to put out, sorted.
     expected: Vec<String>,
 }
@@ -117,6 +119,7 @@ impl Victim {
             arguments: words.to_vec(),
             job: "flights",
             rate: 4_000,
+            backend: "memory",
             expected,
         }
     }
@@ -137,8 +140,14 @@ impl Victim {
             arguments,
             job: "q5",
             rate: 100_000,
+            backend: "memory",
             expected: rows(&output),
         }
+    }
+
+    /// The same with its state in another backend.
+    fn in_backend(self, backend: &'static str) -> Self {
+        Victim { backend, ..self }
     }
 
     /// Starts it with what its last life left.
@@ -155,6 +164,8 @@ impl Victim {
             ])
             .args(["--checkpoint-interval", "100", "--restore", "latest"])
             .args(["--parallelism", &parallelism.to_string()])
+            .args(["--state-backend", self.backend])
+            .args(["--state-dir", &path("state")])
             .env("TIDEGATE_CHECK_GRAMMAR", "1");
         if held {
             command.args(["--source-rate", &self.rate.to_string()]);
@@ -187,7 +198,7 @@ impl Victim {
             let mut process = self.start(folder.path(), parallelism, held);
             let ended = wait(&mut process, until);
             let checkpoint = newest_checkpoint(&folder.path().join("checkpoints").join(self.job));
-            let name = self.name;
+            let name = format!("{} in {}", self.name, self.backend);
             if let Some(code) = ended {
                 let complaint = fs::read_to_string(folder.path().join("stderr"));
                 let complaint = complaint.unwrap_or_default();
@@ -205,6 +216,8 @@ impl Victim {
             ));
         }
         self.check(&folder.path().join("out"));
+        let left = files(&folder.path().join("state"));
+        assert!(left.is_empty(), "{left:?} is left over");
         killed
     }
 
@@ -254,7 +267,12 @@ fn the_output_is_that_of_a_run_without_kills() {
         .unwrap_or(now);
     println!("chaos: seed {seed}");
     let mut dice = Dice(seed);
-    let victims = [Victim::flights(), Victim::nexmark()];
+    let victims = [
+        Victim::flights(),
+        Victim::nexmark().in_backend("rocksdb"),
+        Victim::flights().in_backend("rocksdb"),
+        Victim::nexmark(),
+    ];
     let (mut killed, mut rounds) = (0, 0);
     while killed < kills {
         for (place, victim) in victims.iter().enumerate() {
