@@ -1,9 +1,16 @@
 //! State that is larger than memory: the databases of all subtasks of a process, their numbers, and
 //! who creates and drops them.
 
+mod backend;
 mod coordinator;
 mod database;
+mod export;
+mod import;
+#[cfg(test)]
+mod incremental_tests;
 mod scan;
+#[cfg(test)]
+mod tests;
 
+pub use backend::RocksSpill;
 pub use coordinator::{BackendId, BackendReport, StateCoordinator, StateReport};
-pub use database::{Database, RocksSpill};

@@ -2,7 +2,9 @@
 
 use super::KeyTable;
 use super::cache::Cache;
-use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, OpenBacking, StateValue};
+use crate::checkpoint::{
+    Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateValue,
+};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use std::any::type_name;
@@ -140,5 +142,9 @@ impl<K: Key, V: StateValue> KeyedPart for BackedTable<K, V> {
 
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
         self.part().load(entries)
+    }
+
+    fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
+        self.part().load_files(files)
     }
 }

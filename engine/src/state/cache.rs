@@ -8,11 +8,14 @@
 //! A snapshot first writes back what was dirty at the barrier: each slot knows the epoch in which it
 //! became dirty, and one that is changed before the walk comes to it is written as it was. Until then
 //! nothing newer is written back, so that what is behind the table becomes, key by key, the state at
-//! the barrier. From there it is copied, out of a view that later writes don't touch.
+//! the barrier. From there it is copied, out of a view that later writes don't touch, or put into files
+//! that other checkpoints share; until those are there nothing is written back either.
 
-use super::backing::{Backing, Changes, Claim, Scan};
+use super::backing::{Backing, Changes, Claim, Export, Scan};
 use crate::checkpoint::codec::{decode, encode_into};
-use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, StateValue};
+use crate::checkpoint::{
+    Entries, FilesImage, Key, KeyedPart, KeyedSection, RestoredFiles, StateValue,
+};
 use crate::fault::Flow;
 use crate::hash::{key_group, key_hash};
 use hashbrown::HashTable;
@@ -20,8 +23,6 @@ use std::any::type_name;
 
 /// Buckets that the hand passes in one turn at least when memory is short.
 const STEP: usize = 8192;
-/// Part of the memory in use above which dirty keys are written back ahead of need.
-const WRITE_BACK_ABOVE: f64 = 0.75;
 /// What is written even if that has to wait: memory has its limit.
 const WAIT_ABOVE: f64 = 2.0;
 /// Keys that a load takes in before it makes room.
@@ -44,6 +45,8 @@ enum Snapshot {
     /// What was dirty at the barrier is written back; the buckets before this one are done.
     Flush(usize),
     Copy(Box<dyn Scan>),
+    Export(Box<dyn Export>),
+    Exported(Box<FilesImage>),
 }
 
 /// See the module.
@@ -281,8 +284,9 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         }
     }
 
-    fn flushes(&self) -> bool {
-        matches!(self.snapshot, Snapshot::Flush(_))
+    /// Nothing that changed since the barrier may be written back now.
+    fn holds_back(&self) -> bool {
+        matches!(self.snapshot, Snapshot::Flush(_) | Snapshot::Export(_))
     }
 
     /// What its slots use, with what values keep elsewhere taken to be as long as their encoding.
@@ -300,32 +304,41 @@ impl<K: Key, V: StateValue> Cache<K, V> {
     pub fn keep_to_memory(&mut self) -> Flow {
         self.claim.set(self.bytes());
         let made = std::mem::take(&mut self.made);
-        let pressure = self.claim.memory().pressure();
-        if pressure < WRITE_BACK_ABOVE || self.flushes() {
+        let memory = self.claim.memory();
+        let over = memory.used().saturating_sub(memory.limit() / 8 * 7);
+        if over == 0 || self.slots.is_empty() {
             return Ok(());
         }
-        if pressure < WAIT_ABOVE && !self.backing.has_room() {
+        let waits = memory.pressure() >= WAIT_ABOVE;
+        if waits {
+            self.end_export()?;
+        } else if !self.backing.has_room() {
             self.made = made;
             return Ok(());
         }
+        let each = self.bytes() / self.slots.len() as u64;
         let steps = STEP.max(made * 8).min(self.slots.num_buckets() * 2);
-        self.turn_hand(steps)?;
-        self.write_changes()?;
+        self.turn_hand(steps, over.div_ceil(each.max(1)))?;
+        if !self.holds_back() {
+            self.write_changes()?;
+        }
         self.claim.set(self.bytes());
         Ok(())
     }
 
-    fn turn_hand(&mut self, steps: usize) -> Flow {
-        let each = self.bytes() / self.slots.len().max(1) as u64;
-        let memory = self.claim.memory();
-        let over = memory.used().saturating_sub(memory.limit() / 8 * 7);
-        let mut evict = over.div_ceil(each.max(1));
+    /// Drops so many slots that were not used for a whole round, and writes back those of them that are
+    /// dirty. What is used all the time is never written before a checkpoint needs it.
+    fn turn_hand(&mut self, steps: usize, mut evict: u64) -> Flow {
+        let holds_back = self.holds_back();
         for _ in 0..steps {
+            if evict == 0 {
+                break;
+            }
             self.hand = (self.hand + 1) % self.slots.num_buckets();
             let Some(slot) = self.slots.get_bucket_mut(self.hand) else {
                 continue;
             };
-            if std::mem::take(&mut slot.used) {
+            if std::mem::take(&mut slot.used) || (slot.dirty != 0 && holds_back) {
                 continue;
             }
             if slot.dirty != 0 {
@@ -336,10 +349,18 @@ impl<K: Key, V: StateValue> Cache<K, V> {
                 let bytes = self.changes.bytes() - before;
                 self.seen(bytes);
             }
-            if evict > 0 || !self.has_value(self.hand) {
-                self.forget(self.hand);
-                evict = evict.saturating_sub(1);
-            }
+            self.forget(self.hand);
+            evict -= 1;
+        }
+        Ok(())
+    }
+
+    /// Waits for the files of a snapshot.
+    fn end_export(&mut self) -> Flow {
+        if let Snapshot::Export(export) = &mut self.snapshot
+            && let Some(files) = export.poll(true)?
+        {
+            self.snapshot = Snapshot::Exported(Box::new(files));
         }
         Ok(())
     }
@@ -379,8 +400,9 @@ impl<K: Key, V: StateValue> Cache<K, V> {
     /// Shows all keys and values, in the order of key groups. What is dirty is written back first.
     pub fn each(&mut self, mut visit: impl FnMut(K, V) -> Flow) -> Flow {
         while let Snapshot::Flush(from) = self.snapshot {
-            self.flush_or_copy(from, usize::MAX)?;
+            self.flush_or_copy(from, usize::MAX, false)?;
         }
+        self.end_export()?;
         for bucket in 0..self.slots.num_buckets() {
             if let Some(slot) = self.slots.get_bucket_mut(bucket)
                 && slot.dirty != 0
@@ -397,10 +419,19 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         Ok(())
     }
 
-    fn flush_or_copy(&mut self, from: usize, budget: usize) -> Flow {
-        if self.flush(from, budget)? {
-            self.snapshot = Snapshot::Copy(self.backing.scan()?);
+    fn flush_or_copy(&mut self, from: usize, budget: usize, shares_files: bool) -> Flow {
+        if !self.flush(from, budget)? {
+            return Ok(());
         }
+        let export = if shares_files {
+            self.backing.export()?
+        } else {
+            None
+        };
+        self.snapshot = match export {
+            Some(export) => Snapshot::Export(export),
+            None => Snapshot::Copy(self.backing.scan()?),
+        };
         Ok(())
     }
 }
@@ -426,7 +457,16 @@ impl<K: Key, V: StateValue> KeyedPart for Cache<K, V> {
             Snapshot::None => self.freeze()?,
             Snapshot::Flush(from) => {
                 let from = *from;
-                self.flush_or_copy(from, budget)?;
+                self.flush_or_copy(from, budget, into.shares_files())?;
+            }
+            Snapshot::Export(export) => match export.poll(budget == usize::MAX)? {
+                Some(files) => self.snapshot = Snapshot::Exported(Box::new(files)),
+                None => into.wait(true),
+            },
+            Snapshot::Exported(files) => {
+                into.put_files(std::mem::take(&mut **files));
+                self.snapshot = Snapshot::None;
+                return Ok(true);
             }
             Snapshot::Copy(scan) => {
                 if scan.next(budget, &mut put)? {
@@ -458,6 +498,11 @@ impl<K: Key, V: StateValue> KeyedPart for Cache<K, V> {
             }
         }
         Ok(())
+    }
+
+    fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
+        self.spilled = true;
+        self.backing.import(files)
     }
 
     fn maintain(&mut self) -> Flow {
