@@ -138,6 +138,29 @@ impl Backing for RocksBacking {
         !self.database.is_stalling()
     }
 
+    fn walk(
+        &mut self,
+        after: &[u8],
+        budget: usize,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
+    ) -> Flow<bool> {
+        let database = &self.database;
+        let mut entries = database.db.raw_iterator_cf(&database.family()?);
+        entries.seek(after);
+        if entries.key() == Some(after) {
+            entries.next();
+        }
+        let mut left = budget;
+        while let (Some((key, value)), true) = (entries.item(), left > 0) {
+            visit(key, value)?;
+            entries.next();
+            left -= 1;
+        }
+        let status = entries.status();
+        status.map_err(|error| failed("read", database.path(), error))?;
+        Ok(!entries.valid())
+    }
+
     fn scan(&mut self) -> Flow<Box<dyn Scan>> {
         Ok(Box::new(ThreadScan::begin(self.database.clone())?))
     }

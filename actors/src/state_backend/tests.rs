@@ -49,7 +49,8 @@ fn spilled(state: &StateCoordinator) -> Table {
 pub(super) fn all(table: &mut Table) -> Model {
     let mut found = Model::new();
     let each = table.each(|key, value| {
-        assert!(found.insert(key, value).is_none(), "{key} was shown twice");
+        let before = found.insert(*key, value.clone());
+        assert!(before.is_none(), "{key} was shown twice");
         Ok(())
     });
     each.expect("reads");

@@ -198,9 +198,9 @@ impl KeyedSection {
         }
     }
 
-    /// Nothing yet, of a state with as many key groups.
+    /// Nothing yet, of a state with as many key groups and the same choice of files.
     pub fn fresh(&self) -> Self {
-        KeyedSection::new(self.max_parallelism)
+        KeyedSection::new(self.max_parallelism).sharing_files(self.shares_files)
     }
 
     /// How many entries there are.

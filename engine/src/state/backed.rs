@@ -86,15 +86,15 @@ impl<K: Key, V: StateValue> BackedTable<K, V> {
         }
     }
 
-    /// Shows all keys and values, as copies. It reads all that there is.
-    pub fn each(&mut self, mut visit: impl FnMut(K, V) -> Flow) -> Flow
-    where
-        V: Clone,
-    {
+    /// Whether it keeps to a memory, and the rest elsewhere.
+    pub fn spills(&self) -> bool {
+        matches!(self.0, Kind::Cache(_))
+    }
+
+    /// Shows all keys and values. It reads all that there is.
+    pub fn each(&mut self, mut visit: impl FnMut(&K, &V) -> Flow) -> Flow {
         match &mut self.0 {
-            Kind::Memory(table) => table
-                .iter()
-                .try_for_each(|(key, value)| visit(key.clone(), value.clone())),
+            Kind::Memory(table) => table.iter().try_for_each(|(key, value)| visit(key, value)),
             Kind::Cache(cache) => cache.each(visit),
         }
     }

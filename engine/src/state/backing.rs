@@ -24,6 +24,15 @@ pub trait Backing: Send {
     /// All entries as they are now, whatever is written meanwhile.
     fn scan(&mut self) -> Flow<Box<dyn Scan>>;
 
+    /// Shows up to `budget` entries whose keys are greater than `after`, in the order of keys; true once
+    /// there are no more.
+    fn walk(
+        &mut self,
+        after: &[u8],
+        budget: usize,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
+    ) -> Flow<bool>;
+
     /// Begins to put all entries as they are now into files that checkpoints share; `None` where it has no
     /// such files. Nothing may be written before that is done.
     fn export(&mut self) -> Flow<Option<Box<dyn Export>>> {
