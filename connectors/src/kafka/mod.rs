@@ -1,0 +1,8 @@
+//! Apache Kafka, in and out, through librdkafka.
+//!
+//! `README.md` in this folder is the guide: topics and partitions, settings, tuning, what to do when it fails.
+
+pub mod client;
+mod contact;
+
+pub use client::{ClientSettings, KafkaError, Sasl, Tls};
