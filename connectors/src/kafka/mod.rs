@@ -4,5 +4,9 @@
 
 pub mod client;
 mod contact;
+pub mod source;
 
 pub use client::{ClientSettings, KafkaError, Sasl, Tls};
+pub use source::{
+    ConsumerPreset, ConsumerRecord, Deserializer, EventTime, KafkaSource, StartingOffsets,
+};
