@@ -82,7 +82,8 @@ impl Topic {
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Relaxed));
         let topic = Topic::named(servers, &format!("{name}-{process}-{count}"));
         // What tests append may be old.
-        let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1))
+            .set("retention.ms", "-1");
         let made = wait(topic.admin().create_topics([&new], &AdminOptions::new()));
         for result in made.expect("the broker makes topics") {
             result.expect("the topic is new");

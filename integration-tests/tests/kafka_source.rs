@@ -118,7 +118,10 @@ fn starting_offsets_are_kept() {
     assert_eq!(from(StartingOffsets::Earliest), (0..10).collect::<Vec<_>>());
     assert_eq!(from(StartingOffsets::Latest), [0i64; 0]);
     assert_eq!(from(StartingOffsets::Timestamp(Timestamp(8000))), [7, 8, 9]);
-    assert_eq!(from(StartingOffsets::Timestamp(Timestamp(99_000))), [0i64; 0]);
+    assert_eq!(
+        from(StartingOffsets::Timestamp(Timestamp(99_000))),
+        [0i64; 0]
+    );
     let explicit = BTreeMap::from([((topic.name.clone(), 1), 4)]);
     assert_eq!(
         from(StartingOffsets::Explicit(explicit)),

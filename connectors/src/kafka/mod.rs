@@ -2,10 +2,12 @@
 //!
 //! `README.md` in this folder is the guide: topics and partitions, settings, tuning, what to do when it fails.
 
+mod admin;
 pub mod client;
 mod contact;
 pub mod source;
 
+pub use admin::KafkaAdmin;
 pub use client::{ClientSettings, KafkaError, Sasl, Tls};
 pub use source::{
     ConsumerPreset, ConsumerRecord, Deserializer, EventTime, KafkaSource, StartingOffsets,
