@@ -15,6 +15,8 @@ mod failpoints;
 pub mod files;
 pub mod function;
 pub mod generator;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod lanes;
 pub mod print;
 #[cfg(feature = "socket")]

@@ -1,0 +1,5 @@
+//! Apache Kafka, through librdkafka.
+
+pub mod sink;
+
+pub use sink::KafkaRecord;
