@@ -12,7 +12,7 @@ PROFILE := --release
 ALL := $(PROFILE) --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test sim chaos rocksdb-tests bench lint docs format clippy tests house-rules deny
+.PHONY: help setup demo kafka test sim chaos rocksdb-tests bench lint docs format clippy tests house-rules deny
 
 # The steps of `test` and `lint` are meant to run in the order in which they are written.
 .NOTPARALLEL:
@@ -29,6 +29,9 @@ setup: ## Install the tools that are missing, naming each; silent when all is th
 
 demo: setup ## Run the flights job on a bundled month of real data and compare with its answer
 	@.ci/demo
+
+kafka: setup ## Start an Apache Kafka broker on localhost:9092 (.ci/kafka stop ends it)
+	@.ci/kafka
 
 test: setup format clippy tests docs ## Everything CI checks: format, clippy, all tests with the house rules, docs
 

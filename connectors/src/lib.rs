@@ -7,7 +7,7 @@ pub mod async_source;
 mod background;
 pub mod black_hole;
 pub mod collect;
-#[cfg(any(feature = "files", feature = "socket"))]
+#[cfg(any(feature = "files", feature = "kafka", feature = "socket"))]
 pub mod dead_letters;
 mod emitted;
 mod failpoints;
@@ -30,7 +30,7 @@ pub mod values;
 pub use async_source::{AsyncSource, AsyncSourceContext};
 pub use black_hole::BlackHole;
 pub use collect::Collect;
-#[cfg(any(feature = "files", feature = "socket"))]
+#[cfg(any(feature = "files", feature = "kafka", feature = "socket"))]
 pub use dead_letters::{DeadLetters, OnError};
 #[cfg(feature = "files")]
 pub use files::{FileSink, FileSource};

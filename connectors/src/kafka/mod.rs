@@ -1,5 +1,10 @@
-//! Apache Kafka, through librdkafka.
+//! Apache Kafka, in and out, through librdkafka.
+//!
+//! `README.md` in this folder is the guide: topics and partitions, settings, tuning, what to do when it fails.
 
+pub mod client;
+mod contact;
 pub mod sink;
 
+pub use client::{ClientSettings, KafkaError, Sasl, Tls};
 pub use sink::KafkaRecord;
