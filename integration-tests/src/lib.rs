@@ -1,4 +1,5 @@
 //! What the tests of whole processes share; the tests themselves are in `tests/`.
 
+pub mod kafka;
 pub mod processes;
 pub mod tables;

@@ -15,6 +15,12 @@ pub enum KafkaError {
     /// Something that is no address of a broker.
     #[error("bootstrap.servers: '{0}' is no address of a broker; give it as host:port")]
     Server(String),
+    /// A topic can't have this name.
+    #[error("'{0}' is no name of a topic: letters, digits, '.', '_' and '-', at most 249 of them")]
+    Topic(String),
+    /// A pattern is no regular expression.
+    #[error("'{0}' is no regular expression for topics: {1}")]
+    Pattern(String, String),
     /// Something else that has to be said was not.
     #[error("{0}")]
     Missing(&'static str),
@@ -146,7 +152,7 @@ const JAVA_NAMES: [(&str, &str); 9] = [
     ("buffer.memory", "queue.buffering.max.kbytes, in KiB"),
     ("fetch.max.wait.ms", "fetch.wait.max.ms"),
     ("max.block.ms", "message.timeout.ms"),
-    ("max.poll.records", ".max_batch(..) of the source"),
+    ("max.poll.records", ".max_poll_records(..) of the source"),
     ("receive.buffer.bytes", "socket.receive.buffer.bytes"),
     ("send.buffer.bytes", "socket.send.buffer.bytes"),
     ("request.timeout.ms", "socket.timeout.ms"),

@@ -28,7 +28,7 @@ impl Contact {
             .unwrap_or_default()
     }
 
-    /// Trouble that can't end by itself: wrong credentials, a broker that isn't trusted, a fatal error.
+    /// Trouble that can't end by itself: wrong credentials, a fatal error.
     pub(crate) fn hopeless(&self) -> Option<String> {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         heard.trouble.clone().filter(|_| heard.hopeless)
@@ -49,7 +49,6 @@ impl Contact {
             Some(
                 RDKafkaErrorCode::Authentication
                     | RDKafkaErrorCode::SaslAuthenticationFailed
-                    | RDKafkaErrorCode::SSL
                     | RDKafkaErrorCode::Fatal
             )
         );

@@ -5,6 +5,13 @@
 pub mod client;
 mod contact;
 pub mod sink;
+pub mod source;
 
 pub use client::{ClientSettings, KafkaError, Sasl, Tls};
-pub use sink::KafkaRecord;
+pub use sink::{
+    DeliveryGuarantee, KafkaRecord, KafkaSerializer, KafkaSink, KafkaSinkBuilder, Partitioner,
+    RecordSerializer,
+};
+pub use source::{
+    ConsumerPreset, ConsumerRecord, Deserializer, EventTime, KafkaSource, StartingOffsets,
+};

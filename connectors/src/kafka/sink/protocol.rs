@@ -3,7 +3,7 @@
 
 use super::committable::Owner;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidegate_engine::fault::{Fault, Flow};
 
 /// How far the output of a slot has been committed; part of the same transaction as the output.
@@ -114,6 +114,9 @@ pub(crate) trait Broker {
     /// A new instance under the slot's transactional id. When it is there, no older one of that id can
     /// commit, and what became of their transactions is settled.
     fn fence(&self, slot: u32) -> Result<Self::Instance, Trouble>;
+
+    /// The slots that ever were, and the markers as far as they can be seen at once: something may be under way.
+    fn glance(&self) -> Result<(BTreeSet<u32>, Markers), Trouble>;
 
     /// The markers of all transactions that were settled before the call.
     fn markers(&self) -> Result<Markers, Trouble>;

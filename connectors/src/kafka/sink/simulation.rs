@@ -7,7 +7,7 @@ use super::protocol::{Broker, Instance, Marker, Markers, Trouble};
 use super::record::{Frames, KafkaRecord};
 use super::takeover::Takeover;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tidegate_engine::fault::{Fault, FaultKind, Flow};
 
@@ -159,6 +159,15 @@ impl Broker for Rc<Process> {
             process: self.clone(),
             slot,
             epoch,
+        })
+    }
+
+    fn glance(&self) -> Result<(BTreeSet<u32>, Markers), Trouble> {
+        self.request(|kafka| {
+            Ok((
+                kafka.epochs.keys().copied().collect(),
+                kafka.markers.clone(),
+            ))
         })
     }
 

@@ -8,7 +8,7 @@
 use super::committable::{Committable, Owner};
 use super::committer::{point, taken_over};
 use super::protocol::{Broker, Instance, Marker, Markers, Trouble};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tidegate_engine::fault::{Fault, Flow};
 
 /// What an attempt begins with.
@@ -58,8 +58,7 @@ impl Takeover {
 
     /// Takes over.
     pub(crate) fn run<B: Broker>(&self, broker: &B) -> Flow {
-        let known = self.retried(broker, || broker.markers())?;
-        let mut slots: BTreeSet<u32> = known.keys().copied().collect();
+        let (mut slots, known) = self.retried(broker, || broker.glance())?;
         slots.extend(self.committables.keys());
         slots.extend(0..self.parallelism);
         let mut fenced = BTreeMap::new();
@@ -68,11 +67,13 @@ impl Takeover {
         }
         self.at("takeover_fenced")?;
         let before = self.retried(broker, || broker.markers())?;
-        if let Some((slot, _)) = before
-            .iter()
-            .find(|(slot, now)| known.get(slot) != Some(now))
-        {
-            return Err(taken_over(*slot));
+        let changed =
+            |slot: &u32, now: &Marker| known.get(slot).is_none_or(|old| old.owner != now.owner);
+        if before.iter().any(|(slot, now)| changed(slot, now)) {
+            // There may be a newer checkpoint than the one that this attempt has read.
+            return Err(Fault::external(
+                "another run of this job took its output to Kafka over at the same time",
+            ));
         }
         self.check(&before)?;
         for (slot, instance) in fenced {
@@ -195,7 +196,7 @@ impl Takeover {
         }
         let checkpoint = self.restored.unwrap_or(0);
         instance.mark(&match before {
-            Some(before) if self.restored.is_some() => {
+            Some(before) if self.restored.is_some() || before.checkpoint == 0 => {
                 Marker::take_over(checkpoint, self.owner, before)
             }
             _ => Marker::new(checkpoint, self.owner),
