@@ -37,7 +37,7 @@ pub use files::{FileSink, FileSource};
 pub use function::{FunctionSource, SourceContext, SourceStatus};
 pub use generator::Generator;
 #[cfg(feature = "kafka")]
-pub use kafka::KafkaSource;
+pub use kafka::{KafkaSink, KafkaSource};
 pub use print::Print;
 #[cfg(feature = "socket")]
 pub use socket::{Reconnect, SocketLines, SocketSink};

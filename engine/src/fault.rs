@@ -23,6 +23,8 @@ pub enum FaultKind {
     External,
     /// A broken invariant of Tidegate itself.
     Internal,
+    /// Another run of the job has taken over: a restart would only take it back.
+    Fenced,
 }
 
 /// A failure with its place. Printed as one line.
@@ -84,6 +86,12 @@ impl Fault {
         fault.0.operator = site.operator;
         fault.0.origin = site.origin;
         fault
+    }
+
+    /// Another run of the job has taken over; the job is not restarted.
+    #[cold]
+    pub fn fenced(message: impl fmt::Display) -> Self {
+        Fault::new(FaultKind::Fenced, message)
     }
 
     /// Names the operator, unless a more inner place did so already.

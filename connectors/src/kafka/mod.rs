@@ -5,10 +5,15 @@
 mod admin;
 pub mod client;
 mod contact;
+pub mod sink;
 pub mod source;
 
 pub use admin::KafkaAdmin;
 pub use client::{ClientSettings, KafkaError, Sasl, Tls};
+pub use sink::{
+    DeliveryGuarantee, KafkaRecord, KafkaSerializer, KafkaSink, KafkaSinkBuilder, Partitioner,
+    RecordSerializer,
+};
 pub use source::{
     ConsumerPreset, ConsumerRecord, Deserializer, EventTime, KafkaSource, StartingOffsets,
 };
