@@ -133,7 +133,8 @@ fn produce(arguments: &Arguments, orders: u64) -> Result<bool> {
     settings.bootstrap_servers(&arguments.bootstrap);
     let admin = KafkaAdmin::new(&settings)?;
     for topic in [&arguments.topic, &arguments.output_topic] {
-        admin.recreate(topic, arguments.partitions, &[])?;
+        // Totals have the time of their windows, which is long ago.
+        admin.recreate(topic, arguments.partitions, &[("retention.ms", "-1")])?;
     }
     generate::produce(&arguments.bootstrap, &arguments.topic, orders)?;
     println!(
