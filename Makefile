@@ -12,7 +12,7 @@ PROFILE := --release
 ALL := $(PROFILE) --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test sim chaos rocksdb-tests bench lint docs format clippy tests house-rules deny
+.PHONY: help setup demo kafka test sim chaos s3 golden rocksdb-tests bench lint docs format clippy tests house-rules deny
 
 # The steps of `test` and `lint` are meant to run in the order in which they are written.
 .NOTPARALLEL:
@@ -33,7 +33,7 @@ demo: setup ## Run the flights job on a bundled month of real data and compare w
 kafka: setup ## Start an Apache Kafka broker on localhost:9092 (.ci/kafka stop ends it)
 	@.ci/kafka
 
-test: setup format clippy docs tests ## Everything CI checks: format, clippy, all tests with the house rules, docs
+test: setup format clippy docs s3 tests ## Everything CI checks: format, clippy, all tests with the house rules, docs
 
 sim: setup ## Simulate checkpoints and recovery under crashes: SEEDS=n of them, from SEED=s on
 	@SEEDS='$(SEEDS)' SEED='$(SEED)' .ci/sim
@@ -71,3 +71,9 @@ house-rules: setup ## Run only the house rules: integration-tests/tests/house_ru
 
 deny: setup ## Check the dependencies' licences and advisories with cargo-deny, if it is installed
 	@.ci/deny
+
+s3: setup ## Test checkpoints in S3 against a server of this machine (moto, installed into the cache)
+	@.ci/s3
+
+golden: setup ## Make a golden savepoint of today's format, NAME=n; see integration-tests/tests/golden/README.md
+	TIDEGATE_GOLDEN='$(or $(NAME),$(error name it: make golden NAME=0.2.0))' cargo test $(ALL) --test savepoints -- --ignored make_golden

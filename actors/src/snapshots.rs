@@ -2,6 +2,7 @@
 //! the last one.
 
 use crate::coordinator::CheckpointCoordinator;
+use crate::failpoints::failpoint;
 use crate::protocol::{CheckpointEvent, TriggerCheckpoint};
 use actix::prelude::*;
 use std::collections::BTreeMap;
@@ -91,6 +92,7 @@ impl Snapshots {
     /// Looks what a turn has brought: a barrier that passed, an image that is whole.
     pub fn after_turn(&mut self, subtask: &mut Subtask, took: Duration) {
         if subtask.take_barrier_passed() {
+            failpoint!("snapshots::after_barrier");
             self.pauses.record(took.as_micros() as u64);
             for triggered in self.triggered.values_mut() {
                 triggered.pause = triggered.pause.max(took);
@@ -115,7 +117,9 @@ impl Snapshots {
         let began = Instant::now();
         tokio::task::spawn_blocking(move || {
             let id = image.barrier.id;
+            failpoint!("snapshots::before_write");
             let written = write_image_to(&*target.storage, &target.folder, &image);
+            failpoint!("snapshots::after_write");
             let event = match written {
                 Ok(file) => {
                     let mut timing = image.timing;
@@ -142,6 +146,7 @@ impl Snapshots {
     /// All input has ended and all output has left: the coordinator takes the last checkpoint.
     pub fn drained(&mut self) {
         if !std::mem::replace(&mut self.drained, true) {
+            failpoint!("snapshots::before_drained");
             let subtask = self.me;
             self.coordinator
                 .do_send(CheckpointEvent(Event::Drained { subtask }));
