@@ -321,7 +321,14 @@ where
 {
     #[inline(always)]
     fn collect(&mut self, at: Timestamp, value: In) -> Flow {
-        self.guarded(|op, down| op.process(at, value, down))
+        // As `guarded` does, but without a closure: the compiler may choose to call that per record.
+        let mark = PanicMark::new(&self.name);
+        let result = self.op.process(at, value, &mut self.down);
+        mark.passed();
+        match result {
+            Ok(()) => Ok(()),
+            Err(fault) => Err(self.named(fault)),
+        }
     }
 
     fn has_room(&self) -> bool {

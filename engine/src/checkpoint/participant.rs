@@ -42,6 +42,9 @@ struct Shared {
 
 struct UnderWay {
     barrier: Barrier,
+    /// The head has been told of it. Where a subtask's own channel has ended, the barriers of others come
+    /// to the ends of the chain before that, and what is ahead of them has saved nothing yet.
+    triggered: bool,
     /// The ends of the chain that the barrier has not come to.
     leaves: u32,
     /// Stages that still save.
@@ -99,6 +102,7 @@ impl Participant {
             None => {
                 all.push_back(UnderWay {
                     barrier,
+                    triggered: false,
                     leaves: self.0.leaves.get(),
                     saving: 0,
                     operators: Vec::new(),
@@ -122,6 +126,11 @@ impl Participant {
             u.saving = u.saving.saturating_sub(1);
             u.operators.extend(image);
         });
+    }
+
+    /// The head of the chain was told that this checkpoint begins.
+    pub fn triggered(&self, barrier: Barrier) {
+        self.with(barrier, |u| u.triggered = true);
     }
 
     /// The barrier has come to an end of the chain.
@@ -149,7 +158,8 @@ impl Participant {
     /// Takes out the image of the oldest checkpoint that this subtask has done its part of.
     pub fn take_image(&self, task: u32) -> Option<SubtaskImage> {
         let mut all = self.0.under_way.borrow_mut();
-        let at = all.iter().position(|u| u.leaves == 0 && u.saving == 0)?;
+        let whole = |u: &UnderWay| u.triggered && u.leaves == 0 && u.saving == 0;
+        let at = all.iter().position(whole)?;
         let done = all.remove(at)?;
         Some(SubtaskImage {
             barrier: done.barrier,
@@ -161,5 +171,38 @@ impl Participant {
                 ..Timing::default()
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_waits_for_the_head_for_the_ends_and_for_all_that_saves() {
+        let participant = Participant::new(0, CheckpointMode::ExactlyOnce, None);
+        participant.add_leaf();
+        let barrier = Barrier::checkpoint(1);
+        participant.passed_leaf(barrier);
+        assert!(
+            participant.take_image(0).is_none(),
+            "the barriers of others were here before the head knew"
+        );
+        assert!(participant.begin(barrier));
+        participant.triggered(barrier);
+        assert!(participant.take_image(0).is_none(), "the head saves");
+        participant.saved(barrier, None);
+        assert!(participant.take_image(0).is_some());
+        assert!(participant.take_image(0).is_none());
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_taken_up_again() {
+        let participant = Participant::new(0, CheckpointMode::ExactlyOnce, None);
+        let barrier = Barrier::checkpoint(1);
+        participant.abort(barrier.id);
+        participant.triggered(barrier);
+        assert!(!participant.begin(barrier));
+        assert!(participant.take_image(0).is_none());
     }
 }

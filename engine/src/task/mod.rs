@@ -238,7 +238,9 @@ impl Subtask {
 
     /// A checkpoint begins.
     pub fn trigger(&mut self, barrier: Barrier) -> Flow {
-        self.head.trigger(barrier)
+        self.head.trigger(barrier)?;
+        self.participant.triggered(barrier);
+        Ok(())
     }
 
     /// What became of a checkpoint.

@@ -113,7 +113,9 @@ impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
     pub fn barrier(&mut self) -> Flow {
         self.checkpoints += 1;
         let barrier = Barrier::checkpoint(self.checkpoints);
-        Stage::signal(&mut self.node, Signal::Barrier(barrier))
+        Stage::signal(&mut self.node, Signal::Barrier(barrier))?;
+        self.context.participant.triggered(barrier);
+        Ok(())
     }
 
     /// What was saved at the last barrier, after as many turns as that takes; nothing of an operator

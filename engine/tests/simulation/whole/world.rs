@@ -187,9 +187,9 @@ impl World {
             self.count("crashes");
             self.attempt = None;
             // A new process knows only what is there.
-            let newest = self.newest.map_or(CheckpointId(0), |(id, _)| id);
-            self.next_id = newest.next();
             let listed = checkpoint::storage::checkpoints(&self.storage).expect("lists");
+            let greatest = listed.iter().map(|l| l.id).max();
+            self.next_id = greatest.unwrap_or_default().next();
             let kept = listed.iter().filter(|l| l.complete);
             let own = kept.filter(|l| l.kind == BarrierKind::Checkpoint);
             self.retained = own.map(|l| l.id).collect();
@@ -325,7 +325,7 @@ impl World {
                 assert!(due < Timestamp::MAX, "I12: a dead attempt never settles");
                 self.clock.advance(Duration::from_millis(pause));
             } else {
-                attempt.network.let_time_pass(due);
+                attempt.network.let_time_pass(due, self.calm);
             }
             return;
         }
