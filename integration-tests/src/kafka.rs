@@ -81,7 +81,9 @@ impl Topic {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Relaxed));
         let topic = Topic::named(servers, &format!("{name}-{process}-{count}"));
-        let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1));
+        // What tests append may be old.
+        let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1))
+            .set("retention.ms", "-1");
         let made = wait(topic.admin().create_topics([&new], &AdminOptions::new()));
         for result in made.expect("the broker makes topics") {
             result.expect("the topic is new");
@@ -144,7 +146,7 @@ impl Topic {
         );
     }
 
-    /// Appends to one partition, with a timestamp.
+    /// Appends to one partition, with a timestamp; 0 would be the present.
     pub fn append(&self, partition: i32, key: Option<&str>, value: Option<&[u8]>, at: i64) {
         let mut record = BaseRecord::<str, [u8]>::to(&self.name)
             .partition(partition)

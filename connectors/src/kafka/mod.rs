@@ -2,11 +2,13 @@
 //!
 //! `README.md` in this folder is the guide: topics and partitions, settings, tuning, what to do when it fails.
 
+mod admin;
 pub mod client;
 mod contact;
 pub mod sink;
 pub mod source;
 
+pub use admin::KafkaAdmin;
 pub use client::{ClientSettings, KafkaError, Sasl, Tls};
 pub use sink::{
     DeliveryGuarantee, KafkaRecord, KafkaSerializer, KafkaSink, KafkaSinkBuilder, Partitioner,

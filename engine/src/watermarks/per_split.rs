@@ -167,7 +167,7 @@ mod tests {
         assert!(!splits.told());
         track.declare();
         let idle = Some(Duration::from_millis(100));
-        let mut advance =
+        let advance =
             |splits: &mut PerSplit<i64, Bounded>, now| splits.advance(&fresh, Timestamp(now), idle);
         assert_eq!(
             advance(&mut splits, 0),
