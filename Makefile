@@ -12,7 +12,7 @@ PROFILE := --release
 ALL := $(PROFILE) --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test sim chaos s3 golden rocksdb-tests bench lint docs format clippy tests house-rules deny
+.PHONY: help setup demo kafka test sim chaos chaos-kafka s3 golden rocksdb-tests bench lint docs format clippy tests house-rules deny
 
 # The steps of `test` and `lint` are meant to run in the order in which they are written.
 .NOTPARALLEL:
@@ -40,6 +40,9 @@ sim: setup ## Simulate checkpoints and recovery under crashes: SEEDS=n of them, 
 
 chaos: setup ## Kill running jobs at random moments, KILLS=n times, and compare their output with a run without kills
 	@KILLS='$(KILLS)' SEED='$(SEED)' .ci/chaos
+
+chaos-kafka: setup ## Kill a job between two Kafka topics, KILLS=n times, and read what it committed
+	@KILLS='$(KILLS)' SEED='$(SEED)' .ci/chaos-kafka
 
 rocksdb-tests: ## Run the tests of state in RocksDB; compiles its C++ once, a quarter of an hour
 	ROCKSDB=1 .ci/setup

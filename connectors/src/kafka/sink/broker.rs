@@ -21,6 +21,9 @@ const SLICE: Duration = Duration::from_millis(500);
 /// How long one new instance may take. Brokers that are away longer are tried again.
 const FENCE: Duration = Duration::from_secs(60);
 
+/// How long one question to the brokers may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// How often the queue is looked at while it is full.
 const FULL: Duration = Duration::from_millis(1);
 
@@ -72,6 +75,9 @@ impl Broker for KafkaBroker {
         let delivery = Delivery::default();
         let created = config.create_with_context::<_, BaseProducer<Delivery>>(delivery.clone());
         let producer = created.map_err(|error| Fault::user(format_args!("Kafka: {error}")))?;
+        // With a connection there, or librdkafka looks for the coordinator only half a second later.
+        let topic = self.progress.topic();
+        let _ = producer.client().fetch_metadata(Some(topic), ANSWER);
         let (instance, began) = (
             KafkaInstance {
                 producer,

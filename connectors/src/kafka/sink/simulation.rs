@@ -381,7 +381,14 @@ fn simulate(seed: u64) -> Rc<World> {
     }
     world.interruption.borrow_mut().take();
     world.calm.set(true);
-    life(&world, 2, u32::MAX).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
+    // A commit that came late looks like another run; a restart is what helps.
+    let ended = (0..5)
+        .map(|_| life(&world, 2, u32::MAX))
+        .find(|life| !matches!(life, Err(f) if f.kind() == FaultKind::External));
+    match ended {
+        Some(Ok(())) => {}
+        other => panic!("seed {seed}: {other:?}"),
+    }
     world
 }
 
