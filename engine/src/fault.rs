@@ -24,6 +24,8 @@ pub enum FaultKind {
     External,
     /// A broken invariant of Tidegate itself.
     Internal,
+    /// Another run of the job has taken over: a restart would only take it back.
+    Fenced,
 }
 
 /// A failure with its place. Printed as one line.
@@ -99,6 +101,12 @@ impl Fault {
     #[cold]
     pub fn unwind(self) -> ! {
         panic::resume_unwind(Box::new(self))
+    }
+
+    /// Another run of the job has taken over; the job is not restarted.
+    #[cold]
+    pub fn fenced(message: impl fmt::Display) -> Self {
+        Fault::new(FaultKind::Fenced, message)
     }
 
     /// Names the operator, unless a more inner place did so already.
