@@ -138,10 +138,11 @@ impl Attempts<'_> {
                 return outcome;
             };
             // What can't begin at all would fail again, such as with state of another type; a thread that
-            // user code holds can't be had back.
+            // user code holds can't be had back; and who was taken over from must not take over in turn.
             let attempt = self.control.attempt();
             let unfit = attempt == 1 && !opened && fault.kind() == FaultKind::User;
-            if attempt == 0 || unfit || !stuck.is_empty() {
+            let fenced = fault.kind() == FaultKind::Fenced;
+            if attempt == 0 || unfit || fenced || !stuck.is_empty() {
                 return outcome;
             }
             let job = &self.telemetry.job.name;

@@ -238,6 +238,9 @@ impl Subtask {
 
     /// A checkpoint begins.
     pub fn trigger(&mut self, barrier: Barrier) -> Flow {
+        if !self.participant.is_news(barrier) {
+            return Ok(());
+        }
         self.head.trigger(barrier)?;
         self.participant.triggered(barrier);
         Ok(())
@@ -245,6 +248,9 @@ impl Subtask {
 
     /// What became of a checkpoint.
     pub fn notify(&mut self, notice: Notice) -> Flow {
+        if let Some(spill) = self.participant.spill() {
+            spill.settled(notice);
+        }
         if let Notice::Aborted { id } = notice {
             self.participant.abort(id);
             // A source that was stopped for it goes on.
