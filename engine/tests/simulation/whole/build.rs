@@ -137,7 +137,7 @@ impl<'a> Builder<'a> {
     }
 
     fn step(&mut self, stream: DataStream<Item>, step: Step) -> DataStream<Item> {
-        let width = self.width();
+        let (width, repeats) = (self.width(), self.plan.repeats());
         match step {
             Step::Sessions if !self.timed => self.step(stream, Step::Tumbling),
             Step::Fold | Step::Reduce if !self.ordered => self.step(stream, Step::Distinct),
@@ -160,7 +160,7 @@ impl<'a> Builder<'a> {
                 .boxed(),
             Step::Hold => {
                 self.ordered = false;
-                let stream = stream.operate("hold", Hold::default());
+                let stream = stream.operate("hold", Hold::new(repeats));
                 stream.parallelism(width).boxed()
             }
             Step::Chain => {
@@ -173,7 +173,7 @@ impl<'a> Builder<'a> {
             }
             Step::Alone => {
                 self.ordered = false;
-                let stream = stream.operate("alone", Hold::default());
+                let stream = stream.operate("alone", Hold::new(repeats));
                 stream.disable_chaining().boxed()
             }
             Step::Tumbling | Step::Sliding | Step::Sessions | Step::Stretches | Step::Distinct => {
@@ -239,11 +239,11 @@ impl<'a> Builder<'a> {
     }
 
     fn spread(&mut self, stream: DataStream<Item>, step: Step, width: u32) -> DataStream<Item> {
-        let other = self.width();
+        let (other, repeats) = (self.width(), self.plan.repeats());
         match step {
             Step::Deal => stream
                 .rebalance()
-                .operate("dealt", Hold::default())
+                .operate("dealt", Hold::new(repeats))
                 .parallelism(width)
                 .shuffle()
                 .map(|item: Item| item)
@@ -256,7 +256,7 @@ impl<'a> Builder<'a> {
                 .boxed(),
             _ => {
                 let (left, right) = stream.fork();
-                let left = left.rebalance().operate("left", Hold::default());
+                let left = left.rebalance().operate("left", Hold::new(repeats));
                 let left = left.parallelism(width);
                 let right = right.map(|item: Item| Item {
                     value: !item.value,

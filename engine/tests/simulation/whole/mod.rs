@@ -4,8 +4,9 @@
 //! input, its channels and what goes wrong: messages between subtasks and the coordinator are late, images
 //! and metadata take their time, are declined, or nobody knows what became of them; checkpoints expire;
 //! subtasks and the whole process die; the job is stopped with a savepoint, drained, and always goes on
-//! with another parallelism. What the two-phase sinks show in the end must be what a run shows in which
-//! nothing of this happens. The invariants are those of `recovery`, here of the engine itself:
+//! with another parallelism. Messages to subtasks get lost or come twice, files that no metadata names are
+//! torn, state is saved in many turns, and some jobs count at least once. What the two-phase sinks show in
+//! the end must be what a run shows in which nothing of this happens. The invariants are those of `recovery`, here of the engine itself:
 //!
 //! - I1, I2, I3: the output is that of a run without crashes, record by record.
 //! - I4: records of a key stay in order. I5: nothing is late where nothing was idle.
@@ -19,6 +20,7 @@ mod items;
 mod outside;
 mod plan;
 mod steps;
+mod storing;
 mod verdict;
 mod world;
 

@@ -2,7 +2,7 @@
 
 use crate::network::Dice;
 use std::time::Duration;
-use tidegate_engine::checkpoint::CheckpointSettings;
+use tidegate_engine::checkpoint::{CheckpointMode, CheckpointSettings};
 use tidegate_engine::exchange::ChannelSettings;
 
 /// One step of a stream.
@@ -96,6 +96,17 @@ const STEPS: [Step; 14] = [
     Step::Branch,
 ];
 
+/// Those of which each record comes out by itself.
+const ONE_BY_ONE: [Step; 7] = [
+    Step::Hold,
+    Step::Deal,
+    Step::Broadcast,
+    Step::Chain,
+    Step::Alone,
+    Step::Diamond,
+    Step::Branch,
+];
+
 fn steps(dice: &mut Dice, most: usize) -> Vec<Step> {
     let count = dice.roll(most + 1);
     let mut steps: Vec<Step> = Vec::new();
@@ -159,7 +170,7 @@ impl Plan {
         });
         let inputs = inputs.collect();
         let some = |dice: &mut Dice, most| if late { Vec::new() } else { steps(dice, most) };
-        Plan {
+        let plan = Plan {
             seed,
             inputs,
             pace: 1 + dice.roll(6) as i64,
@@ -176,6 +187,27 @@ impl Plan {
             checkpoints: checkpoints(dice),
             crashes: dice.roll(7),
             requests: dice.roll(4) as u64,
+        };
+        if dice.roll(6) == 0 {
+            plan.at_least_once()
+        } else {
+            plan
         }
+    }
+
+    /// The same where records may count twice after a recovery, with nothing that puts several into one.
+    fn at_least_once(mut self) -> Self {
+        self.checkpoints.mode = CheckpointMode::AtLeastOnce;
+        self.meeting = self.meeting.map(|_| Meeting::Union);
+        self.ending = Ending::Plain;
+        for steps in &mut self.steps {
+            steps.retain(|step| ONE_BY_ONE.contains(step));
+        }
+        self
+    }
+
+    /// Whether records may count twice after a recovery.
+    pub fn repeats(&self) -> bool {
+        self.checkpoints.mode == CheckpointMode::AtLeastOnce
     }
 }

@@ -12,6 +12,17 @@ pub struct Hold {
     held: BTreeMap<Timestamp, VecDeque<Item>>,
     leaving: VecDeque<(Timestamp, Item)>,
     watermark: Option<Timestamp>,
+    /// Records may come again, behind the watermark that was reached with them before.
+    repeats: bool,
+}
+
+impl Hold {
+    pub fn new(repeats: bool) -> Self {
+        Hold {
+            repeats,
+            ..Hold::default()
+        }
+    }
 }
 
 impl Operator<Item> for Hold {
@@ -19,12 +30,14 @@ impl Operator<Item> for Hold {
 
     fn process<C: Collector<Item>>(&mut self, at: Timestamp, item: Item, out: &mut C) -> Flow {
         if Some(at) <= self.watermark {
+            if self.repeats {
+                return out.collect(at, item);
+            }
             return Err(Fault::internal(format_args!(
                 "I5: a record of {at} behind the watermark {:?}, and nothing was idle",
                 self.watermark
             )));
         }
-        let _ = out;
         self.held.entry(at).or_default().push_back(item);
         Ok(())
     }

@@ -9,13 +9,10 @@ use crate::recovery::Tally;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_engine::checkpoint::storage::{
-    checkpoint_folder, join, read_metadata, savepoint_folder,
-};
+use tidegate_engine::checkpoint::storage::{checkpoint_folder, join, savepoint_folder};
 use tidegate_engine::checkpoint::{
-    self, Action, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage, Coordinator,
-    Event, Loaded, Notice, Outcome, Phase, Publication, RequestId, RestoredJob, SavepointKind,
-    Stopped, SubtaskFile, SubtaskImage, SubtaskRef, Which,
+    self, Action, BarrierKind, CheckpointId, CheckpointStorage, Coordinator, Event, Loaded, Notice,
+    Publication, RequestId, RestoredJob, SavepointKind, SubtaskFile, SubtaskImage, SubtaskRef,
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::sink::committables;
@@ -23,23 +20,23 @@ use tidegate_engine::testing::MemoryStorage;
 use tidegate_engine::time::Timestamp;
 
 /// One attempt of the job.
-struct Attempt {
+pub(super) struct Attempt {
     network: Network,
     coordinator: Coordinator<SubtaskFile>,
     /// What the coordinator has told each subtask, in order.
     orders: BTreeMap<SubtaskRef, VecDeque<Control>>,
     /// What subtasks have told the coordinator, each in order.
-    told: BTreeMap<SubtaskRef, VecDeque<Event<SubtaskFile>>>,
+    pub(super) told: BTreeMap<SubtaskRef, VecDeque<Event<SubtaskFile>>>,
     /// Images that are being written.
-    uploads: Vec<SubtaskImage>,
-    publishing: Option<Publication<SubtaskFile>>,
-    resolving: Option<CheckpointId>,
-    folders: BTreeMap<CheckpointId, String>,
+    pub(super) uploads: Vec<SubtaskImage>,
+    pub(super) publishing: Option<Publication<SubtaskFile>>,
+    pub(super) resolving: Option<CheckpointId>,
+    pub(super) folders: BTreeMap<CheckpointId, String>,
     /// A subtask is gone; no subtask takes a step any more.
     dead: bool,
     settled: bool,
     /// The uids of the sinks.
-    sinks: Vec<String>,
+    pub(super) sinks: Vec<String>,
 }
 
 pub struct World {
@@ -47,13 +44,13 @@ pub struct World {
     dice: Dice,
     clock: Clock,
     around: Surroundings,
-    storage: MemoryStorage,
-    attempt: Option<Attempt>,
+    pub(super) storage: MemoryStorage,
+    pub(super) attempt: Option<Attempt>,
     next_id: CheckpointId,
     /// The newest that is complete, and whether the job has nothing left to do behind it.
-    newest: Option<(CheckpointId, Option<Last>)>,
+    pub(super) newest: Option<(CheckpointId, Option<Last>)>,
     retained: Vec<CheckpointId>,
-    drains: BTreeSet<RequestId>,
+    pub(super) drains: BTreeSet<RequestId>,
     requests: u64,
     crashes: usize,
     rarity: usize,
@@ -65,7 +62,7 @@ pub struct World {
 
 /// What a job's last checkpoint was taken for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Last {
+pub(super) enum Last {
     EndOfInput,
     Stop,
     Drain,
@@ -109,14 +106,19 @@ impl World {
                 let cut = self
                     .newest
                     .is_some_and(|(_, last)| last == Some(Last::Drain));
+                let attempts = self.tally.0.get("attempts");
                 let shown = verdict::Shown {
                     around: &self.around,
                     sinks: self.sinks,
                     in_order: &self.in_order,
                     cut,
+                    repeats: self.plan.repeats() && attempts > Some(&1),
                 };
                 verdict::check(&self.plan, &shown);
                 self.count("whole jobs to their end");
+                if self.plan.repeats() {
+                    self.count("jobs of at least once");
+                }
                 for (what, times) in self.tally.0 {
                     tally.count(what, times);
                 }
@@ -129,11 +131,11 @@ impl World {
         panic!("I12: the job goes on and on: {tally:?}\n{picture}");
     }
 
-    fn count(&mut self, what: &'static str) {
+    pub(super) fn count(&mut self, what: &'static str) {
         self.tally.count(what, 1);
     }
 
-    fn happens(&mut self, once_in: usize) -> bool {
+    pub(super) fn happens(&mut self, once_in: usize) -> bool {
         !self.calm && self.dice.roll(once_in) == 0
     }
 
@@ -203,21 +205,6 @@ impl World {
         };
         self.die();
         self.tell(Event::SubtaskGone { subtask });
-    }
-
-    /// What the process was writing, or what was not synced, may be torn: of what no metadata names, anything.
-    fn tear(&mut self) {
-        for path in self.storage.paths() {
-            let Some((folder, _)) = path.split_once('/') else {
-                continue;
-            };
-            let published = read_metadata(&self.storage, folder).is_ok();
-            if !published && self.happens(2) {
-                self.storage
-                    .damage(&path, |bytes| bytes.truncate(bytes.len() / 2));
-                self.count("torn files");
-            }
-        }
     }
 
     fn die(&mut self) {
@@ -306,7 +293,7 @@ impl World {
     }
 
     /// What this checkpoint holds of the sinks may be committed now.
-    fn cover(&self, job: &RestoredJob, sinks: &[String]) {
+    pub(super) fn cover(&self, job: &RestoredJob, sinks: &[String]) {
         let mut outside = self.around.outside.lock().expect("no panic inside");
         for uid in sinks {
             outside.cover(committables(job, uid).expect("they are whole"));
@@ -416,115 +403,8 @@ impl World {
         }
     }
 
-    /// Writes an image, or a checkpoint's metadata, or looks for it.
-    fn store(&mut self, choice: usize) {
-        let Some(attempt) = &mut self.attempt else {
-            return;
-        };
-        if choice < attempt.uploads.len() {
-            let image = attempt.uploads.swap_remove(choice);
-            return self.upload(&image);
-        }
-        if let Some(publication) = attempt.publishing.take() {
-            return self.publish(publication);
-        }
-        let Some(id) = attempt.resolving.take() else {
-            return;
-        };
-        let found = read_metadata(&self.storage, &attempt.folders[&id]).is_ok();
-        let outcome = match found {
-            _ if self.happens(4) => Outcome::Unknown,
-            true => Outcome::Published,
-            false => Outcome::Failed("it is not there".to_owned()),
-        };
-        self.tell(Event::MetadataPublished { id, outcome });
-    }
-
-    fn upload(&mut self, image: &SubtaskImage) {
-        let fails = self.happens(60);
-        let Some(attempt) = &mut self.attempt else {
-            return;
-        };
-        let (id, timing) = (image.barrier.id, image.timing);
-        let (task, number) = (image.task, image.subtask);
-        let subtask = SubtaskRef {
-            task,
-            subtask: number,
-        };
-        let event = if fails {
-            Event::SnapshotDeclined {
-                id,
-                subtask,
-                reason: "no space left".to_owned(),
-                phase: Phase::Async,
-            }
-        } else {
-            let folder = &attempt.folders[&id];
-            let file = checkpoint::write_image_to(&self.storage, folder, image);
-            let file = file.expect("it can be written");
-            let bytes = file.file.length;
-            Event::SnapshotDone {
-                id,
-                subtask,
-                file,
-                bytes,
-                timing,
-            }
-        };
-        attempt.told.entry(subtask).or_default().push_back(event);
-    }
-
-    fn publish(&mut self, publication: Publication<SubtaskFile>) {
-        let (id, kind) = (publication.id, publication.kind);
-        if self.happens(30) {
-            self.count("unknown outcomes");
-            return self.tell(Event::MetadataPublished {
-                id,
-                outcome: Outcome::Unknown,
-            });
-        }
-        let Some(attempt) = &self.attempt else {
-            return;
-        };
-        let drain = publication
-            .request
-            .is_some_and(|r| self.drains.contains(&r));
-        let last = match kind {
-            _ if !publication.last => None,
-            BarrierKind::Checkpoint => Some(Last::EndOfInput),
-            _ if drain => Some(Last::Drain),
-            _ => Some(Last::Stop),
-        };
-        let mut metadata = CheckpointMetadata::new(id, kind, "whole");
-        metadata.subtasks = publication
-            .files
-            .into_iter()
-            .map(|(_, file)| file)
-            .collect();
-        let folder = attempt.folders[&id].clone();
-        checkpoint::publish_to(&self.storage, &folder, &metadata).expect("it can be written");
-        if kind == BarrierKind::Stop {
-            let stopped = Stopped::new(&self.storage, id, (&self.storage, &folder));
-            stopped.record(&self.storage).expect("it can be written");
-        }
-        let newest = self.newest.map(|(id, _)| id);
-        assert!(newest < Some(id), "I6: {id} is complete after {newest:?}");
-        if publication.recovery_point {
-            self.newest = Some((id, last));
-            let loaded = checkpoint::load(&self.storage, Which::Folder(&folder));
-            self.cover(&loaded.expect("it is whole").job, &attempt.sinks);
-        }
-        self.count("checkpoints of whole jobs");
-        let mut outcome = Outcome::Published;
-        if self.happens(30) {
-            self.count("unknown outcomes");
-            outcome = Outcome::Unknown;
-        }
-        self.tell(Event::MetadataPublished { id, outcome });
-    }
-
     /// Tells the coordinator, and does what it says.
-    fn tell(&mut self, event: Event<SubtaskFile>) {
+    pub(super) fn tell(&mut self, event: Event<SubtaskFile>) {
         let now = self.clock.now();
         let Some(attempt) = &mut self.attempt else {
             return;
