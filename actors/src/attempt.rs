@@ -2,6 +2,7 @@
 
 use crate::checkpointing::{Checkpointing, Target};
 use crate::coordinator::CheckpointCoordinator;
+use crate::failpoints::failpoint;
 use crate::pressure::BackPressureController;
 use crate::protocol::{Cancel, Kill, TakeSavepoint};
 use crate::runner::RunSettings;
@@ -132,10 +133,11 @@ impl Attempts<'_> {
                 return outcome;
             };
             // What can't begin at all would fail again, such as with state of another type; a thread that
-            // user code holds can't be had back.
+            // user code holds can't be had back; and who was taken over from must not take over in turn.
             let attempt = self.control.attempt();
             let unfit = attempt == 1 && !opened && fault.kind() == FaultKind::User;
-            if attempt == 0 || unfit || !stuck.is_empty() {
+            let fenced = fault.kind() == FaultKind::Fenced;
+            if attempt == 0 || unfit || fenced || !stuck.is_empty() {
                 return outcome;
             }
             let job = &self.telemetry.job.name;
@@ -196,7 +198,9 @@ impl Attempts<'_> {
                     tokio::task::spawn_blocking(move || checkpointing.sweep(retained));
                 }
             }
+            failpoint!("attempt::before_recover");
             job.recover(beginning.restored.as_deref())?;
+            failpoint!("attempt::after_recover");
             Ok(beginning)
         };
         let work = tokio::task::spawn_blocking(move || tidegate_engine::fault::catch(work));

@@ -1,5 +1,6 @@
 //! How a job is made to survive: where its checkpoints go, what it begins with, when it is restarted.
 
+use crate::failpoints::failpoint;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -102,6 +103,7 @@ impl Checkpointing {
 
     /// Makes a checkpoint of files that are written, and records it where the job ends with it.
     pub(crate) fn publish(&self, target: &Target, metadata: &CheckpointMetadata) -> Outcome {
+        failpoint!("checkpointing::before_publish");
         let _changing = self.changing.lock();
         match retention::lost_files(&*self.registry, metadata) {
             Ok(lost) if lost.is_empty() => {}
@@ -118,6 +120,7 @@ impl Checkpointing {
             BarrierKind::Checkpoint => self.registry.record(&target.folder, metadata),
             _ => publish_to(&*target.storage, &target.folder, metadata),
         };
+        failpoint!("checkpointing::after_publish");
         match published {
             Ok(()) => self.record_stop(target, metadata.id, metadata.kind),
             Err(error) => {
@@ -148,8 +151,11 @@ impl Checkpointing {
         if kind != BarrierKind::Stop {
             return Outcome::Published;
         }
+        failpoint!("checkpointing::before_record_stop");
         let stopped = Stopped::new(&*self.storage, id, (&*target.storage, &target.folder));
-        let Err(error) = stopped.record(&*self.storage) else {
+        let recorded = stopped.record(&*self.storage);
+        failpoint!("checkpointing::after_record_stop");
+        let Err(error) = recorded else {
             return Outcome::Published;
         };
         tracing::warn!(checkpoint = id.0, "{error}");
@@ -163,6 +169,7 @@ impl Checkpointing {
     pub(crate) fn retire(&self, retain: u32) {
         let retention = self.retention(retain);
         let now = Clock::System.now();
+        failpoint!("checkpointing::before_retire");
         let _changing = self.changing.lock();
         match retention::retire(&*self.storage, &*self.registry, &retention, now) {
             Ok(gone) if !gone.checkpoints.is_empty() => tracing::debug!(
@@ -179,6 +186,7 @@ impl Checkpointing {
     pub(crate) fn sweep(&self, retain: u32) {
         let retention = self.retention(retain);
         let now = Clock::System.now();
+        failpoint!("checkpointing::before_sweep");
         match retention::sweep(&*self.storage, &*self.registry, &retention, now, false) {
             Ok(gone) if !gone.files.is_empty() => tracing::info!(
                 files = gone.files.len(),
@@ -263,7 +271,10 @@ impl Checkpointing {
 
     /// The newest complete checkpoint, if there is any.
     pub(crate) fn newest(&self) -> Result<Option<Loaded>, Fault> {
-        match checkpoint::latest(&*self.storage) {
+        failpoint!("checkpointing::before_load");
+        let latest = checkpoint::latest(&*self.storage);
+        failpoint!("checkpointing::after_load");
+        match latest {
             Ok(loaded) => Ok(Some(loaded)),
             Err(checkpoint::Error::NoCheckpoint { .. }) => Ok(None),
             Err(error) => Err(Fault::user(error)),

@@ -3,6 +3,7 @@
 
 use crate::checkpointing::Target;
 use crate::coordinator::CheckpointCoordinator;
+use crate::failpoints::failpoint;
 use crate::protocol::{CheckpointEvent, TriggerCheckpoint};
 use actix::prelude::*;
 use std::collections::BTreeMap;
@@ -94,6 +95,7 @@ impl Snapshots {
     /// Looks what a turn has brought: a barrier that passed, an image that is whole.
     pub fn after_turn(&mut self, subtask: &mut Subtask, took: Duration) {
         if subtask.take_barrier_passed() {
+            failpoint!("snapshots::after_barrier");
             self.pauses.record(took.as_micros() as u64);
             for triggered in self.triggered.values_mut() {
                 triggered.pause = triggered.pause.max(took);
@@ -118,7 +120,10 @@ impl Snapshots {
         let began = Instant::now();
         tokio::task::spawn_blocking(move || {
             let id = image.barrier.id;
-            let event = match write(&target, &mut image) {
+            failpoint!("snapshots::before_write");
+            let written = write(&target, &mut image);
+            failpoint!("snapshots::after_write");
+            let event = match written {
                 Ok((file, shared)) => {
                     let mut timing = image.timing;
                     timing.save = began.elapsed().as_millis() as i64;
@@ -144,6 +149,7 @@ impl Snapshots {
     /// All input has ended and all output has left: the coordinator takes the last checkpoint.
     pub fn drained(&mut self) {
         if !std::mem::replace(&mut self.drained, true) {
+            failpoint!("snapshots::before_drained");
             let subtask = self.me;
             self.coordinator
                 .do_send(CheckpointEvent(Event::Drained { subtask }));

@@ -21,6 +21,11 @@ pub(crate) trait Write<T = u8>: Send + 'static {
         Ok(())
     }
 
+    /// What was written is to leave this process.
+    fn flush(&mut self) -> Flow {
+        Ok(())
+    }
+
     /// Makes durable what was written since the last time, and returns what it takes to show it.
     fn prepare(&mut self) -> Flow<Vec<u8>> {
         Ok(Vec::new())
@@ -281,6 +286,7 @@ fn run<T>(
                 continue;
             }
             Order::Flush => {
+                writer.flush()?;
                 shared.flushed.fetch_add(1, SeqCst);
             }
             Order::Prepare => {

@@ -7,7 +7,7 @@ pub mod async_source;
 mod background;
 pub mod black_hole;
 pub mod collect;
-#[cfg(any(feature = "files", feature = "socket"))]
+#[cfg(any(feature = "files", feature = "kafka", feature = "socket"))]
 pub mod dead_letters;
 mod emitted;
 mod failpoints;
@@ -15,6 +15,8 @@ mod failpoints;
 pub mod files;
 pub mod function;
 pub mod generator;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod lanes;
 pub mod print;
 #[cfg(feature = "socket")]
@@ -28,12 +30,14 @@ pub mod values;
 pub use async_source::{AsyncSource, AsyncSourceContext};
 pub use black_hole::BlackHole;
 pub use collect::Collect;
-#[cfg(any(feature = "files", feature = "socket"))]
+#[cfg(any(feature = "files", feature = "kafka", feature = "socket"))]
 pub use dead_letters::{DeadLetters, OnError};
 #[cfg(feature = "files")]
 pub use files::{FileSink, FileSource};
 pub use function::{FunctionSource, SourceContext, SourceStatus};
 pub use generator::Generator;
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaSink, KafkaSource};
 pub use print::Print;
 #[cfg(feature = "socket")]
 pub use socket::{Reconnect, SocketLines, SocketSink};

@@ -13,8 +13,10 @@ use crate::node::Identity;
 use crate::observe::{EdgeMeter, JobStats, SubtaskStats, VertexMeter};
 use crate::side::{SideBuffer, SideOutput};
 use crate::source::{SPLITS, Waker};
+use crate::splits::SplitTrack;
 use crate::state::OperatorStates;
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +40,7 @@ pub struct BuildContext {
     /// This subtask's part in checkpoints.
     pub participant: Participant,
     sides: HashMap<u64, Rc<dyn Any>>,
+    splits: RefCell<HashMap<VertexId, SplitTrack>>,
 }
 
 impl BuildContext {
@@ -61,6 +64,7 @@ impl BuildContext {
             memory,
             participant: Participant::default(),
             sides: HashMap::new(),
+            splits: RefCell::default(),
         }
     }
 
@@ -268,6 +272,13 @@ impl OpenContext<'_> {
             return Err(Fault::user(problem));
         }
         Ok(self.build.stats.alignment.join(alignment))
+    }
+
+    /// Where a source tells which of its splits it reads, and a watermark strategy of the same vertex hears it.
+    pub fn split_track(&self) -> SplitTrack {
+        let vertex = self.build.job.vertex_of(self.operator);
+        let mut tracks = self.build.splits.borrow_mut();
+        tracks.entry(vertex).or_default().clone()
     }
 
     /// Where records for a side output go. Without a taker downstream they are dropped.

@@ -9,6 +9,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
 use std::sync::Once;
 
 /// The result of pushing something through a chain.
@@ -23,6 +24,8 @@ pub enum FaultKind {
     External,
     /// A broken invariant of Tidegate itself.
     Internal,
+    /// Another run of the job has taken over: a restart would only take it back.
+    Fenced,
 }
 
 /// A failure with its place. Printed as one line.
@@ -98,6 +101,12 @@ impl Fault {
     #[cold]
     pub fn unwind(self) -> ! {
         panic::resume_unwind(Box::new(self))
+    }
+
+    /// Another run of the job has taken over; the job is not restarted.
+    #[cold]
+    pub fn fenced(message: impl fmt::Display) -> Self {
+        Fault::new(FaultKind::Fenced, message)
     }
 
     /// Names the operator, unless a more inner place did so already.
@@ -189,13 +198,14 @@ pub fn catch<R>(code: impl FnOnce() -> Flow<R>) -> Flow<R> {
     result.unwrap_or_else(|payload| Err(Fault::from_panic(payload.as_ref())))
 }
 
-/// Remembers an operator's name if a panic unwinds through it. The innermost mark wins.
-pub struct PanicMark<'a>(&'a str);
+/// Remembers an operator's name if a panic unwinds through it. The innermost mark wins. It refers to the
+/// field that holds the name, so that there is nothing to be kept at hand while nobody panics.
+pub struct PanicMark<'a>(&'a Rc<str>);
 
 impl<'a> PanicMark<'a> {
     /// Marks the code until [`PanicMark::passed`].
     #[inline(always)]
-    pub fn new(operator: &'a str) -> Self {
+    pub fn new(operator: &'a Rc<str>) -> Self {
         PanicMark(operator)
     }
 
@@ -207,15 +217,21 @@ impl<'a> PanicMark<'a> {
 }
 
 impl Drop for PanicMark<'_> {
-    #[cold]
+    #[inline(always)]
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        SITE.with_borrow_mut(|site| {
-            site.operator.get_or_insert_with(|| self.0.to_owned());
-        });
+        remember_operator(self.0);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn remember_operator(name: &Rc<str>) {
+    if !std::thread::panicking() {
+        return;
+    }
+    SITE.with_borrow_mut(|site| {
+        site.operator.get_or_insert_with(|| name.to_string());
+    });
 }
 
 /// Remembers the position in a batch if a panic unwinds through it.
@@ -265,8 +281,9 @@ mod tests {
     #[test]
     fn the_innermost_mark_names_a_panic() {
         let fault = catch(|| -> Flow {
-            let outer = PanicMark::new("outer");
-            let inner = PanicMark::new("inner");
+            let names = [Rc::from("outer"), Rc::from("inner")];
+            let outer = PanicMark::new(&names[0]);
+            let inner = PanicMark::new(&names[1]);
             if std::hint::black_box(true) {
                 panic!("boom");
             }

@@ -26,6 +26,7 @@ pub mod process;
 pub mod side;
 pub mod sink;
 pub mod source;
+pub mod splits;
 pub mod stage;
 pub mod state;
 pub mod task;

@@ -9,10 +9,14 @@ use crate::checkpoint::StateVisitor;
 use crate::clock::Clock;
 use crate::fault::Flow;
 use crate::operator::{Operator, Progress};
+use crate::splits::SplitTrack;
 use crate::stage::{Collector, Signal};
 use crate::time::Timestamp;
+use per_split::{Combined, PerSplit};
 use std::marker::PhantomData;
 use std::time::Duration;
+
+mod per_split;
 
 /// Turns the timestamps of a subtask's records into watermarks.
 pub trait WatermarkGenerator<T>: Clone + Send + 'static {
@@ -250,6 +254,7 @@ pub struct AssignWatermarks<T, G, A> {
     /// What was restored is to be said again at the end of the first turn.
     unsaid: bool,
     aligned: Option<Aligned>,
+    splits: PerSplit<T, G>,
 }
 
 /// A subtask's part in an alignment group.
@@ -273,18 +278,19 @@ impl Aligned {
     }
 }
 
-impl<T, G: Clone, A: Clone> Clone for AssignWatermarks<T, G, A> {
+impl<T, G: WatermarkGenerator<T>, A: Clone> Clone for AssignWatermarks<T, G, A> {
     fn clone(&self) -> Self {
         AssignWatermarks {
             strategy: self.strategy.clone(),
             clock: self.clock.clone(),
             aligned: None,
+            splits: PerSplit::new(SplitTrack::default()),
             ..*self
         }
     }
 }
 
-impl<T, G, A> AssignWatermarks<T, G, A> {
+impl<T, G: WatermarkGenerator<T>, A> AssignWatermarks<T, G, A> {
     /// The operator of a strategy.
     pub fn new(strategy: WatermarkStrategy<T, G, A>) -> Self {
         AssignWatermarks {
@@ -297,6 +303,7 @@ impl<T, G, A> AssignWatermarks<T, G, A> {
             idle: false,
             unsaid: false,
             aligned: None,
+            splits: PerSplit::new(SplitTrack::default()),
         }
     }
 
@@ -310,10 +317,28 @@ impl<T, G, A> AssignWatermarks<T, G, A> {
 }
 
 impl<T, G: WatermarkGenerator<T>, A> AssignWatermarks<T, G, A> {
+    /// What those behind are to hear of how far the splits are.
+    fn say(&mut self, combined: Combined) -> Option<Signal> {
+        if combined == Combined::Idle {
+            return (!std::mem::replace(&mut self.idle, true)).then_some(Signal::Idle);
+        }
+        let back = std::mem::take(&mut self.idle) | std::mem::take(&mut self.unsaid);
+        let newer = match combined {
+            Combined::At(at) => self.newer(at),
+            Combined::Idle | Combined::Waiting => None,
+        };
+        newer.or_else(|| back.then_some(Signal::Watermark(self.emitted)))
+    }
+
     /// The signal at the end of a turn.
     fn generate(&mut self, now: Timestamp) -> Option<Signal> {
         if self.emitted == Timestamp::MAX {
             return None; // the input has ended, and nothing comes behind that
+        }
+        if self.splits.told() {
+            let (idle_after, generator) = (self.strategy.idle_after, &self.strategy.generator);
+            let combined = self.splits.advance(generator, now, idle_after);
+            return self.say(combined);
         }
         if self.records != self.seen {
             self.seen = self.records;
@@ -347,6 +372,7 @@ where
     fn open(&mut self, context: &mut OpenContext<'_>) -> Flow {
         self.clock = context.clock();
         self.active_since = self.clock.now();
+        self.splits = PerSplit::new(context.split_track());
         if let Some(alignment) = &self.strategy.alignment {
             self.aligned = Some(Aligned {
                 member: context.align(alignment)?,
@@ -361,7 +387,12 @@ where
     fn process<C: Collector<T>>(&mut self, at: Timestamp, value: T, out: &mut C) -> Flow {
         let at = self.strategy.assigner.timestamp(&value, at);
         self.records += 1;
-        match self.strategy.generator.on_record(&value, at) {
+        let watermark = if self.splits.told() {
+            self.splits.on_record(&self.strategy.generator, &value, at)
+        } else {
+            self.strategy.generator.on_record(&value, at)
+        };
+        match watermark {
             None => out.collect(at, value),
             Some(watermark) => {
                 out.collect(at, value)?;
@@ -403,6 +434,7 @@ where
 
     fn held_back(&mut self, now: Timestamp) {
         self.active_since = now;
+        self.splits.held_back(now);
     }
 
     fn next_timer(&self) -> Option<Timestamp> {
@@ -410,6 +442,10 @@ where
             return Some(aligned.looked_at.plus(LOOK_INTERVAL));
         }
         let timeout = self.strategy.idle_after?;
+        if self.splits.told() {
+            let next = self.splits.next_idle(timeout);
+            return next.filter(|_| self.emitted != Timestamp::MAX);
+        }
         (!self.idle && self.emitted != Timestamp::MAX).then(|| {
             self.active_since
                 .plus(timeout)

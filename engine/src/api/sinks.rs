@@ -5,8 +5,8 @@ use super::stream::{DataStream, Place};
 use super::upstream::Upstream;
 use crate::checkpoint::RestoredJob;
 use crate::exchange::EdgeId;
-use crate::graph::GraphRef;
-use crate::sink::{Sink, SinkStage, committables};
+use crate::graph::{GraphRef, JobGraph};
+use crate::sink::{RecoveryContext, Sink, SinkStage};
 use std::sync::{Arc, OnceLock};
 
 /// A sink that a stream ends in, to name it and to give it a parallelism.
@@ -26,9 +26,9 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
         let (checked, recovered, before) = (sink.clone(), sink.clone(), edge.clone());
         graph.edit(|g| {
             g.add_check(operator, Arc::new(move || checked.check()));
-            let recover = move |job: Option<&RestoredJob>, uid: &str| {
-                let covered = job.map(|job| committables(job, uid)).transpose()?;
-                recovered.recover(covered)
+            let recover = move |job: &JobGraph, from: Option<&RestoredJob>| {
+                let context = RecoveryContext::new(job, operator, from);
+                recovered.recover_in(&context, context.committables()?)
             };
             g.add_recovery(operator, Arc::new(recover));
         });

@@ -44,7 +44,7 @@ pub type Factory = Arc<dyn Fn(&mut BuildContext) -> Flow<Box<dyn Head>> + Send +
 
 /// Called once in each attempt, before its subtasks are built: a sink makes visible what the restored
 /// checkpoint covers, and does away with what no checkpoint covers.
-pub type Recovery = Arc<dyn Fn(Option<&RestoredJob>, &str) -> Flow + Send + Sync>;
+pub type Recovery = Arc<dyn Fn(&JobGraph, Option<&RestoredJob>) -> Flow + Send + Sync>;
 
 /// A check that runs before the job starts.
 pub type Check = Arc<dyn Fn() -> Flow + Send + Sync>;
@@ -296,7 +296,7 @@ impl JobGraph {
     pub fn recover(&self, from: Option<&RestoredJob>) -> Flow {
         for (operator, recover) in &self.recoveries {
             let name = &self.operators[operator.0 as usize].name;
-            recover(from, &self.uid(*operator)).map_err(|fault| fault.at(name))?;
+            recover(self, from).map_err(|fault| fault.at(name))?;
         }
         Ok(())
     }

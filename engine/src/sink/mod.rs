@@ -3,9 +3,11 @@
 //! A [`Sink`] is the description that a job holds; a [`SinkWriter`] is what a subtask writes with. One
 //! whose output may only be seen once a checkpoint covers it says so with [`TwoPhase`].
 
+mod recovery;
 mod stage;
 mod two_phase;
 
+pub use recovery::RecoveryContext;
 pub use stage::SinkStage;
 pub use two_phase::{TwoPhase, committables};
 
@@ -28,6 +30,15 @@ pub trait Sink<T>: Send + Sync + 'static {
     /// away with all else that earlier attempts left. `None` where it begins from scratch. May block.
     fn recover(&self, _committables: Option<Vec<Vec<u8>>>) -> Flow {
         Ok(())
+    }
+
+    /// The same, for sinks that need to know of which job they are part. It is what is called.
+    fn recover_in(
+        &self,
+        _context: &RecoveryContext<'_>,
+        committables: Option<Vec<Vec<u8>>>,
+    ) -> Flow {
+        self.recover(committables)
     }
 
     /// Opens the writer of one subtask.

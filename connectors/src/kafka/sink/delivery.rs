@@ -1,0 +1,133 @@
+//! How records reach librdkafka, and what it says of those that it could not deliver.
+
+use super::record::Frame;
+use crate::kafka::contact::Contact;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use tidegate_engine::source::Waker;
+
+/// A record that could not be delivered.
+#[derive(Clone, Debug)]
+pub(super) struct Undelivered {
+    topic: String,
+    pub(super) code: Option<RDKafkaErrorCode>,
+    why: String,
+}
+
+impl Undelivered {
+    #[cold]
+    pub(super) fn new(topic: &str, error: &KafkaError) -> Self {
+        let code = error.rdkafka_error_code();
+        Undelivered {
+            topic: topic.to_owned(),
+            code,
+            why: code.map_or_else(|| error.to_string(), |code| code.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (topic, why) = (&self.topic, &self.why);
+        write!(
+            f,
+            "a record for the topic '{topic}' could not be delivered: {why}"
+        )
+    }
+}
+
+/// What a producer hears. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Delivery {
+    pub(super) contact: Contact,
+    failed: Arc<Mutex<Option<Undelivered>>>,
+    failures: Arc<AtomicU64>,
+    waker: Option<Waker>,
+}
+
+impl Delivery {
+    /// Asks for a turn when a record could not be delivered.
+    pub(super) fn waking(waker: Waker) -> Self {
+        Delivery {
+            waker: Some(waker),
+            ..Delivery::default()
+        }
+    }
+
+    /// The first record that could not be delivered.
+    pub(super) fn failure(&self) -> Option<Undelivered> {
+        if self.failures() == 0 {
+            return None;
+        }
+        self.failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// How many there were.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(SeqCst)
+    }
+}
+
+impl ClientContext for Delivery {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.contact.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.contact.error(error, reason);
+    }
+}
+
+impl ProducerContext for Delivery {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
+        if let Err((error, message)) = result {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.get_or_insert_with(|| Undelivered::new(message.topic(), error));
+            self.failures.fetch_add(1, SeqCst);
+            if let Some(waker) = &self.waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// A frame as librdkafka takes it.
+pub(super) fn message<'a>(topic: &'a str, frame: &Frame<'a>) -> BaseRecord<'a, [u8], [u8]> {
+    let topic = if frame.topic.is_empty() {
+        topic
+    } else {
+        frame.topic
+    };
+    let headers = frame.has_headers().then(|| {
+        let all = OwnedHeaders::new();
+        frame
+            .headers()
+            .fold(all, |all, (key, value)| all.insert(Header { key, value }))
+    });
+    BaseRecord {
+        topic,
+        partition: frame.partition,
+        payload: frame.value,
+        key: frame.key,
+        timestamp: frame.timestamp,
+        headers,
+        delivery_opaque: (),
+    }
+}
+
+/// Whether a refused record will be taken when others have left.
+pub(super) fn queue_full(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
+}

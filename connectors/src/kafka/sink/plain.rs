@@ -1,0 +1,95 @@
+//! Without transactions: a thread hands records to librdkafka, and waits for their acknowledgements where a
+//! checkpoint does.
+
+use super::delivery::{Delivery, Undelivered, message, queue_full};
+use super::record::Frames;
+use crate::background::Write;
+use rdkafka::producer::{Producer, ThreadedProducer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+use tidegate_engine::fault::{Fault, Flow};
+use tidegate_engine::metrics::Counter;
+
+/// How long the queue is waited for while it is full, at a time.
+const FULL: Duration = Duration::from_millis(1);
+
+/// How long acknowledgements are waited for before it is looked whether the job ends.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Sends the records of one subtask.
+pub(super) struct PlainProducer {
+    pub(super) producer: ThreadedProducer<Delivery>,
+    pub(super) delivery: Delivery,
+    pub(super) topic: Arc<str>,
+    /// Whether a record that can't be delivered fails the job.
+    pub(super) safe: bool,
+    pub(super) closing: Arc<AtomicBool>,
+    /// Counts the ones that are lost, where that fails nothing.
+    pub(super) lost: Counter,
+    pub(super) told: u64,
+}
+
+impl PlainProducer {
+    fn delivered(&mut self) -> Flow {
+        let failures = self.delivery.failures();
+        if failures == self.told {
+            return Ok(());
+        }
+        let Some(failure) = self.delivery.failure() else {
+            return Ok(());
+        };
+        if self.safe {
+            return Err(Fault::external(failure));
+        }
+        self.lost.add(failures - self.told);
+        tracing::warn!(lost = failures, "{failure}");
+        self.told = failures;
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Flow {
+        while self.producer.in_flight_count() > 0 {
+            if self.closing.load(SeqCst) {
+                return Ok(());
+            }
+            let _ = self.producer.flush(SLICE);
+            self.delivered()?;
+        }
+        self.delivered()
+    }
+}
+
+impl Write for PlainProducer {
+    fn write(&mut self, buffer: &mut Vec<u8>) -> Flow {
+        self.delivered()?;
+        let topic = self.topic.clone();
+        for frame in Frames::new(buffer) {
+            let mut record = message(&topic, &frame?);
+            while let Err((error, back)) = self.producer.send(record) {
+                if !queue_full(&error) {
+                    return Err(Fault::user(Undelivered::new(back.topic, &error)));
+                }
+                if self.closing.load(SeqCst) {
+                    return Ok(());
+                }
+                record = back;
+                self.producer.poll(FULL);
+                self.delivered()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Flow {
+        if self.safe {
+            self.drain()
+        } else {
+            self.delivered()
+        }
+    }
+
+    fn end(&mut self) -> Flow {
+        self.drain()
+    }
+}

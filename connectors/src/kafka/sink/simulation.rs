@@ -1,0 +1,493 @@
+//! The rules of exactly-once against a broker that crashes processes between any two requests, loses answers,
+//! applies requests late and wakes zombies. A seed tells it all.
+
+use super::committable::{Committable, Owner};
+use super::committer::Committer;
+use super::protocol::{Broker, Instance, Marker, Markers, Trouble};
+use super::record::{Frames, KafkaRecord};
+use super::takeover::Takeover;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use tidegate_engine::fault::{Fault, FaultKind, Flow};
+
+const KEYS: u32 = 6;
+
+/// What each key counts up to.
+const NUMBERS: u32 = 60;
+
+struct Dice(Cell<u64>);
+
+impl Dice {
+    fn below(&self, n: u64) -> u64 {
+        let mut x = self.0.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.0.set(x);
+        (x >> 11) % n
+    }
+}
+
+struct Open {
+    epoch: u64,
+    records: Vec<(u32, u32)>,
+    marker: Option<Marker>,
+}
+
+/// What Kafka holds.
+#[derive(Default)]
+struct Kafka {
+    epochs: BTreeMap<u32, u64>,
+    open: BTreeMap<u32, Open>,
+    markers: Markers,
+    /// Committed: key and number.
+    log: Vec<(u32, u32)>,
+    /// Commits that were sent and may arrive at any time.
+    late: Vec<(u32, u64)>,
+}
+
+impl Kafka {
+    /// Ends a transaction; false where the epoch is an old one.
+    fn end(&mut self, slot: u32, epoch: u64) -> bool {
+        let current = self.open.get(&slot).is_some_and(|open| open.epoch == epoch);
+        if current && let Some(open) = self.open.remove(&slot) {
+            self.log.extend(open.records);
+            self.markers
+                .extend(open.marker.map(|marker| (slot, marker)));
+        }
+        current
+    }
+}
+
+/// The newest complete checkpoint.
+#[derive(Clone, Default)]
+struct Checkpoint {
+    id: u64,
+    /// The next number of each key.
+    positions: BTreeMap<u32, u32>,
+    committables: Vec<Vec<u8>>,
+}
+
+type Interruption = Box<dyn FnOnce(Rc<World>)>;
+
+struct World {
+    kafka: RefCell<Kafka>,
+    dice: Dice,
+    latest: RefCell<Option<Checkpoint>>,
+    next_id: Cell<u64>,
+    /// The number of the youngest process: an older one can't complete checkpoints.
+    youngest: Cell<u64>,
+    /// Requests until another process is started, while the one that makes them hangs.
+    interruption: RefCell<Option<(u32, Interruption)>>,
+    /// No more trouble.
+    calm: Cell<bool>,
+}
+
+/// One process.
+struct Process {
+    world: Rc<World>,
+    number: u64,
+    /// Requests until it dies.
+    dies_in: Cell<u32>,
+}
+
+fn dead() -> Trouble {
+    Trouble::Fatal(Fault::internal("the process is dead"))
+}
+
+impl Process {
+    /// Something happens before or after a request.
+    fn moment(&self) -> Result<(), Trouble> {
+        let world = &self.world;
+        let due = {
+            let mut interruption = world.interruption.borrow_mut();
+            match &mut *interruption {
+                Some((0, _)) => interruption.take(),
+                Some((left, _)) => {
+                    *left -= 1;
+                    None
+                }
+                None => None,
+            }
+        };
+        if let Some((_, run)) = due {
+            run(world.clone());
+        }
+        if !world.kafka.borrow().late.is_empty() && world.dice.below(3) == 0 {
+            let (slot, epoch) = world.kafka.borrow_mut().late.remove(0);
+            world.kafka.borrow_mut().end(slot, epoch);
+        }
+        self.dies_in.set(self.dies_in.get().saturating_sub(1));
+        if self.dies_in.get() == 0 && !world.calm.get() {
+            return Err(dead());
+        }
+        Ok(())
+    }
+
+    /// A request: it may have its effect and no answer, or neither.
+    fn request<R>(
+        &self,
+        effect: impl FnOnce(&mut Kafka) -> Result<R, Trouble>,
+    ) -> Result<R, Trouble> {
+        self.moment()?;
+        let lost = !self.world.calm.get() && self.world.dice.below(25) == 0;
+        if lost && self.world.dice.below(2) == 0 {
+            return Err(Trouble::Unsure("the request was lost".into()));
+        }
+        let done = effect(&mut self.world.kafka.borrow_mut());
+        self.moment()?;
+        if lost {
+            Err(Trouble::Unsure("the answer was lost".into()))
+        } else {
+            done
+        }
+    }
+}
+
+impl Broker for Rc<Process> {
+    type Instance = FakeInstance;
+
+    fn fence(&self, slot: u32) -> Result<FakeInstance, Trouble> {
+        let epoch = self.request(|kafka| {
+            kafka.open.remove(&slot);
+            let epoch = kafka.epochs.entry(slot).or_default();
+            *epoch += 1;
+            Ok(*epoch)
+        })?;
+        Ok(FakeInstance {
+            process: self.clone(),
+            slot,
+            epoch,
+        })
+    }
+
+    fn glance(&self) -> Result<(BTreeSet<u32>, Markers), Trouble> {
+        self.request(|kafka| {
+            Ok((
+                kafka.epochs.keys().copied().collect(),
+                kafka.markers.clone(),
+            ))
+        })
+    }
+
+    fn markers(&self) -> Result<Markers, Trouble> {
+        self.request(|kafka| Ok(kafka.markers.clone()))
+    }
+
+    fn pause(&self, tries: u32) -> bool {
+        tries < 50
+    }
+}
+
+struct FakeInstance {
+    process: Rc<Process>,
+    slot: u32,
+    epoch: u64,
+}
+
+impl FakeInstance {
+    fn in_epoch<R>(&self, effect: impl FnOnce(&mut Kafka) -> R) -> Result<R, Trouble> {
+        self.process.request(|kafka| {
+            if kafka.epochs.get(&self.slot) == Some(&self.epoch) {
+                Ok(effect(kafka))
+            } else {
+                Err(Trouble::Unsure("fenced".into()))
+            }
+        })
+    }
+}
+
+impl Instance for FakeInstance {
+    fn begin(&mut self) -> Result<(), Trouble> {
+        let open = Open {
+            epoch: self.epoch,
+            records: Vec::new(),
+            marker: None,
+        };
+        self.in_epoch(|kafka| drop(kafka.open.insert(self.slot, open)))
+    }
+
+    fn produce(&mut self, segment: &[u8]) -> Result<(), Trouble> {
+        for frame in Frames::new(segment) {
+            let frame = frame?;
+            let number =
+                |bytes: Option<&[u8]>| bytes.map(|b| u32::from_le_bytes(b.try_into().unwrap()));
+            let record = (number(frame.key).unwrap(), number(frame.value).unwrap());
+            self.in_epoch(|kafka| {
+                kafka
+                    .open
+                    .get_mut(&self.slot)
+                    .expect("it was begun")
+                    .records
+                    .push(record);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, marker: &Marker) -> Result<(), Trouble> {
+        self.in_epoch(|kafka| {
+            kafka.open.get_mut(&self.slot).expect("it was begun").marker = Some(marker.clone());
+        })
+    }
+
+    fn commit(self) -> Result<(), Trouble> {
+        if !self.process.world.calm.get() && self.process.world.dice.below(12) == 0 {
+            self.process
+                .world
+                .kafka
+                .borrow_mut()
+                .late
+                .push((self.slot, self.epoch));
+            return Err(Trouble::Unsure("no answer yet".into()));
+        }
+        let ended = self.in_epoch(|kafka| kafka.end(self.slot, self.epoch))?;
+        if ended {
+            Ok(())
+        } else {
+            Err(Trouble::Unsure("the transaction is gone".into()))
+        }
+    }
+}
+
+/// What one subtask wrote since the last checkpoint.
+fn epoch(
+    process: &Process,
+    slot: u32,
+    parallelism: u32,
+    positions: &mut BTreeMap<u32, u32>,
+) -> (Vec<u8>, u64) {
+    let (mut bytes, mut record, mut count) = (Committable::buffer(), KafkaRecord::default(), 0);
+    for key in (0..KEYS).filter(|key| key % parallelism == slot) {
+        let next = positions.entry(key).or_default();
+        for _ in 0..process.world.dice.below(4) {
+            if *next < NUMBERS {
+                record.clear();
+                record.key().extend(key.to_le_bytes());
+                record.value().extend(next.to_le_bytes());
+                record.write(&mut bytes);
+                *next += 1;
+                count += 1;
+            }
+        }
+    }
+    (bytes, count)
+}
+
+/// A life of the job: to its end, or to its death.
+fn life(world: &Rc<World>, parallelism: u32, dies_in: u32) -> Flow {
+    let number = world.youngest.get() + 1;
+    world.youngest.set(number);
+    let process = Process {
+        world: world.clone(),
+        number,
+        dies_in: Cell::new(dies_in),
+    };
+    let process = Rc::new(process);
+    let latest = world.latest.borrow().clone();
+    let restored = latest.as_ref().map(|checkpoint| checkpoint.id);
+    let latest = latest.unwrap_or_default();
+    let committables = latest.committables.into_iter().map(Committable::decode);
+    let committables = committables.collect::<Flow<Vec<_>>>()?;
+    let owner = Owner(number);
+    Takeover::new(owner, parallelism, restored, committables).run(&process)?;
+    let mut positions = latest.positions;
+    let mut committers: Vec<_> = (0..parallelism)
+        .map(|slot| Committer::new(process.clone(), slot, owner))
+        .collect();
+    // What each subtask prepared and has not seen committed.
+    let mut open: Vec<Vec<(u64, Vec<u8>)>> = vec![Vec::new(); parallelism as usize];
+    loop {
+        let id = world.next_id.get();
+        world.next_id.set(id + 1);
+        for slot in 0..parallelism {
+            let (mut bytes, records) = epoch(&process, slot, parallelism, &mut positions);
+            if records > 0 {
+                Committable::close(&mut bytes, slot, id, owner, records);
+                open[slot as usize].push((id, bytes));
+            }
+            if world.dice.below(2) == 0 {
+                committers[slot as usize].warm_up()?;
+            }
+        }
+        let ended =
+            positions.len() == KEYS as usize && positions.values().all(|next| *next == NUMBERS);
+        // A checkpoint may be given up; what it was to cover goes with the next one.
+        if process.number < world.youngest.get() || (!ended && world.dice.below(5) == 0) {
+            if process.number < world.youngest.get() && world.dice.below(4) == 0 {
+                return Ok(());
+            }
+            continue;
+        }
+        let saved = open
+            .iter()
+            .flatten()
+            .map(|(_, bytes)| bytes.clone())
+            .collect();
+        let checkpoint = Checkpoint {
+            id,
+            positions: positions.clone(),
+            committables: saved,
+        };
+        *world.latest.borrow_mut() = Some(checkpoint);
+        for (committer, open) in committers.iter_mut().zip(&mut open) {
+            for (_, bytes) in open.iter() {
+                committer.commit(&Committable::decode(bytes.clone())?)?;
+            }
+            // That it is done may not be known in time for the next checkpoint.
+            if world.dice.below(4) > 0 {
+                open.clear();
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+fn simulate(seed: u64) -> Rc<World> {
+    let world = Rc::new(World {
+        kafka: RefCell::default(),
+        dice: Dice(Cell::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)),
+        latest: RefCell::default(),
+        next_id: Cell::new(1),
+        youngest: Cell::new(0),
+        interruption: RefCell::default(),
+        calm: Cell::new(false),
+    });
+    for _ in 0..12 {
+        if world.dice.below(3) == 0 {
+            let (after, parallelism) = (
+                1 + world.dice.below(120) as u32,
+                1 + world.dice.below(4) as u32,
+            );
+            let dies_in = 20 + world.dice.below(300) as u32;
+            let run: Interruption = Box::new(move |world| drop(life(&world, parallelism, dies_in)));
+            *world.interruption.borrow_mut() = Some((after, run));
+        }
+        let (parallelism, dies_in) = (
+            1 + world.dice.below(4) as u32,
+            5 + world.dice.below(250) as u32,
+        );
+        if let Err(fault) = life(&world, parallelism, dies_in) {
+            let expected = [FaultKind::Fenced, FaultKind::Internal, FaultKind::External];
+            let stale = fault.message().contains("would be there twice");
+            assert!(
+                expected.contains(&fault.kind()) || stale,
+                "seed {seed}: {fault}"
+            );
+        }
+    }
+    world.interruption.borrow_mut().take();
+    world.calm.set(true);
+    // A commit that came late looks like another run; a restart is what helps.
+    let ended = (0..5)
+        .map(|_| life(&world, 2, u32::MAX))
+        .find(|life| !matches!(life, Err(f) if f.kind() == FaultKind::External));
+    match ended {
+        Some(Ok(())) => {}
+        other => panic!("seed {seed}: {other:?}"),
+    }
+    world
+}
+
+#[test]
+fn every_record_is_there_once_and_in_order_whatever_happens() {
+    for seed in 1..=3000 {
+        let world = simulate(seed);
+        let kafka = world.kafka.borrow();
+        for key in 0..KEYS {
+            let numbers = kafka.log.iter().filter(|(k, _)| *k == key).map(|(_, n)| *n);
+            assert!(
+                numbers.clone().eq(0..NUMBERS),
+                "seed {seed}, key {key}: {:?}",
+                numbers.collect::<Vec<_>>()
+            );
+        }
+        assert!(
+            kafka.open.is_empty(),
+            "seed {seed}: a transaction is left open"
+        );
+    }
+}
+
+fn calm_world() -> Rc<World> {
+    let world = simulate(7);
+    world.calm.set(true);
+    world
+}
+
+fn process(world: &Rc<World>) -> Rc<Process> {
+    let number = world.youngest.get() + 1;
+    world.youngest.set(number);
+    Rc::new(Process {
+        world: world.clone(),
+        number,
+        dies_in: Cell::new(u32::MAX),
+    })
+}
+
+fn committable(slot: u32, checkpoint: u64, owner: u64) -> Committable {
+    let mut bytes = Committable::buffer();
+    let mut record = KafkaRecord::default();
+    record.key().extend(99u32.to_le_bytes());
+    record.value().extend(1u32.to_le_bytes());
+    record.write(&mut bytes);
+    Committable::close(&mut bytes, slot, checkpoint, Owner(owner), 1);
+    Committable::decode(bytes).unwrap()
+}
+
+#[test]
+fn an_older_checkpoint_is_refused_unless_allowed() {
+    let world = calm_world();
+    let newest = world.latest.borrow().as_ref().unwrap().id;
+    let older = || Takeover::new(Owner(1000), 2, Some(newest - 1), Vec::new());
+    let fault = older().run(&process(&world)).unwrap_err();
+    assert!(fault.message().contains("would be there twice"), "{fault}");
+    older().allow_reemit(true).run(&process(&world)).unwrap();
+    assert_eq!(world.kafka.borrow().markers[&0].checkpoint, newest - 1);
+}
+
+#[test]
+fn output_of_a_run_that_was_taken_over_from_is_refused() {
+    let world = calm_world();
+    let newest = world.latest.borrow().as_ref().unwrap().id;
+    let strange = vec![committable(0, newest + 1, 12345)];
+    let takeover = Takeover::new(Owner(1000), 2, Some(newest + 1), strange.clone());
+    let fault = takeover.run(&process(&world)).unwrap_err();
+    assert!(fault.message().contains("taken over from since"), "{fault}");
+    world.kafka.borrow_mut().markers.clear();
+    let takeover = Takeover::new(Owner(1000), 2, Some(newest + 1), strange);
+    let fault = takeover.run(&process(&world)).unwrap_err();
+    assert!(
+        fault.message().contains("progress topic knows nothing"),
+        "{fault}"
+    );
+    takeover.allow_reemit(true).run(&process(&world)).unwrap();
+    assert_eq!(world.kafka.borrow().log.last(), Some(&(99, 1)));
+}
+
+#[test]
+fn a_zombie_stops_at_once_and_a_marker_reads_as_it_was_written() {
+    let world = calm_world();
+    let (old, new) = (process(&world), process(&world));
+    let newest = world.latest.borrow().as_ref().unwrap().id;
+    Takeover::new(Owner(50), 1, Some(newest), Vec::new())
+        .run(&old)
+        .unwrap();
+    let mut zombie = Committer::new(old, 0, Owner(50));
+    zombie.warm_up().unwrap();
+    Takeover::new(Owner(51), 1, Some(newest), Vec::new())
+        .run(&new)
+        .unwrap();
+    let fault = zombie.commit(&committable(0, newest + 1, 50)).unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Fenced);
+    Committer::new(new, 0, Owner(51))
+        .commit(&committable(0, newest + 1, 51))
+        .unwrap();
+    let marker = Marker::take_over(7, Owner(u64::MAX), &Marker::new(6, Owner(3)));
+    assert_eq!(Marker::decode(&marker.encode().unwrap()), Ok(marker));
+    assert!(Marker::decode(br#"{"checkpoint":7}"#).is_err());
+    assert!(Marker::decode(b"\xff poison").is_err());
+}

@@ -1,0 +1,58 @@
+//! What a source's consumer hears besides records.
+
+use crate::kafka::contact::Contact;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Statistics, TopicPartitionList};
+use tidegate_engine::metrics::Gauge;
+
+pub(super) type Consumer = BaseConsumer<Listener>;
+
+/// The context of a source's consumer.
+pub(super) struct Listener {
+    contact: Contact,
+    lag: Gauge,
+}
+
+impl Listener {
+    /// Keeps the gauge at how many records are still to be read.
+    pub(super) fn new(lag: Gauge) -> Self {
+        let contact = Contact::default();
+        Listener { contact, lag }
+    }
+
+    pub(super) fn contact(&self) -> Contact {
+        self.contact.clone()
+    }
+}
+
+impl ClientContext for Listener {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.contact.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.contact.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics
+            .topics
+            .values()
+            .flat_map(|topic| topic.partitions.values());
+        let lag = partitions
+            .map(|partition| partition.consumer_lag.max(0))
+            .sum::<i64>();
+        self.lag.set(lag as f64);
+    }
+}
+
+impl ConsumerContext for Listener {
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "offsets could not be told to the group; the job does not depend on it");
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! Takes the records of one subtask's partitions, in the subtask's own turns.
+
+use super::KafkaSource;
+use super::deserialize::Deserializer;
+use super::enumerate::{Found, Searching};
+use super::listen::{Consumer, Listener};
+use super::record::ConsumerRecord;
+use super::settings::EventTime;
+use super::split::{BEGINNING, Saved, Split};
+use crate::dead_letters::BadRecords;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+use tidegate_engine::build::OpenContext;
+use tidegate_engine::checkpoint::CheckpointId;
+use tidegate_engine::clock::Clock;
+use tidegate_engine::fault::{Fault, Flow};
+use tidegate_engine::metrics::{Counter, Histogram, Meter, MetricGroup};
+use tidegate_engine::source::{Poll, SourceReader, Waker};
+use tidegate_engine::splits::SplitTrack;
+use tidegate_engine::stage::Collector;
+
+/// How long a reader rests that is going to be woken anyway; then it looks for errors.
+const UNTIL_WOKEN: Duration = Duration::from_millis(100);
+/// How many records of a partition follow each other where others have some too.
+const SLICE: usize = 256;
+
+/// Reads the partitions of one subtask.
+pub struct KafkaReader<D: Deserializer> {
+    partitions: Vec<Partition>,
+    /// The next one to look at.
+    cursor: usize,
+    decoding: Decoding<D>,
+    track: SplitTrack,
+    consumer: Option<Arc<Consumer>>,
+    searching: Option<Searching>,
+    complete: bool,
+    bounded: bool,
+    max_poll_records: usize,
+    hungry: Arc<AtomicBool>,
+    waker: Waker,
+    meters: Meters,
+    share: (u32, u32),
+    tells_group: bool,
+    /// Positions that the next complete checkpoint covers.
+    covered: Option<TopicPartitionList>,
+}
+
+struct Partition {
+    split: Split,
+    /// Its number in the track.
+    number: usize,
+    /// `None` when it is read to its end.
+    queue: Option<PartitionQueue<Listener>>,
+}
+
+impl Partition {
+    fn name(&self) -> String {
+        format!("{}[{}]", self.split.topic, self.split.partition)
+    }
+}
+
+/// What happens to one message.
+struct Decoding<D> {
+    deserializer: D,
+    event_time: EventTime,
+    bad: BadRecords,
+    /// The partition's place and the offset of the record at hand.
+    at: Option<(usize, i64)>,
+}
+
+struct Meters {
+    clock: Clock,
+    consumed: Counter,
+    rate: Meter,
+    latency: Histogram,
+    /// The timestamp of the record that was taken last.
+    newest: i64,
+}
+
+impl Meters {
+    fn took(&mut self, records: usize) {
+        let now = self.clock.now().0;
+        self.consumed.add(records as u64);
+        self.rate.mark(records as u64, now.max(0) as u64);
+        if self.newest > 0 {
+            self.latency
+                .record(now.saturating_sub(self.newest).max(0) as u64);
+        }
+    }
+}
+
+/// Wakes the subtask when a queue has something for it; only when it said that it waits.
+fn alarm(hungry: &Arc<AtomicBool>, waker: &Waker) -> impl Fn() + Send + Sync + 'static {
+    let (hungry, waker) = (hungry.clone(), waker.clone());
+    move || {
+        if hungry.load(SeqCst) && hungry.swap(false, SeqCst) {
+            waker.wake();
+        }
+    }
+}
+
+/// Lets a consumer's own events wake the subtask.
+pub(super) fn wake_when_nonempty(consumer: &mut Consumer, waker: Waker) -> Arc<AtomicBool> {
+    let hungry = Arc::new(AtomicBool::new(false));
+    consumer.set_nonempty_callback(alarm(&hungry, &waker));
+    hungry
+}
+
+impl<D: Deserializer> Decoding<D> {
+    /// Emits what a message is, if it is to be read; says whether it was emitted.
+    #[inline(always)]
+    fn take<C: Collector<D::Item>>(
+        &mut self,
+        place: usize,
+        split: &mut Split,
+        message: &BorrowedMessage<'_>,
+        out: &mut C,
+    ) -> Flow<bool> {
+        let offset = message.offset();
+        if offset < split.next {
+            return Ok(false);
+        }
+        self.at = Some((place, offset));
+        let record = ConsumerRecord::of(&split.topic, message);
+        let at = self.event_time.of(&record);
+        let item = at.and_then(|at| Ok((at, self.deserializer.deserialize(&record)?)));
+        split.next = offset + 1;
+        match item {
+            Ok((at, item)) => out.collect(at, item).map(|()| true),
+            Err(reason) => self.reject(&reason, split, &record).map(|()| false),
+        }
+    }
+
+    #[cold]
+    fn reject(&mut self, reason: &str, split: &Split, record: &ConsumerRecord<'_>) -> Flow {
+        let raw = record.value().unwrap_or_default();
+        self.bad.add(reason, raw, raw.len() as u64, || {
+            format!("{}[{}]@{}", split.topic, split.partition, record.offset())
+        })
+    }
+}
+
+impl<D: Deserializer> KafkaReader<D> {
+    pub(super) fn new(
+        source: &KafkaSource<D>,
+        context: &OpenContext<'_>,
+        consumer: Arc<Consumer>,
+        searching: Searching,
+        hungry: Arc<AtomicBool>,
+        bad: BadRecords,
+        metrics: &MetricGroup,
+    ) -> Self {
+        let track = context.split_track();
+        track.declare();
+        KafkaReader {
+            partitions: Vec::new(),
+            cursor: 0,
+            decoding: Decoding {
+                deserializer: source.deserializer.clone(),
+                event_time: source.event_time.clone(),
+                bad,
+                at: None,
+            },
+            track,
+            consumer: Some(consumer),
+            searching: Some(searching),
+            complete: false,
+            bounded: source.search.bounded,
+            max_poll_records: source.max_poll_records,
+            hungry,
+            waker: context.waker(),
+            meters: Meters {
+                clock: context.clock(),
+                consumed: metrics.counter("records.consumed"),
+                rate: metrics.meter("records.per.second"),
+                latency: metrics.histogram("processing.latency"),
+                newest: 0,
+            },
+            share: (context.subtask(), context.parallelism()),
+            tells_group: source.tells_group,
+            covered: None,
+        }
+    }
+
+    /// Begins to read splits.
+    pub(super) fn assign(&mut self, splits: Vec<Split>) -> Flow {
+        let Some(consumer) = self.consumer.clone().filter(|_| !splits.is_empty()) else {
+            return Ok(());
+        };
+        let mut list = TopicPartitionList::new();
+        for split in splits {
+            let offset = match split.next {
+                BEGINNING => Offset::Beginning,
+                next => Offset::Offset(next),
+            };
+            list.add_partition_offset(&split.topic, split.partition, offset)
+                .map_err(refused)?;
+            // Before it is assigned, so that none of its records takes another way.
+            let queue = consumer.split_partition_queue(&split.topic, split.partition);
+            let mut queue = queue.ok_or_else(|| {
+                Fault::external(format_args!(
+                    "{}[{}] can't be read",
+                    split.topic, split.partition
+                ))
+            })?;
+            queue.set_nonempty_callback(alarm(&self.hungry, &self.waker));
+            let (number, queue) = (self.track.add(), Some(queue));
+            self.partitions.push(Partition {
+                split,
+                number,
+                queue,
+            });
+        }
+        consumer.incremental_assign(&list).map_err(refused)
+    }
+
+    /// A partition is read to its end, or is gone.
+    #[cold]
+    fn finish(&mut self, place: usize) -> Flow {
+        let partition = &mut self.partitions[place];
+        partition.queue = None;
+        self.track.end(partition.number);
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&partition.split.topic, partition.split.partition);
+        match &self.consumer {
+            Some(consumer) => consumer.incremental_unassign(&list).map_err(refused),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what the search for partitions has found.
+    fn hear(&mut self) -> Flow {
+        while let Some(found) = self
+            .searching
+            .as_ref()
+            .and_then(|s| s.found.try_recv().ok())
+        {
+            match found {
+                Found::Splits(splits) => self.assign(splits)?,
+                Found::All => {
+                    self.complete = true;
+                    self.track.complete();
+                }
+                Found::Gone(topic) => {
+                    tracing::warn!(topic, "a topic is gone");
+                    for place in 0..self.partitions.len() {
+                        if *self.partitions[place].split.topic == *topic {
+                            self.finish(place)?;
+                        }
+                    }
+                    self.partitions
+                        .retain(|partition| *partition.split.topic != *topic);
+                }
+                Found::Failed(fault) => {
+                    self.decoding.at = None;
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves what is not of a partition's queue: errors, answers to commits, and statistics.
+    fn serve<C: Collector<D::Item>>(&mut self, out: &mut C) -> Flow<usize> {
+        let (Some(consumer), mut taken) = (self.consumer.clone(), 0) else {
+            return Ok(0);
+        };
+        while let Some(event) = consumer.poll(Duration::ZERO) {
+            match event {
+                Ok(message) => {
+                    let is_it = |s: &Split| {
+                        s.partition == message.partition() && *s.topic == *message.topic()
+                    };
+                    let place = self
+                        .partitions
+                        .iter()
+                        .position(|p| p.queue.is_some() && is_it(&p.split));
+                    if let Some(place) = place {
+                        let partition = &mut self.partitions[place];
+                        self.track.enter(partition.number);
+                        self.decoding
+                            .take(place, &mut partition.split, &message, out)?;
+                        taken += 1;
+                    }
+                }
+                Err(error) => self.failed(None, &error)?,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Reads at most so many records of a partition. Returns how many messages were taken, and how many of
+    /// them were emitted.
+    fn read<C: Collector<D::Item>>(
+        &mut self,
+        place: usize,
+        most: usize,
+        out: &mut C,
+    ) -> Flow<(usize, usize)> {
+        let Partition {
+            split,
+            number,
+            queue,
+        } = &mut self.partitions[place];
+        let Some(queue) = queue else {
+            return Ok((0, 0));
+        };
+        self.track.enter(*number);
+        let end = split.end.unwrap_or(i64::MAX);
+        let (mut taken, mut emitted) = (0, 0);
+        while taken < most {
+            match queue.poll(Duration::ZERO) {
+                None => return Ok((taken, emitted)),
+                Some(Ok(message)) => {
+                    taken += 1;
+                    if message.offset() >= end {
+                        break;
+                    }
+                    emitted += usize::from(self.decoding.take(place, split, &message, out)?);
+                    if split.next >= end {
+                        break;
+                    }
+                    if taken == most {
+                        self.meters.newest = message.timestamp().to_millis().unwrap_or(0);
+                        return Ok((taken, emitted));
+                    }
+                }
+                // Behind the end there may be markers of transactions, which nobody gets to see.
+                Some(Err(KafkaError::PartitionEOF(_))) if self.bounded => break,
+                Some(Err(error)) => {
+                    self.failed(Some(place), &error)?;
+                    return Ok((taken, emitted));
+                }
+            }
+        }
+        self.finish(place)?;
+        Ok((taken, emitted))
+    }
+
+    /// What librdkafka reports. Most of it passes by itself; topics that are gone are found by who looks for
+    /// new partitions.
+    #[cold]
+    fn failed(&mut self, place: Option<usize>, error: &KafkaError) -> Flow {
+        self.decoding.at = None;
+        let partition = place.and_then(|place| self.partitions.get(place));
+        let name = partition.map_or_else(String::new, Partition::name);
+        match error.rdkafka_error_code() {
+            _ if matches!(error, KafkaError::PartitionEOF(_)) => Ok(()),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                let next = partition.map_or(BEGINNING, |p| p.split.next);
+                Err(Fault::user(format_args!(
+                    "there is no offset {next} in {name} any more, or not yet: its records were deleted, or the \
+                     topic is another one; start without the checkpoint, or set auto.offset.reset to earliest \
+                     or latest to go on with what there is"
+                )))
+            }
+            Some(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed,
+            ) => Err(Fault::user(format_args!(
+                "this client may not read {name}: {error}"
+            ))),
+            Some(RDKafkaErrorCode::Fatal) | None => Err(Fault::external(error)),
+            Some(code) => {
+                tracing::warn!(partition = name, "{code}");
+                Ok(())
+            }
+        }
+    }
+
+    fn positions(&self) -> Option<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for Partition { split, .. } in self.partitions.iter().filter(|p| p.split.next >= 0) {
+            let offset = Offset::Offset(split.next);
+            list.add_partition_offset(&split.topic, split.partition, offset)
+                .ok()?;
+        }
+        (self.tells_group && list.count() > 0).then_some(list)
+    }
+
+    /// One round over all partitions that have something.
+    fn round<C: Collector<D::Item>>(&mut self, budget: usize, out: &mut C) -> Flow<(usize, usize)> {
+        let (mut taken, mut emitted) = (self.serve(out)?, 0);
+        let (mut dry, partitions) = (0, self.partitions.len());
+        while taken < budget && dry < partitions {
+            self.cursor = (self.cursor + 1) % partitions;
+            let (some, good) = self.read(self.cursor, SLICE.min(budget - taken), out)?;
+            dry = if some == 0 { dry + 1 } else { 0 };
+            (taken, emitted) = (taken + some, emitted + good);
+            if some > good && !self.decoding.bad.has_room()? {
+                break;
+            }
+        }
+        Ok((taken, emitted))
+    }
+}
+
+impl<D: Deserializer> SourceReader for KafkaReader<D> {
+    type Item = D::Item;
+
+    fn poll<C: Collector<D::Item>>(&mut self, budget: usize, out: &mut C) -> Flow<Poll> {
+        if !self.decoding.bad.has_room()? {
+            return Ok(Poll::Wait(Duration::from_millis(1)));
+        }
+        self.hear()?;
+        let budget = budget.min(self.max_poll_records);
+        let (mut taken, mut emitted) = self.round(budget, out)?;
+        if taken == 0 {
+            if self.bounded && self.complete && self.partitions.iter().all(|p| p.queue.is_none()) {
+                return Ok(Poll::End);
+            }
+            // What comes from now on wakes; what came just before is seen.
+            self.hungry.store(true, SeqCst);
+            (taken, emitted) = self.round(budget, out)?;
+            if taken == 0 {
+                return Ok(Poll::Wait(UNTIL_WOKEN));
+            }
+        }
+        self.meters.took(taken);
+        Ok(Poll::Read(emitted))
+    }
+
+    fn position(&self) -> String {
+        let at = self
+            .decoding
+            .at
+            .and_then(|(place, offset)| Some((self.partitions.get(place)?, offset)));
+        at.map_or_else(String::new, |(partition, offset)| {
+            format!("{}@{offset}", partition.name())
+        })
+    }
+
+    fn dead_letters(&self) -> u64 {
+        self.decoding.bad.count()
+    }
+
+    fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
+        self.decoding.bad.flush()?;
+        self.covered = self.positions();
+        let reading = self
+            .partitions
+            .iter()
+            .filter(|partition| partition.queue.is_some());
+        let mut saved = reading
+            .map(|p| Saved::from(&p.split).encode())
+            .collect::<Flow<Vec<_>>>()?;
+        if !self.complete {
+            let (subtask, parallelism) = self.share;
+            saved.push(
+                Saved::Searching {
+                    subtask,
+                    parallelism,
+                }
+                .encode()?,
+            );
+        }
+        Ok(saved)
+    }
+
+    fn completed(&mut self, _checkpoint: CheckpointId) -> Flow {
+        if let (Some(list), Some(consumer)) = (self.covered.take(), &self.consumer)
+            && let Err(error) = consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::warn!(%error, "offsets could not be told to the group; the job does not depend on it");
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Flow {
+        self.covered = self.positions();
+        self.decoding.bad.close()
+    }
+}
+
+impl<D: Deserializer> Drop for KafkaReader<D> {
+    fn drop(&mut self) {
+        self.partitions.clear();
+        if let (Some(searching), Some(consumer)) = (self.searching.take(), self.consumer.take()) {
+            searching.end(consumer);
+        }
+    }
+}
+
+#[cold]
+fn refused(error: KafkaError) -> Fault {
+    Fault::external(format_args!(
+        "librdkafka refuses to read a partition: {error}"
+    ))
+}

@@ -1,0 +1,208 @@
+//! Exactly once through a real Kafka broker: numbered orders from eight partitions, counted per key, back into
+//! Kafka, by a process that is killed again and again, with another parallelism each time. Who reads what is
+//! committed sees every count once and in order, and no transaction is left open.
+//!
+//! `make chaos-kafka KILLS=100` kills more often than the tests do; `SEED=n` chooses other moments. With the
+//! feature `failpoints` the process also dies at each step of a commit and of a takeover.
+
+#[path = "kafka_sink/kafka.rs"]
+mod kafka;
+#[path = "kafka_sink/worker.rs"]
+mod worker;
+
+use kafka::{Orders, broker, read_committed};
+use std::time::{Duration, Instant, SystemTime};
+use worker::{Life, Worker};
+
+/// What the job's subtasks are from one life to the next.
+const PARALLELISM: [u32; 3] = [2, 3, 1];
+
+/// Longer than any life of a job that nobody kills.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Moments: xorshift (Marsaglia), so that a seed tells them all.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let now = SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(1, |now| now.as_nanos() as u64);
+        let seed = number("TIDEGATE_CHAOS_SEED")
+            .filter(|seed| *seed > 0)
+            .unwrap_or(now);
+        println!("chaos-kafka: seed {seed}");
+        Dice(seed)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// That the counts of each key are there once and in order.
+fn verify(orders: &Orders) {
+    let counts = read_committed(&orders.output);
+    for (key, want) in orders.counts() {
+        let got = counts.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let first = got.iter().zip(1..).find(|(got, want)| *got != want);
+        assert!(
+            got.len() as u64 == want && first.is_none(),
+            "key {key}: {} counts where there should be {want}; the first that is not in order: {first:?}",
+            got.len()
+        );
+    }
+    assert_eq!(
+        counts.len(),
+        orders.counts().count(),
+        "keys that nobody ordered"
+    );
+    let open = kafka::open_transactions(&orders.output);
+    assert_eq!(open, Vec::<String>::new(), "transactions are left open");
+}
+
+#[test]
+#[ignore = "the process that the tests kill"]
+fn the_worker() {
+    worker::work();
+}
+
+#[test]
+fn killed_at_random_moments() {
+    let Some(_) = broker() else { return };
+    let kills = number("TIDEGATE_CHAOS_KILLS").unwrap_or(5);
+    let mut dice = Dice::new();
+    let (mut killed, mut rounds) = (0, 0);
+    while killed < kills {
+        let orders = Orders::produce(40_000);
+        let folder = tempfile::tempdir().expect("there is room for files");
+        let share = (kills - killed).min(25);
+        for life in 0..=share {
+            let parallelism = PARALLELISM[life as usize % PARALLELISM.len()];
+            let last = life == share;
+            let until = match dice.below(10) {
+                0..2 => 100 + dice.below(900),
+                _ => 1000 + dice.below(2500),
+            };
+            let mut worker = Worker::start(&orders, folder.path(), parallelism, !last);
+            let until = if last {
+                PATIENCE
+            } else {
+                Duration::from_millis(until)
+            };
+            match worker.live(until) {
+                Life::Ended(code, complaint) => {
+                    assert_eq!(code, Some(0), "life {life}: {complaint}");
+                    println!("life {life}, parallelism {parallelism}: came to its end");
+                    break;
+                }
+                Life::Killed => {
+                    assert!(!last, "it does not come to its end: {}", worker.complaint());
+                    killed += 1;
+                    println!(
+                        "life {life}, parallelism {parallelism}: killed after {} ms, checkpoint {}",
+                        until.as_millis(),
+                        worker.checkpoint()
+                    );
+                }
+            }
+        }
+        verify(&orders);
+        rounds += 1;
+    }
+    println!(
+        "chaos-kafka: {killed} kills in {rounds} rounds: every result is there once and in order per key, no \
+         transaction is open"
+    );
+}
+
+#[test]
+fn a_process_that_hangs_and_comes_back_changes_nothing() {
+    let Some(_) = broker() else { return };
+    let orders = Orders::produce(40_000);
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let mut old = Worker::start(&orders, folder.path(), 2, true);
+    assert!(
+        matches!(old.live_on(Duration::from_millis(2500)), Life::Killed),
+        "{}",
+        old.complaint()
+    );
+    old.signal("STOP");
+    let mut new = Worker::start(&orders, folder.path(), 3, true);
+    assert!(
+        matches!(new.live_on(Duration::from_millis(2500)), Life::Killed),
+        "{}",
+        new.complaint()
+    );
+    old.signal("CONT");
+    let began = Instant::now();
+    match old.live(PATIENCE) {
+        Life::Ended(code, complaint) => {
+            assert_eq!(code, Some(1), "the old one stops: {complaint}");
+            assert!(complaint.contains("taken over"), "{complaint}");
+            println!(
+                "the old one stops {} ms after it came back: {complaint}",
+                began.elapsed().as_millis()
+            );
+        }
+        Life::Killed => panic!("the old one goes on"),
+    }
+    match new.live(PATIENCE) {
+        Life::Ended(code, complaint) => assert_eq!(code, Some(0), "{complaint}"),
+        Life::Killed => panic!("the new one does not come to its end"),
+    }
+    verify(&orders);
+}
+
+/// Each step at which a process can die on its way from one commit to the next.
+#[cfg(feature = "failpoints")]
+const STEPS: [&str; 10] = [
+    "before_begin",
+    "in_transaction",
+    "after_produce",
+    "before_commit",
+    "after_commit",
+    "after_fence",
+    "takeover_fenced",
+    "takeover_begun",
+    "takeover_produced",
+    "between_takeovers",
+];
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_at_each_step() {
+    let Some(_) = broker() else { return };
+    let orders = Orders::produce(60_000);
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let mut life = 0;
+    for step in STEPS {
+        for hit in [1, 2] {
+            let parallelism = PARALLELISM[life % PARALLELISM.len()];
+            life += 1;
+            let mut worker = Worker::start_dying(&orders, folder.path(), parallelism, step, hit);
+            match worker.live(PATIENCE) {
+                Life::Ended(None, _) => println!(
+                    "parallelism {parallelism}: died at {step} for the {hit}. time, checkpoint {}",
+                    worker.checkpoint()
+                ),
+                Life::Ended(code, complaint) => panic!("{step}: ended with {code:?}: {complaint}"),
+                Life::Killed => panic!("{step} is never reached: {}", worker.complaint()),
+            }
+        }
+    }
+    let mut worker = Worker::start(&orders, folder.path(), 2, false);
+    assert!(
+        matches!(worker.live(PATIENCE), Life::Ended(Some(0), _)),
+        "{}",
+        worker.complaint()
+    );
+    verify(&orders);
+}
