@@ -172,8 +172,35 @@ fn spilled(keys: u64) -> anyhow::Result<()> {
     run("an eighth, first time", hot, Box::new(|n| n))?;
     run("an eighth, at random", keys, Box::new(|_| key_below(hot)))?;
     run("all, at random", keys / 10, Box::new(|_| key_below(keys)))?;
+    paced(&mut table, keys)?;
     drop(table);
     raw(&state, keys)
+}
+
+/// 100,000 writes per second of keys at random, and how long each takes from the moment when it was due.
+fn paced(table: &mut BackedTable<u64, u64>, keys: u64) -> Flow {
+    const EACH: u64 = 100;
+    let (began, mut late) = (Instant::now(), Vec::new());
+    let mut random = 7u64;
+    for round in 0..3000 {
+        let due = began + Duration::from_millis(round);
+        std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
+        for _ in 0..EACH {
+            random = key_hash(&random);
+            let key = (random >> 8) % keys;
+            table.set(key_hash(&key), key, round)?;
+        }
+        table.maintain()?;
+        late.push(due.elapsed());
+    }
+    late.sort();
+    println!(
+        "  100,000 writes/s         p50 {:?}, p99 {:?}, longest {:?}",
+        late[late.len() / 2],
+        late[late.len() * 99 / 100],
+        late[late.len() - 1],
+    );
+    Ok(())
 }
 
 /// The same read and write of all keys at random, without a table in front.
