@@ -175,7 +175,7 @@ fn the_broker_is_killed_restarted_and_paused() {
     let folder = tempfile::tempdir().expect("there is room for files");
     let mut worker = Worker::start(&orders, folder.path(), 2, true);
     let mut dice = Dice::new();
-    let mut live =
+    let live =
         |worker: &mut Worker, millis: u64| match worker.live_on(Duration::from_millis(millis)) {
             Life::Ended(code, complaint) => panic!("ended with {code:?}: {complaint}"),
             Life::Killed => {}
