@@ -12,7 +12,7 @@ PROFILE := --release
 ALL := $(PROFILE) --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test sim chaos chaos-kafka s3 golden rocksdb-tests bench lint docs format clippy tests house-rules deny
+.PHONY: help setup demo kafka test sim chaos chaos-kafka s3 golden bench lint docs format clippy tests house-rules deny
 
 # The steps of `test` and `lint` are meant to run in the order in which they are written.
 .NOTPARALLEL:
@@ -43,10 +43,6 @@ chaos: setup ## Kill running jobs at random moments, KILLS=n times, and compare 
 
 chaos-kafka: setup ## Kill a job between two Kafka topics, KILLS=n times, and read what it committed
 	@KILLS='$(KILLS)' SEED='$(SEED)' .ci/chaos-kafka
-
-rocksdb-tests: ## Run the tests of state in RocksDB; compiles its C++ once, a quarter of an hour
-	ROCKSDB=1 .ci/setup
-	cargo test $(ALL) --features tidegate/rocksdb,integration-tests/rocksdb state_backend recovery
 
 bench: setup ## Measure the NEXMark queries against bare loops, and against other engines where they are prepared
 	cargo run $(PROFILE) --example nexmark -- --bench

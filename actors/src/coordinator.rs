@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 use tidegate_engine::checkpoint::retention;
+use tidegate_engine::checkpoint::shared::delete_files;
 use tidegate_engine::checkpoint::storage::{checkpoint_folder, join, savepoint_folder};
 use tidegate_engine::checkpoint::{
     Action, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointSettings, Coordinator, Event,
@@ -212,6 +213,7 @@ impl CheckpointCoordinator {
         metadata.attempt = self.attempt;
         metadata.created = publication.triggered;
         metadata.subtasks = files.into_iter().map(|(_, file)| file).collect();
+        metadata.name_shared();
         let target = self.target(id, kind);
         let checkpointing = self.checkpointing.clone();
         let written =
@@ -241,6 +243,10 @@ impl CheckpointCoordinator {
         tokio::task::spawn_blocking(move || {
             let Target { storage, folder } = target;
             let deleted = if folder == checkpoint_folder(id) {
+                // Of shared files those that were stored for it: no other names them.
+                let shared = files.iter().flat_map(|(_, f)| f.index.shared());
+                let fresh = shared.filter(|file| file.since == id);
+                delete_files(&*storage, fresh.map(|file| &file.file));
                 retention::discard(&*storage, &folder)
             } else {
                 let mut paths = files.iter().map(|(_, f)| join(&folder, &f.file.path));

@@ -73,6 +73,13 @@ impl Fault {
     /// The fault of a panic that was caught, placed by the marks it passed on its way.
     #[cold]
     pub fn from_panic(payload: &(dyn Any + Send)) -> Self {
+        if let Some(fault) = payload.downcast_ref::<Fault>() {
+            let mut fault = fault.clone();
+            let site = SITE.take();
+            fault.0.operator = fault.0.operator.or(site.operator);
+            fault.0.origin = fault.0.origin.or(site.origin);
+            return fault;
+        }
         let text = payload
             .downcast_ref::<&str>()
             .map(|s| (*s).to_owned())
@@ -87,6 +94,13 @@ impl Fault {
         fault.0.operator = site.operator;
         fault.0.origin = site.origin;
         fault
+    }
+
+    /// Leaves code that has no room for an error in its answer: [`catch`] returns this fault, whatever
+    /// user code lies between.
+    #[cold]
+    pub fn unwind(self) -> ! {
+        panic::resume_unwind(Box::new(self))
     }
 
     /// Another run of the job has taken over; the job is not restarted.

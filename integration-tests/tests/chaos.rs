@@ -27,6 +27,8 @@ struct Victim {
     job: &'static str,
     /// Records per second and subtask, so that it lives long enough to be killed.
     rate: u32,
+    /// Where its state is kept.
+    backend: &'static str,
     /// What it has to put out, sorted.
     expected: Vec<String>,
 }
@@ -127,6 +129,7 @@ impl Victim {
             arguments: words.to_vec(),
             job: "flights",
             rate: 4_000,
+            backend: "memory",
             expected,
         }
     }
@@ -147,8 +150,14 @@ impl Victim {
             arguments,
             job: "q5",
             rate: 100_000,
+            backend: "memory",
             expected: rows(&output),
         }
+    }
+
+    /// The same with its state in another backend.
+    fn in_backend(self, backend: &'static str) -> Self {
+        Victim { backend, ..self }
     }
 
     /// Starts it with what its last life left.
@@ -165,6 +174,8 @@ impl Victim {
             ])
             .args(["--checkpoint-interval", "100", "--restore", "latest"])
             .args(["--parallelism", &parallelism.to_string()])
+            .args(["--state-backend", self.backend])
+            .args(["--state-dir", &path("state")])
             .env("TIDEGATE_CHECK_GRAMMAR", "1");
         if let Some(point) = &life.point {
             command.env("FAILPOINTS", point);
@@ -204,7 +215,7 @@ impl Victim {
             let ended = wait(&mut process, next.until);
             let lived = began.elapsed();
             let checkpoint = newest_checkpoint(&folder.path().join("checkpoints").join(self.job));
-            let name = self.name;
+            let name = format!("{} in {}", self.name, self.backend);
             if let Some(code) = ended {
                 let complaint = fs::read_to_string(folder.path().join("stderr"));
                 let complaint = complaint.unwrap_or_default();
@@ -231,6 +242,8 @@ impl Victim {
             ));
         }
         self.check(&folder.path().join("out"));
+        let left = files(&folder.path().join("state"));
+        assert!(left.is_empty(), "{left:?} is left over");
         killed
     }
 
@@ -280,7 +293,12 @@ fn the_output_is_that_of_a_run_without_kills() {
         .unwrap_or(now);
     println!("chaos: seed {seed}");
     let mut dice = Dice(seed);
-    let victims = [Victim::flights(), Victim::nexmark()];
+    let victims = [
+        Victim::flights(),
+        Victim::nexmark().in_backend("rocksdb"),
+        Victim::flights().in_backend("rocksdb"),
+        Victim::nexmark(),
+    ];
     let (mut killed, mut rounds) = (0, 0);
     while killed < kills {
         for (place, victim) in victims.iter().enumerate() {

@@ -125,7 +125,6 @@ impl Drop for ExitGuard {
 }
 
 /// By what this process is known as a task manager.
-#[cfg(feature = "rocksdb")]
 fn local_task_manager() -> String {
     format!("local-{}", std::process::id())
 }
@@ -182,7 +181,6 @@ impl SubtaskActor {
         let mode = checkpoints.map(|c| c.mode).unwrap_or_default();
         let restored = self.shared.restored.clone();
         let participant = Participant::new(self.exit.subtask, mode, restored);
-        #[cfg(feature = "rocksdb")]
         let participant = match &self.shared.state {
             Some(state) => {
                 let (_, spill) = state.create(&local_task_manager(), &job.name)?;
