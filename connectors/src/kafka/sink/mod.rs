@@ -133,7 +133,7 @@ impl<T: 'static> KafkaSink<T> {
         }
         let id = format!("{}-{}", self.settings.prefix, context.uid());
         let progress = self.settings.progress_topic(&id);
-        topic::progress_topic(&config, &delivery.contact, &progress)?;
+        topic::progress_topic(&self.settings.client, &progress)?;
         partitions(&progress)?;
         let progress = Progress::open(&config, progress, id)?;
         let broker = KafkaBroker::new(self.settings.clone(), progress);
