@@ -12,7 +12,7 @@ PROFILE := --release
 ALL := $(PROFILE) --workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test sim chaos chaos-kafka rocksdb-tests bench lint docs format clippy tests house-rules deny
+.PHONY: help setup demo kafka test sim chaos chaos-kafka s3 golden bench lint docs format clippy tests house-rules deny
 
 # The steps of `test` and `lint` are meant to run in the order in which they are written.
 .NOTPARALLEL:
@@ -33,7 +33,7 @@ demo: setup ## Run the flights job on a bundled month of real data and compare w
 kafka: setup ## Start an Apache Kafka broker on localhost:9092 (.ci/kafka stop ends it)
 	@.ci/kafka
 
-test: setup format clippy docs tests ## Everything CI checks: format, clippy, all tests with the house rules, docs
+test: setup format clippy docs s3 tests ## Everything CI checks: format, clippy, all tests with the house rules, docs
 
 sim: setup ## Simulate checkpoints and recovery under crashes: SEEDS=n of them, from SEED=s on
 	@SEEDS='$(SEEDS)' SEED='$(SEED)' .ci/sim
@@ -43,10 +43,6 @@ chaos: setup ## Kill running jobs at random moments, KILLS=n times, and compare 
 
 chaos-kafka: setup ## Kill a job between two Kafka topics, KILLS=n times, and read what it committed
 	@KILLS='$(KILLS)' SEED='$(SEED)' .ci/chaos-kafka
-
-rocksdb-tests: ## Run the tests of state in RocksDB; compiles its C++ once, a quarter of an hour
-	ROCKSDB=1 .ci/setup
-	cargo test $(ALL) --features tidegate/rocksdb,integration-tests/rocksdb state_backend recovery
 
 bench: setup ## Measure the NEXMark queries against bare loops, and against other engines where they are prepared
 	cargo run $(PROFILE) --example nexmark -- --bench
@@ -64,9 +60,9 @@ clippy: setup ## Run clippy on all targets; a warning is an error
 	cargo clippy $(ALL) --all-targets -- -D warnings
 
 tests: setup ## Run all tests, among them the house rules and the examples in the docs
-	@.ci/kafka >/dev/null && kafka=real || kafka=none; \
+	@kafka=$$(.ci/kafka) || kafka=none; \
 	TIDEGATE_KAFKA=$$kafka TIDEGATE_CHECK_GRAMMAR=1 cargo test $(ALL) --no-fail-fast; tested=$$?; \
-	[ $$kafka = real ] || echo 'NOT TESTED: Kafka, as no broker could be started (.ci/kafka says why); only what needs none was.'; \
+	[ $$kafka != none ] || echo 'NOT TESTED: Kafka, as no broker could be started (.ci/kafka says why); only what needs none was.'; \
 	exit $$tested
 
 house-rules: setup ## Run only the house rules: integration-tests/tests/house_rules.rs
@@ -74,3 +70,9 @@ house-rules: setup ## Run only the house rules: integration-tests/tests/house_ru
 
 deny: setup ## Check the dependencies' licences and advisories with cargo-deny, if it is installed
 	@.ci/deny
+
+s3: setup ## Test checkpoints in S3 against a server of this machine (moto, installed into the cache)
+	@.ci/s3
+
+golden: setup ## Make a golden savepoint of today's format, NAME=n; see integration-tests/tests/golden/README.md
+	TIDEGATE_GOLDEN='$(or $(NAME),$(error name it: make golden NAME=0.2.0))' cargo test $(ALL) --test savepoints -- --ignored make_golden

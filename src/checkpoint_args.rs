@@ -2,11 +2,10 @@
 
 use clap::Args;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-use tidegate_actors::checkpoint_storage::LocalStorage;
+use tidegate_actors::checkpoint_storage::{of_checkpoint, open_below};
 use tidegate_actors::checkpointing::{Checkpointing, Restore, Target};
-use tidegate_engine::checkpoint::{CheckpointMode, CheckpointSettings, RestartStrategy};
+use tidegate_engine::checkpoint::{self, CheckpointMode, CheckpointSettings, RestartStrategy};
 
 /// Milliseconds between checkpoints where only their folder is given.
 const INTERVAL: u64 = 10_000;
@@ -15,7 +14,8 @@ const INTERVAL: u64 = 10_000;
 #[derive(Args, Clone, Debug, Default)]
 pub struct CheckpointArgs {
     /// Take checkpoints into this folder, from which the job recovers; each job has a folder of its
-    /// own name in it
+    /// own name in it. A folder of this machine or s3://BUCKET/FOLDER, for which AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT are read from the environment
     #[arg(long, value_name = "DIR")]
     pub checkpoint_dir: Option<PathBuf>,
     /// Milliseconds from one checkpoint to the next [default: 10000]
@@ -56,17 +56,18 @@ impl CheckpointArgs {
         Some(settings)
     }
 
-    /// Where the checkpoints of the job of this name go, and what it begins with.
-    pub fn checkpointing(&self, job: &str) -> Option<Checkpointing> {
-        let folder = self.checkpoint_dir.as_ref()?;
-        let storage = LocalStorage::new(folder.join(folder_name(job)));
-        let mut checkpointing = Checkpointing::new(Arc::new(storage));
+    /// Where the checkpoints of the job of this name go, and what it begins with; none where none are taken.
+    pub fn checkpointing(&self, job: &str) -> checkpoint::Result<Option<Checkpointing>> {
+        let Some(folder) = &self.checkpoint_dir else {
+            return Ok(None);
+        };
+        let storage = open_below(folder, &folder_name(job))?;
+        let mut checkpointing = Checkpointing::new(storage);
         checkpointing.restore = match self.restore.as_deref() {
             None => Restore::Nothing,
             Some("latest") => Restore::Latest,
             Some(path) => {
-                let (storage, folder) = LocalStorage::of_checkpoint(path.as_ref());
-                let storage = Arc::new(storage);
+                let (storage, folder) = of_checkpoint(path.as_ref())?;
                 Restore::From(Target { storage, folder })
             }
         };
@@ -74,16 +75,17 @@ impl CheckpointArgs {
         if let Some(restart) = &self.restart {
             checkpointing.restart = restart.clone();
         }
-        Some(checkpointing)
+        Ok(Some(checkpointing))
     }
 
-    /// Where the savepoint goes with which a signal stops the job of this name.
-    pub fn savepoints(&self, job: &str) -> Option<Target> {
-        let folder = self.savepoint_dir.as_ref()?;
-        Some(Target {
-            storage: Arc::new(LocalStorage::new(folder.join(folder_name(job)))),
+    /// Where the savepoint goes with which a signal stops the job of this name, if one does.
+    pub fn savepoints(&self, job: &str) -> checkpoint::Result<Option<Target>> {
+        let folder = self.savepoint_dir.as_ref();
+        let storage = folder.map(|folder| open_below(folder, &folder_name(job)));
+        Ok(storage.transpose()?.map(|storage| Target {
+            storage,
             folder: String::new(),
-        })
+        }))
     }
 }
 

@@ -6,14 +6,14 @@ use crate::table::{Table, bytes};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use tidegate::actors::checkpoint_storage::LocalStorage;
+use tidegate::actors::checkpoint_storage::{Storage, folders, is_checkpoint, of_checkpoint, open};
 use tidegate::engine::checkpoint::load::verify_bytes;
+use tidegate::engine::checkpoint::shared::check_shared;
 use tidegate::engine::checkpoint::storage::{
     Listed, METADATA, checkpoints, join, parse_folder, read_metadata,
 };
 use tidegate::engine::checkpoint::{
-    BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage, Checksum, Error, FileRef,
-    Result, Stopped, stopped,
+    BarrierKind, CheckpointId, CheckpointMetadata, Error, Result, Stopped, stopped,
 };
 use tidegate::engine::time::Timestamp;
 
@@ -34,7 +34,7 @@ pub enum CheckpointCommand {
 /// Where to look.
 #[derive(Args)]
 pub struct Place {
-    /// The folder of a checkpoint or savepoint, of a job, or of all jobs
+    /// The folder of a checkpoint or savepoint, of a job, or of all jobs; or s3://BUCKET/FOLDER
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Print JSON
@@ -53,7 +53,7 @@ pub struct Report {
 /// A checkpoint's folder and the storage that it lies in.
 pub struct Found {
     /// The job's folder, as a storage.
-    pub storage: LocalStorage,
+    pub storage: Storage,
     /// The checkpoint's folder there.
     pub listed: Listed,
 }
@@ -66,7 +66,7 @@ impl Found {
 
     /// What it says of itself.
     pub fn metadata(&self) -> Result<CheckpointMetadata> {
-        read_metadata(&self.storage, &self.listed.folder)
+        read_metadata(&*self.storage, &self.listed.folder)
     }
 }
 
@@ -82,8 +82,8 @@ pub fn run(command: &CheckpointCommand) -> Result<Report> {
 
 /// The checkpoints below a folder, by job and number.
 fn find(folder: &Path) -> Result<Vec<Found>> {
-    let (parent, name) = LocalStorage::of_checkpoint(folder);
-    if folder.join(METADATA).exists() {
+    let (parent, name) = of_checkpoint(folder)?;
+    if is_checkpoint(&*parent, &name)? {
         return Ok(vec![complete(parent, name)?]);
     }
     // Only then is the folder above that of a job: anything may lie in another.
@@ -95,13 +95,10 @@ fn find(folder: &Path) -> Result<Vec<Found>> {
             return Ok(vec![found]);
         }
     }
-    let mut all = of_storage(&LocalStorage::new(folder))?;
+    let mut all = of_storage(&open(folder)?)?;
     if all.is_empty() {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut jobs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        jobs.sort();
-        for job in jobs.iter().filter(|job| job.is_dir()) {
-            all.extend(of_storage(&LocalStorage::new(job))?);
+        for job in folders(folder)? {
+            all.extend(of_storage(&job)?);
         }
     }
     if all.is_empty() {
@@ -112,20 +109,21 @@ fn find(folder: &Path) -> Result<Vec<Found>> {
     Ok(all)
 }
 
-fn of_storage(storage: &LocalStorage) -> Result<Vec<Found>> {
-    let found = checkpoints(storage)?.into_iter().map(|listed| Found {
+fn of_storage(storage: &Storage) -> Result<Vec<Found>> {
+    let found = checkpoints(&**storage)?.into_iter().map(|listed| Found {
         storage: storage.clone(),
         listed,
     });
     let mut found: Vec<Found> = found.collect();
     // Where a job was stopped may be elsewhere. What is gone there is for `verify` to tell.
-    for id in stopped::recorded(storage)? {
-        let stopped = Stopped::read(storage, id)?;
+    for id in stopped::recorded(&**storage)? {
+        let stopped = Stopped::read(&**storage, id)?;
         let (other, folder) = match (stopped.folder, stopped.place) {
             (Some(folder), _) => (storage.clone(), folder),
-            (None, place) => LocalStorage::of_checkpoint(Path::new(&place.unwrap_or_default())),
+            (None, place) => storage.elsewhere(&place.unwrap_or_default())?,
         };
-        let listed = |f: &Found| f.storage.root() == other.root() && f.listed.folder == folder;
+        let home = other.lasting_place("");
+        let listed = |f: &Found| f.storage.lasting_place("") == home && f.listed.folder == folder;
         if !found.iter().any(listed) {
             found.push(stored(other, folder, id, BarrierKind::Stop)?);
         }
@@ -135,12 +133,7 @@ fn of_storage(storage: &LocalStorage) -> Result<Vec<Found>> {
 }
 
 /// What is stored of a checkpoint that is complete.
-fn stored(
-    storage: LocalStorage,
-    folder: String,
-    id: CheckpointId,
-    kind: BarrierKind,
-) -> Result<Found> {
+fn stored(storage: Storage, folder: String, id: CheckpointId, kind: BarrierKind) -> Result<Found> {
     let stored = storage.list(&folder)?;
     let files = stored.iter().filter(|f| f.path != join(&folder, METADATA));
     let listed = Listed {
@@ -160,10 +153,10 @@ fn stored(
 }
 
 /// The checkpoint or savepoint in a folder that has metadata, whatever the folder's name.
-fn complete(storage: LocalStorage, folder: String) -> Result<Found> {
+fn complete(storage: Storage, folder: String) -> Result<Found> {
     let of_name = parse_folder(&folder);
     // Its number may be what is damaged: then the folder's name tells which it was.
-    let (id, kind) = match (read_metadata(&storage, &folder), of_name) {
+    let (id, kind) = match (read_metadata(&*storage, &folder), of_name) {
         (Ok(metadata), _) => (metadata.id, metadata.kind),
         (Err(_), Some(named)) => named,
         (Err(error), None) => return Err(error),
@@ -290,7 +283,9 @@ fn verify(all: &[Found], as_json: bool) -> Result<Report> {
 fn verify_checkpoint(found: &Found, into: &mut Vec<Verified>) {
     let (storage, folder) = (&found.storage, &found.listed.folder);
     let path = join(folder, METADATA);
-    let length = std::fs::metadata(storage.root().join(&path)).map_or(0, |known| known.len());
+    let stored = storage.list(folder).unwrap_or_default();
+    let length = stored.iter().find(|file| file.path == path);
+    let length = length.map_or(0, |file| file.length);
     let metadata = found.metadata();
     let (metadata, problem) = match metadata {
         Ok(metadata) => (Some(metadata), None),
@@ -314,24 +309,17 @@ fn verify_checkpoint(found: &Found, into: &mut Vec<Verified>) {
         });
     }
     for file in &metadata.shared {
+        let place = storage.place(&file.path);
+        // Several checkpoints name it.
+        if into.iter().any(|known| known.place == place) {
+            continue;
+        }
+        let read = storage.read(&file.path, file.length);
+        let checked = read.and_then(|bytes| check_shared(&place, &bytes, file));
         into.push(Verified {
-            place: storage.place(&file.path),
+            place,
             length: file.length,
-            problem: verify_shared(storage, file).err(),
+            problem: checked.err(),
         });
     }
-}
-
-/// A shared file is opaque: its length and its checksum are all that is known of it.
-fn verify_shared(storage: &LocalStorage, file: &FileRef) -> Result {
-    let bytes = storage.read(&file.path, file.length)?;
-    let found = (bytes.len() as u64, Checksum::of(&bytes));
-    if found == (file.length, file.checksum) {
-        return Ok(());
-    }
-    Err(Error::Damaged {
-        path: storage.place(&file.path),
-        section: "the whole file".to_owned(),
-        reason: format!("it has {} bytes with checksum {}", found.0, found.1),
-    })
 }

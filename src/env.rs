@@ -8,6 +8,7 @@ use tidegate_actors::metrics_server::MetricsSettings;
 use tidegate_actors::progress::ProgressMode;
 use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings, RunningJob};
 use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
+use tidegate_engine::checkpoint;
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
 use tidegate_engine::state::{RocksDbSettings, StateBackend};
@@ -21,6 +22,9 @@ pub enum Error {
     /// The graph has problems; all of them are listed.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// The place of its checkpoints can't be used.
+    #[error(transparent)]
+    Storage(#[from] checkpoint::Error),
     /// The job ran and did not come to a good end.
     #[error(transparent)]
     Run(#[from] runner::Error),
@@ -205,7 +209,8 @@ impl StreamEnv {
 
     /// Starts the job and returns at once: to watch it, to cancel it, to wait for it.
     pub fn start(&self, name: &str) -> Result<RunningJob> {
-        Ok(self.runner(name).start(self.graph(name)?)?)
+        let graph = self.graph(name)?;
+        Ok(self.runner(name)?.start(graph)?)
     }
 
     /// Runs the job to its end; with `--plan`, prints its plan instead. Where a signal stopped it with a
@@ -224,7 +229,7 @@ impl StreamEnv {
                 savepoint: None,
             });
         }
-        let result = self.runner(name).run(graph)?;
+        let result = self.runner(name)?.run(graph)?;
         if let Some(place) = &result.savepoint {
             println!("savepoint: {place}");
         }
@@ -232,15 +237,15 @@ impl StreamEnv {
     }
 
     /// What runs the job of this name: its checkpoints have a folder of their own.
-    fn runner(&self, name: &str) -> LocalRunner {
+    fn runner(&self, name: &str) -> Result<LocalRunner> {
         let mut run = self.run.clone();
         if run.checkpointing.is_none() {
-            run.checkpointing = self.args.checkpoints.checkpointing(name);
+            run.checkpointing = self.args.checkpoints.checkpointing(name)?;
         }
         if run.stop_on_signal.is_none() {
-            run.stop_on_signal = self.args.checkpoints.savepoints(name);
+            run.stop_on_signal = self.args.checkpoints.savepoints(name)?;
         }
-        LocalRunner::new(run)
+        Ok(LocalRunner::new(run))
     }
 }
 

@@ -136,11 +136,16 @@ fn sum(parts: &[&StateIndex], of: impl Fn(&DataIndex) -> u64) -> u64 {
 fn groups(parts: &[&StateIndex]) -> (String, String) {
     let all = parts.iter().filter_map(|part| match &part.data {
         DataIndex::Groups(groups) => Some(groups),
-        DataIndex::Elements { .. } => None,
+        _ => None,
     });
     let all: Vec<_> = all.flatten().collect();
     let Some(largest) = all.iter().max_by_key(|group| group.section.length) else {
-        return (String::new(), String::new());
+        let files: usize = parts.iter().map(|part| part.data.shared().len()).sum();
+        let text = match files {
+            0 => String::new(),
+            files => format!("in {files} shared files"),
+        };
+        return (String::new(), text);
     };
     let text = format!("{}: {}", largest.group, bytes(largest.section.length));
     (all.len().to_string(), text)

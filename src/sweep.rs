@@ -5,18 +5,17 @@ use crate::table::{Table, bytes};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
-use tidegate::actors::checkpoint_storage::LocalStorage;
+use tidegate::actors::checkpoint_storage::{Storage, folders, open};
 use tidegate::engine::checkpoint::retention::{Retention, StorageRegistry, sweep};
 use tidegate::engine::checkpoint::storage::checkpoints;
-use tidegate::engine::checkpoint::{CheckpointStorage, Error, Result};
+use tidegate::engine::checkpoint::{Error, Result};
 use tidegate::engine::clock::Clock;
 
 /// What to sweep, and how.
 #[derive(Args)]
 pub struct Sweep {
-    /// The folder of a job, or of all jobs
+    /// The folder of a job, or of all jobs; or s3://BUCKET/FOLDER
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Show what would be deleted, and delete nothing
@@ -39,8 +38,8 @@ pub fn run(order: &Sweep) -> Result<Report> {
     let now = Clock::System.now();
     let mut files = Vec::new();
     for storage in jobs(&order.folder)? {
-        let registry = StorageRegistry::new(Arc::new(storage.clone()));
-        let swept = sweep(&storage, &registry, &retention, now, order.dry_run)?;
+        let registry = StorageRegistry::new(storage.clone());
+        let swept = sweep(&*storage, &registry, &retention, now, order.dry_run)?;
         let place = |path: &str| storage.place(path);
         files.extend(swept.files.into_iter().map(|f| (place(&f.path), f)));
     }
@@ -77,19 +76,15 @@ pub fn run(order: &Sweep) -> Result<Report> {
     Ok(Report { text, good: true })
 }
 
-/// The folders of the jobs below a folder: itself, where there are checkpoints in it.
-fn jobs(folder: &Path) -> Result<Vec<LocalStorage>> {
-    let own = LocalStorage::new(folder);
-    if !checkpoints(&own)?.is_empty() {
+/// The storages of the jobs below a folder: itself, where there are checkpoints in it.
+fn jobs(folder: &Path) -> Result<Vec<Storage>> {
+    let own = open(folder)?;
+    if !checkpoints(&*own)?.is_empty() {
         return Ok(vec![own]);
     }
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut below: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    below.sort();
     let mut found = Vec::new();
-    for path in below.into_iter().filter(|path| path.is_dir()) {
-        let job = LocalStorage::new(path);
-        if !checkpoints(&job)?.is_empty() {
+    for job in folders(folder)? {
+        if !checkpoints(&*job)?.is_empty() {
             found.push(job);
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::checkpointing::{Checkpointing, Target};
 use crate::coordinator::CheckpointCoordinator;
+use crate::failpoints::failpoint;
 use crate::pressure::BackPressureController;
 use crate::protocol::{Cancel, Kill, TakeSavepoint};
 use crate::runner::RunSettings;
@@ -201,7 +202,9 @@ impl Attempts<'_> {
                     tokio::task::spawn_blocking(move || checkpointing.sweep(retained));
                 }
             }
+            failpoint!("attempt::before_recover");
             job.recover(beginning.restored.as_deref())?;
+            failpoint!("attempt::after_recover");
             Ok(beginning)
         };
         let work = tokio::task::spawn_blocking(move || tidegate_engine::fault::catch(work));

@@ -1,8 +1,9 @@
 //! How a job is made to survive: where its checkpoints go, what it begins with, when it is restarted.
 
+use crate::failpoints::failpoint;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tidegate_engine::checkpoint::retention::{
     self, CheckpointRegistry, Retention, StorageRegistry,
 };
@@ -11,8 +12,8 @@ use tidegate_engine::checkpoint::storage::{
     METADATA, checkpoints, join, publish_to, read_metadata,
 };
 use tidegate_engine::checkpoint::{
-    self as checkpoint, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage, Loaded,
-    Outcome, RestartStrategy, RestoredJob, Which,
+    self as checkpoint, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage,
+    FilesOrigin, Loaded, Outcome, RestartStrategy, RestoredJob, Which,
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Fault;
@@ -70,6 +71,8 @@ pub struct Checkpointing {
     pub retention: Retention,
     /// The record of the complete checkpoints.
     registry: Arc<dyn CheckpointRegistry>,
+    /// Held while a checkpoint is recorded, and while superfluous ones are deleted.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Checkpointing {
@@ -77,6 +80,7 @@ impl Checkpointing {
     pub fn new(storage: Arc<dyn CheckpointStorage>) -> Self {
         Checkpointing {
             registry: Arc::new(StorageRegistry::new(storage.clone())),
+            changing: Arc::default(),
             retention: Retention::default(),
             storage,
             restore: Restore::Nothing,
@@ -99,10 +103,24 @@ impl Checkpointing {
 
     /// Makes a checkpoint of files that are written, and records it where the job ends with it.
     pub(crate) fn publish(&self, target: &Target, metadata: &CheckpointMetadata) -> Outcome {
+        failpoint!("checkpointing::before_publish");
+        let _changing = self.changing.lock();
+        match retention::lost_files(&*self.registry, metadata) {
+            Ok(lost) if lost.is_empty() => {}
+            Ok(lost) => {
+                let count = lost.len();
+                return Outcome::Failed(format!(
+                    "{count} of its files were deleted with the checkpoint that held them, {} first",
+                    lost[0]
+                ));
+            }
+            Err(error) => return Outcome::Failed(error.to_string()),
+        }
         let published = match metadata.kind {
             BarrierKind::Checkpoint => self.registry.record(&target.folder, metadata),
             _ => publish_to(&*target.storage, &target.folder, metadata),
         };
+        failpoint!("checkpointing::after_publish");
         match published {
             Ok(()) => self.record_stop(target, metadata.id, metadata.kind),
             Err(error) => {
@@ -133,8 +151,11 @@ impl Checkpointing {
         if kind != BarrierKind::Stop {
             return Outcome::Published;
         }
+        failpoint!("checkpointing::before_record_stop");
         let stopped = Stopped::new(&*self.storage, id, (&*target.storage, &target.folder));
-        let Err(error) = stopped.record(&*self.storage) else {
+        let recorded = stopped.record(&*self.storage);
+        failpoint!("checkpointing::after_record_stop");
+        let Err(error) = recorded else {
             return Outcome::Published;
         };
         tracing::warn!(checkpoint = id.0, "{error}");
@@ -148,6 +169,8 @@ impl Checkpointing {
     pub(crate) fn retire(&self, retain: u32) {
         let retention = self.retention(retain);
         let now = Clock::System.now();
+        failpoint!("checkpointing::before_retire");
+        let _changing = self.changing.lock();
         match retention::retire(&*self.storage, &*self.registry, &retention, now) {
             Ok(gone) if !gone.checkpoints.is_empty() => tracing::debug!(
                 checkpoints = gone.checkpoints.len(),
@@ -163,6 +186,7 @@ impl Checkpointing {
     pub(crate) fn sweep(&self, retain: u32) {
         let retention = self.retention(retain);
         let now = Clock::System.now();
+        failpoint!("checkpointing::before_sweep");
         match retention::sweep(&*self.storage, &*self.registry, &retention, now, false) {
             Ok(gone) if !gone.files.is_empty() => tracing::info!(
                 files = gone.files.len(),
@@ -183,10 +207,10 @@ impl Checkpointing {
 
     /// What the first attempt begins with.
     pub(crate) fn first(&self, job: &JobGraph) -> Result<Option<Arc<RestoredJob>>, Fault> {
-        let loaded = match &self.restore {
+        let (loaded, storage) = match &self.restore {
             Restore::Nothing => return Ok(None),
             Restore::Latest => match self.newest()? {
-                Some(loaded) => loaded,
+                Some(loaded) => (loaded, &self.storage),
                 None => {
                     let place = self.storage.place("");
                     tracing::info!(
@@ -197,8 +221,8 @@ impl Checkpointing {
                 }
             },
             Restore::From(target) => {
-                checkpoint::load(&*target.storage, Which::Folder(&target.folder))
-                    .map_err(Fault::user)?
+                let loaded = checkpoint::load(&*target.storage, Which::Folder(&target.folder));
+                (loaded.map_err(Fault::user)?, &target.storage)
             }
         };
         let unclaimed = unclaimed(&loaded, job);
@@ -216,7 +240,7 @@ impl Checkpointing {
             checkpoint = loaded.metadata.id.0,
             "restored"
         );
-        Ok(Some(self.begin_with(loaded)))
+        Ok(Some(self.begin_with(loaded, storage)))
     }
 
     /// What a later attempt of this process begins with: the newest checkpoint that this run of the job
@@ -231,16 +255,26 @@ impl Checkpointing {
         if newest.is_none_or(|newest| newest.id() < since) {
             return self.first(job);
         }
-        Ok(self.newest()?.map(|loaded| self.begin_with(loaded)))
+        let newest = self.newest()?;
+        Ok(newest.map(|loaded| self.begin_with(loaded, &self.storage)))
     }
 
-    fn begin_with(&self, loaded: Loaded) -> Arc<RestoredJob> {
-        Arc::new(loaded.job.allow_left_over(self.allow_non_restored_state))
+    /// `storage` is where shared files are. A savepoint, which may lie elsewhere, has none.
+    fn begin_with(&self, loaded: Loaded, storage: &Arc<dyn CheckpointStorage>) -> Arc<RestoredJob> {
+        let job = loaded.job.allow_left_over(self.allow_non_restored_state);
+        let origin = FilesOrigin {
+            storage: storage.clone(),
+            own: storage.lasting_place("") == self.storage.lasting_place(""),
+        };
+        Arc::new(job.with_files(origin))
     }
 
     /// The newest complete checkpoint, if there is any.
     pub(crate) fn newest(&self) -> Result<Option<Loaded>, Fault> {
-        match checkpoint::latest(&*self.storage) {
+        failpoint!("checkpointing::before_load");
+        let latest = checkpoint::latest(&*self.storage);
+        failpoint!("checkpointing::after_load");
+        match latest {
             Ok(loaded) => Ok(Some(loaded)),
             Err(checkpoint::Error::NoCheckpoint { .. }) => Ok(None),
             Err(error) => Err(Fault::user(error)),

@@ -1,6 +1,7 @@
 //! The actor of a job's checkpoints: carries out what [`tidegate_engine::checkpoint::Coordinator`] decides.
 
 use crate::checkpointing::{Checkpointing, Target};
+use crate::failpoints::failpoint;
 use crate::protocol::{
     AttemptFailed, CheckpointEvent, CheckpointSettled, EndInput, FailJob, Release, TakeSavepoint,
     TriggerCheckpoint,
@@ -14,10 +15,11 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 use tidegate_engine::checkpoint::retention;
+use tidegate_engine::checkpoint::shared::delete_files;
 use tidegate_engine::checkpoint::storage::{checkpoint_folder, join, savepoint_folder};
 use tidegate_engine::checkpoint::{
     Action, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointSettings, Coordinator, Event,
-    Publication, RequestId, SubtaskFile, SubtaskRef,
+    Notice, Publication, RequestId, SubtaskFile, SubtaskRef,
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Fault;
@@ -137,13 +139,13 @@ impl CheckpointCoordinator {
                     target,
                     at: self.clock.now(),
                 };
+                failpoint!("coordinator::before_trigger");
                 self.each_subtask(|subtask| subtask.do_send(order.clone()));
+                failpoint!("coordinator::after_trigger");
             }
             Action::Publish(publication) => self.publish(publication, ctx),
             Action::Resolve { id } => self.resolve(id, ctx),
-            Action::Notify(notice) => {
-                self.each_subtask(|subtask| subtask.do_send(CheckpointSettled(notice)));
-            }
+            Action::Notify(notice) => self.notify(notice),
             Action::Discard { id, files } => self.discard(id, files),
             Action::Subsumed(ids) => self.retire(&ids, ctx),
             Action::EndInput => self.each_subtask(|subtask| subtask.do_send(EndInput)),
@@ -156,8 +158,21 @@ impl CheckpointCoordinator {
                     settled();
                 }
             }
-            Action::Finish => self.each_subtask(|subtask| subtask.do_send(Release)),
+            Action::Finish => {
+                failpoint!("coordinator::before_release");
+                self.each_subtask(|subtask| subtask.do_send(Release));
+                failpoint!("coordinator::after_release");
+            }
         }
+    }
+
+    fn notify(&self, notice: Notice) {
+        failpoint!("coordinator::before_notify");
+        if matches!(notice, Notice::Completed { last: true, .. }) {
+            failpoint!("coordinator::before_last_notify");
+        }
+        self.each_subtask(|subtask| subtask.do_send(CheckpointSettled(notice)));
+        failpoint!("coordinator::after_notify");
     }
 
     /// Where the files of a checkpoint go.
@@ -198,6 +213,7 @@ impl CheckpointCoordinator {
         metadata.attempt = self.attempt;
         metadata.created = publication.triggered;
         metadata.subtasks = files.into_iter().map(|(_, file)| file).collect();
+        metadata.name_shared();
         let target = self.target(id, kind);
         let checkpointing = self.checkpointing.clone();
         let written =
@@ -227,6 +243,10 @@ impl CheckpointCoordinator {
         tokio::task::spawn_blocking(move || {
             let Target { storage, folder } = target;
             let deleted = if folder == checkpoint_folder(id) {
+                // Of shared files those that were stored for it: no other names them.
+                let shared = files.iter().flat_map(|(_, f)| f.index.shared());
+                let fresh = shared.filter(|file| file.since == id);
+                delete_files(&*storage, fresh.map(|file| &file.file));
                 retention::discard(&*storage, &folder)
             } else {
                 let mut paths = files.iter().map(|(_, f)| join(&folder, &f.file.path));

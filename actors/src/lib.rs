@@ -14,6 +14,7 @@ pub mod attempt;
 pub mod checkpoint_storage;
 pub mod checkpointing;
 pub mod coordinator;
+mod failpoints;
 pub mod memory_use;
 pub mod metrics_server;
 pub mod pace;

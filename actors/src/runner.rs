@@ -2,6 +2,7 @@
 
 use crate::attempt::{Attempts, JobControl};
 use crate::checkpointing::{Checkpointing, Target};
+use crate::failpoints;
 use crate::memory_use::MemoryUse;
 use crate::metrics_server::{self, MetricsSettings, MetricsSocket};
 use crate::pressure::{PressureBoard, PressureSettings};
@@ -271,6 +272,7 @@ impl LocalRunner {
 
     /// Checks a job's sources and sinks and starts it on threads of its own.
     pub fn start(&self, job: JobGraph) -> Result<RunningJob, Error> {
+        failpoints::from_environment();
         let name = job.name.clone();
         let failed = |fault| Error::Failed {
             job: name.clone(),

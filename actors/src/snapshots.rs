@@ -1,13 +1,17 @@
 //! A subtask's duties towards checkpoints: to write its images where they belong, and to end only after
 //! the last one.
 
+use crate::checkpointing::Target;
 use crate::coordinator::CheckpointCoordinator;
+use crate::failpoints::failpoint;
 use crate::protocol::{CheckpointEvent, TriggerCheckpoint};
 use actix::prelude::*;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use tidegate_engine::checkpoint::shared::{delete_files, store_files};
 use tidegate_engine::checkpoint::{
-    CheckpointId, Event, Notice, Phase, SubtaskImage, SubtaskRef, write_image_to,
+    self as checkpoint, CheckpointId, Event, Notice, Phase, SubtaskFile, SubtaskImage, SubtaskRef,
+    write_image_to,
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Flow;
@@ -91,6 +95,7 @@ impl Snapshots {
     /// Looks what a turn has brought: a barrier that passed, an image that is whole.
     pub fn after_turn(&mut self, subtask: &mut Subtask, took: Duration) {
         if subtask.take_barrier_passed() {
+            failpoint!("snapshots::after_barrier");
             self.pauses.record(took.as_micros() as u64);
             for triggered in self.triggered.values_mut() {
                 triggered.pause = triggered.pause.max(took);
@@ -115,15 +120,17 @@ impl Snapshots {
         let began = Instant::now();
         tokio::task::spawn_blocking(move || {
             let id = image.barrier.id;
-            let written = write_image_to(&*target.storage, &target.folder, &image);
+            failpoint!("snapshots::before_write");
+            let written = write(&target, &mut image);
+            failpoint!("snapshots::after_write");
             let event = match written {
-                Ok(file) => {
+                Ok((file, shared)) => {
                     let mut timing = image.timing;
                     timing.save = began.elapsed().as_millis() as i64;
                     Event::SnapshotDone {
                         id,
                         subtask,
-                        bytes: file.file.length,
+                        bytes: file.file.length + shared,
                         file,
                         timing,
                     }
@@ -142,6 +149,7 @@ impl Snapshots {
     /// All input has ended and all output has left: the coordinator takes the last checkpoint.
     pub fn drained(&mut self) {
         if !std::mem::replace(&mut self.drained, true) {
+            failpoint!("snapshots::before_drained");
             let subtask = self.me;
             self.coordinator
                 .do_send(CheckpointEvent(Event::Drained { subtask }));
@@ -151,5 +159,18 @@ impl Snapshots {
     /// Whether the subtask may end now.
     pub fn may_end(&self, subtask: &mut Subtask) -> Flow<bool> {
         Ok(self.released && (!self.last || subtask.committed()?))
+    }
+}
+
+/// Writes an image and those of its shared files that are new; the bytes of the latter.
+fn write(target: &Target, image: &mut SubtaskImage) -> checkpoint::Result<(SubtaskFile, u64)> {
+    let storage = &*target.storage;
+    let fresh = store_files(storage, image.barrier.id, image)?;
+    match write_image_to(storage, &target.folder, image) {
+        Ok(file) => Ok((file, fresh.iter().map(|file| file.length).sum())),
+        Err(error) => {
+            delete_files(storage, &fresh);
+            Err(error)
+        }
     }
 }

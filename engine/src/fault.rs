@@ -9,6 +9,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
 use std::sync::Once;
 
 /// The result of pushing something through a chain.
@@ -72,6 +73,13 @@ impl Fault {
     /// The fault of a panic that was caught, placed by the marks it passed on its way.
     #[cold]
     pub fn from_panic(payload: &(dyn Any + Send)) -> Self {
+        if let Some(fault) = payload.downcast_ref::<Fault>() {
+            let mut fault = fault.clone();
+            let site = SITE.take();
+            fault.0.operator = fault.0.operator.or(site.operator);
+            fault.0.origin = fault.0.origin.or(site.origin);
+            return fault;
+        }
         let text = payload
             .downcast_ref::<&str>()
             .map(|s| (*s).to_owned())
@@ -86,6 +94,13 @@ impl Fault {
         fault.0.operator = site.operator;
         fault.0.origin = site.origin;
         fault
+    }
+
+    /// Leaves code that has no room for an error in its answer: [`catch`] returns this fault, whatever
+    /// user code lies between.
+    #[cold]
+    pub fn unwind(self) -> ! {
+        panic::resume_unwind(Box::new(self))
     }
 
     /// Another run of the job has taken over; the job is not restarted.
@@ -183,13 +198,14 @@ pub fn catch<R>(code: impl FnOnce() -> Flow<R>) -> Flow<R> {
     result.unwrap_or_else(|payload| Err(Fault::from_panic(payload.as_ref())))
 }
 
-/// Remembers an operator's name if a panic unwinds through it. The innermost mark wins.
-pub struct PanicMark<'a>(&'a str);
+/// Remembers an operator's name if a panic unwinds through it. The innermost mark wins. It refers to the
+/// field that holds the name, so that there is nothing to be kept at hand while nobody panics.
+pub struct PanicMark<'a>(&'a Rc<str>);
 
 impl<'a> PanicMark<'a> {
     /// Marks the code until [`PanicMark::passed`].
     #[inline(always)]
-    pub fn new(operator: &'a str) -> Self {
+    pub fn new(operator: &'a Rc<str>) -> Self {
         PanicMark(operator)
     }
 
@@ -201,15 +217,21 @@ impl<'a> PanicMark<'a> {
 }
 
 impl Drop for PanicMark<'_> {
-    #[cold]
+    #[inline(always)]
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        SITE.with_borrow_mut(|site| {
-            site.operator.get_or_insert_with(|| self.0.to_owned());
-        });
+        remember_operator(self.0);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn remember_operator(name: &Rc<str>) {
+    if !std::thread::panicking() {
+        return;
+    }
+    SITE.with_borrow_mut(|site| {
+        site.operator.get_or_insert_with(|| name.to_string());
+    });
 }
 
 /// Remembers the position in a batch if a panic unwinds through it.
@@ -259,8 +281,9 @@ mod tests {
     #[test]
     fn the_innermost_mark_names_a_panic() {
         let fault = catch(|| -> Flow {
-            let outer = PanicMark::new("outer");
-            let inner = PanicMark::new("inner");
+            let names = [Rc::from("outer"), Rc::from("inner")];
+            let outer = PanicMark::new(&names[0]);
+            let inner = PanicMark::new(&names[1]);
             if std::hint::black_box(true) {
                 panic!("boom");
             }

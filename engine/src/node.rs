@@ -2,7 +2,9 @@
 //! care of the operator's state at barriers.
 
 use crate::checkpoint::visitor::Capture;
-use crate::checkpoint::{Barrier, Notice, OperatorImage, Participant, StateImage, StateVisitor};
+use crate::checkpoint::{
+    Barrier, BarrierKind, Notice, OperatorImage, Participant, StateImage, StateVisitor,
+};
 use crate::fault::{Fault, Flow, PanicMark};
 use crate::operator::{Operator, Progress};
 use crate::stage::{Collector, Signal, Stage, Turn};
@@ -10,9 +12,13 @@ use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Entries of state that are saved in one turn: some hundred microseconds.
 const SAVED_IN_A_TURN: usize = 4096;
+
+/// When a turn looks again at what other threads do for its state.
+const LOOKS_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// By what an operator is known in checkpoints.
 #[derive(Clone, Debug)]
@@ -161,7 +167,8 @@ where
         if !self.present || !part.participant.begin(barrier) {
             return Ok(());
         }
-        let mut capture = Capture::new(part.identity.max_parallelism);
+        let mut capture = Capture::new(part.identity.max_parallelism)
+            .sharing_files(barrier.kind == BarrierKind::Checkpoint);
         self.guarded(|op, _| op.state(&mut StateVisitor::freeze(&mut capture)))?;
         if let Some(part) = &mut self.part {
             part.saving = Some(Saving {
@@ -256,8 +263,10 @@ where
         }
     }
 
-    fn saves(&self) -> bool {
-        self.part.as_ref().is_some_and(|p| p.saving.is_some())
+    /// Whether it saves; if so, whether all that is left is to wait for other threads.
+    fn saves(&self) -> Option<bool> {
+        let saving = self.part.as_ref()?.saving.as_ref()?;
+        Some(saving.capture.waits())
     }
 
     fn spills(&self) -> bool {
@@ -380,9 +389,13 @@ where
         if !self.present {
             return self.down.turn(turn);
         }
-        if self.saves() {
+        if self.saves().is_some() {
             self.save(SAVED_IN_A_TURN)?;
-            turn.again |= self.saves();
+            match self.saves() {
+                Some(true) => turn.wake_at(turn.now.plus(LOOKS_AGAIN_AFTER)),
+                Some(false) => turn.again = true,
+                None => {}
+            }
         }
         if self.spills() {
             self.guarded(|op, _| op.state(&mut StateVisitor::maintain()))?;

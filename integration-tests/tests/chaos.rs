@@ -1,8 +1,10 @@
-//! Real processes, killed with SIGKILL at random moments, with another parallelism each time: in the end
-//! their output is that of a run that nobody killed, to the byte after sorting, and nothing else is left.
+//! Real processes, killed with SIGKILL at random moments or dying at a failpoint, with another parallelism each
+//! time: in the end their output is that of a run that nobody killed, to the byte after sorting, and nothing
+//! else is left.
 //!
 //! `make chaos KILLS=100` asks for more kills than the tests do; `SEED=n` chooses other moments.
 
+use integration_tests::failpoints;
 use integration_tests::processes::{example, root, run};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,8 @@ struct Victim {
     job: &'static str,
     /// Records per second and subtask, so that it lives long enough to be killed.
     rate: u32,
+    /// Where its state is kept.
+    backend: &'static str,
     /// What it has to put out, sorted.
     expected: Vec<String>,
 }
@@ -42,13 +46,19 @@ impl Dice {
 
     /// Mostly somewhere in the middle of the work, now and then while it begins, or as fast as it
     /// runs, so that its end comes into reach.
-    fn life(&mut self) -> Life {
+    fn life(&mut self, points: &[String]) -> Life {
         let millis = match self.below(10) {
             0..2 => 2 + self.below(60),
             _ => 60 + self.below(500),
         };
+        let point = (self.below(2) > 0).then(|| {
+            let point = &points[self.below(points.len() as u64) as usize];
+            format!("{point}={}*exit", 1 + self.below(4))
+        });
         Life {
-            until: Duration::from_millis(millis),
+            // Where it does not come by its point, it is killed all the same.
+            until: Duration::from_millis(if point.is_some() { 800 } else { millis }),
+            point,
             held: self.below(8) > 0,
         }
     }
@@ -58,6 +68,8 @@ impl Dice {
 struct Life {
     /// When it is killed.
     until: Duration,
+    /// Where it dies before that, if it comes there.
+    point: Option<String>,
     /// Whether its source is held to a rate.
     held: bool,
 }
@@ -117,6 +129,7 @@ impl Victim {
             arguments: words.to_vec(),
             job: "flights",
             rate: 4_000,
+            backend: "memory",
             expected,
         }
     }
@@ -137,12 +150,18 @@ impl Victim {
             arguments,
             job: "q5",
             rate: 100_000,
+            backend: "memory",
             expected: rows(&output),
         }
     }
 
+    /// The same with its state in another backend.
+    fn in_backend(self, backend: &'static str) -> Self {
+        Victim { backend, ..self }
+    }
+
     /// Starts it with what its last life left.
-    fn start(&self, folder: &Path, parallelism: u32, held: bool) -> Child {
+    fn start(&self, folder: &Path, parallelism: u32, life: &Life) -> Child {
         let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
         let mut command = Command::new(example(self.program));
         command
@@ -155,8 +174,13 @@ impl Victim {
             ])
             .args(["--checkpoint-interval", "100", "--restore", "latest"])
             .args(["--parallelism", &parallelism.to_string()])
+            .args(["--state-backend", self.backend])
+            .args(["--state-dir", &path("state")])
             .env("TIDEGATE_CHECK_GRAMMAR", "1");
-        if held {
+        if let Some(point) = &life.point {
+            command.env("FAILPOINTS", point);
+        }
+        if life.held {
             command.args(["--source-rate", &self.rate.to_string()]);
         }
         let log = File::create(folder.join("stderr")).expect("the log can be written");
@@ -172,22 +196,26 @@ impl Victim {
     /// Returns the kills.
     fn round(&self, kills: u32, dice: &mut Dice, log: &mut impl FnMut(String)) -> u32 {
         let folder = tempfile::tempdir().expect("there is room for files");
+        let points = failpoints::local();
         let mut killed = 0;
         for life in 0.. {
             let parallelism = PARALLELISM[life % PARALLELISM.len()];
             let last = killed == kills;
-            let Life { until, held } = if last {
+            let next = if last {
                 Life {
                     until: PATIENCE,
+                    point: None,
                     held: false,
                 }
             } else {
-                dice.life()
+                dice.life(&points)
             };
-            let mut process = self.start(folder.path(), parallelism, held);
-            let ended = wait(&mut process, until);
+            let began = Instant::now();
+            let mut process = self.start(folder.path(), parallelism, &next);
+            let ended = wait(&mut process, next.until);
+            let lived = began.elapsed();
             let checkpoint = newest_checkpoint(&folder.path().join("checkpoints").join(self.job));
-            let name = self.name;
+            let name = format!("{} in {}", self.name, self.backend);
             if let Some(code) = ended {
                 let complaint = fs::read_to_string(folder.path().join("stderr"));
                 let complaint = complaint.unwrap_or_default();
@@ -199,12 +227,23 @@ impl Victim {
             }
             assert!(!last, "{name}: it does not come to its end");
             killed += 1;
+            let itself = lived < next.until;
+            assert!(
+                !itself || next.point.is_some(),
+                "{name}, life {life}: it died by itself"
+            );
+            let place = match &next.point {
+                Some(point) if itself => format!(" at {point}"),
+                _ => String::new(),
+            };
             log(format!(
-                "{name}: life {life}, parallelism {parallelism}: killed after {} ms, checkpoint {checkpoint}",
-                until.as_millis()
+                "{name}: life {life}, parallelism {parallelism}: killed after {} ms{place}, checkpoint {checkpoint}",
+                lived.as_millis()
             ));
         }
         self.check(&folder.path().join("out"));
+        let left = files(&folder.path().join("state"));
+        assert!(left.is_empty(), "{left:?} is left over");
         killed
     }
 
@@ -229,7 +268,7 @@ fn wait(process: &mut Child, until: Duration) -> Option<i32> {
     let began = Instant::now();
     while began.elapsed() < until {
         if let Some(status) = process.try_wait().expect("it is this process's child") {
-            return Some(status.code().unwrap_or(-1));
+            return status.code();
         }
         thread::park_timeout(Duration::from_micros(500));
     }
@@ -254,7 +293,12 @@ fn the_output_is_that_of_a_run_without_kills() {
         .unwrap_or(now);
     println!("chaos: seed {seed}");
     let mut dice = Dice(seed);
-    let victims = [Victim::flights(), Victim::nexmark()];
+    let victims = [
+        Victim::flights(),
+        Victim::nexmark().in_backend("rocksdb"),
+        Victim::flights().in_backend("rocksdb"),
+        Victim::nexmark(),
+    ];
     let (mut killed, mut rounds) = (0, 0);
     while killed < kills {
         for (place, victim) in victims.iter().enumerate() {

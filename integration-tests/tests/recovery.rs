@@ -8,9 +8,7 @@ use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::Checkpointing;
 use tidegate::engine::checkpoint::{CheckpointId, CheckpointSettings, RestartStrategy};
 use tidegate::engine::sink::TwoPhase;
-#[cfg(feature = "rocksdb")]
-use tidegate::engine::state::RocksDbSettings;
-use tidegate::engine::state::StateBackend;
+use tidegate::engine::state::{RocksDbSettings, StateBackend};
 use tidegate::prelude::*;
 
 /// The numbers below `count`, dealt out to the subtasks; each split is a subtask's share.
@@ -269,7 +267,6 @@ fn panics_lose_nothing_and_double_nothing() {
     }
 }
 
-#[cfg(feature = "rocksdb")]
 #[test]
 fn panics_lose_nothing_where_state_is_larger_than_its_memory() {
     let (whole, _) = sums(1, u64::MAX, 0);

@@ -5,6 +5,8 @@
 mod changes;
 #[path = "savepoints/damage.rs"]
 mod damage;
+#[path = "golden/mod.rs"]
+mod golden;
 #[path = "savepoints/job.rs"]
 mod job;
 #[path = "savepoints/ledger.rs"]

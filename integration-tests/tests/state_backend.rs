@@ -1,7 +1,5 @@
 //! Whole jobs whose state is larger than the memory it may use: the same answers as in memory.
 
-#![cfg(feature = "rocksdb")]
-
 use std::collections::BTreeMap;
 use tidegate::engine::state::{RocksDbSettings, StateBackend};
 use tidegate::prelude::*;

@@ -191,8 +191,7 @@ impl CheckpointStorage for LocalStorage {
     }
 
     fn elsewhere(&self, place: &str) -> Result<(Arc<dyn CheckpointStorage>, String)> {
-        let (storage, folder) = LocalStorage::of_checkpoint(Path::new(place));
-        Ok((Arc::new(storage), folder))
+        super::of_checkpoint(Path::new(place))
     }
 
     fn write(&self, path: &str, parts: &[&[u8]]) -> Result {

@@ -1,6 +1,7 @@
 //! The backends of all subtasks of a process: created, tracked, measured and dropped in one place.
 
-use super::database::{Common, Database, RocksSpill, failed};
+use super::backend::{Backend, RocksSpill};
+use super::database::{Common, Database, failed};
 use rocksdb::statistics::Ticker;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -65,7 +66,7 @@ pub struct StateReport {
 struct Tracked {
     task_manager: String,
     job: String,
-    database: Weak<Database>,
+    backend: Weak<Backend>,
 }
 
 /// See the module. Shared by all jobs of a process.
@@ -101,14 +102,14 @@ impl StateCoordinator {
         };
         let id = BackendId(format!("state-{number}"));
         let path = self.folder.join(&id.0);
-        let database = Arc::new(Database::create(self.common.clone(), path)?);
+        let backend = Arc::new(Backend::create(self.common.clone(), path)?);
         let tracked = Tracked {
             task_manager: task_manager.to_owned(),
             job: job.to_owned(),
-            database: Arc::downgrade(&database),
+            backend: Arc::downgrade(&backend),
         };
         self.tracked().1.insert(id.clone(), tracked);
-        Ok((id, RocksSpill::new(database)))
+        Ok((id, RocksSpill::new(backend)))
     }
 
     fn tracked(&self) -> MutexGuard<'_, (u64, HashMap<BackendId, Tracked>)> {
@@ -125,17 +126,18 @@ impl StateCoordinator {
         let mut tracked = self.tracked();
         tracked
             .1
-            .retain(|_, backend| backend.database.strong_count() > 0);
-        let alive = tracked.1.iter().filter_map(|(id, backend)| {
-            let database = backend.database.upgrade()?;
+            .retain(|_, tracked| tracked.backend.strong_count() > 0);
+        let alive = tracked.1.iter().filter_map(|(id, tracked)| {
+            let databases = tracked.backend.upgrade()?.databases();
+            let sum = |name: &str| databases.iter().map(|d| d.property(name)).sum();
             Some(BackendReport {
                 id: id.clone(),
-                task_manager: backend.task_manager.clone(),
-                job: backend.job.clone(),
-                live_files: database.property("rocksdb.live-sst-files-size"),
-                write_buffers: database.property("rocksdb.size-all-mem-tables"),
-                keys: database.property("rocksdb.estimate-num-keys"),
-                pending_compaction: database.property("rocksdb.estimate-pending-compaction-bytes"),
+                task_manager: tracked.task_manager.clone(),
+                job: tracked.job.clone(),
+                live_files: sum("rocksdb.live-sst-files-size"),
+                write_buffers: sum("rocksdb.size-all-mem-tables"),
+                keys: sum("rocksdb.estimate-num-keys"),
+                pending_compaction: sum("rocksdb.estimate-pending-compaction-bytes"),
             })
         });
         let mut backends: Vec<BackendReport> = alive.collect();
@@ -177,13 +179,10 @@ impl StateCoordinator {
                 .gauge("pending_compaction_bytes")
                 .set(backend.pending_compaction as f64);
         }
-        let databases: Vec<_> = {
+        let databases: Vec<Arc<Database>> = {
             let tracked = self.tracked();
-            tracked
-                .1
-                .values()
-                .filter_map(|t| t.database.upgrade())
-                .collect()
+            let backends = tracked.1.values().filter_map(|t| t.backend.upgrade());
+            backends.flat_map(|backend| backend.databases()).collect()
         };
         for (name, ticker) in TICKERS {
             let counts = databases.iter().map(|d| d.options.get_ticker_count(ticker));
@@ -236,7 +235,3 @@ fn remove_orphans(below: &Path) {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

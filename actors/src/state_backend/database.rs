@@ -1,21 +1,24 @@
-//! One subtask's database: a column family for each state, keys in the order of their key groups.
+//! One state's database: a column family of its name, keys in the order of their key groups.
+//!
+//! A database for each state, and not one for all of a subtask, so that the files of a state are its
+//! own: a barrier passes the states of a chain at different moments. What databases share is memory.
 //!
 //! It is no truth of its own. A checkpoint holds what a recovery needs, so nothing is logged or synced,
 //! and the folder goes with the database. Flushes and compactions run on RocksDB's own threads; the
-//! caller asks [`Backing::has_room`] before it writes and so never waits for them.
+//! caller asks [`Database::is_stalling`] before it writes and so never waits for them.
 
-use super::scan::ThreadScan;
+use super::backend::Backend;
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    DBWithThreadMode, MultiThreaded, Options, ReadOptions, WriteBatch, WriteBufferManager,
-    WriteOptions,
+    DBWithThreadMode, MultiThreaded, Options, WriteBufferManager,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use tidegate_engine::checkpoint::StoredFiles;
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::state::RocksDbSettings;
-use tidegate_engine::state::backing::{Backing, Changes, Scan, Spill, StateMemory};
+use tidegate_engine::state::backing::StateMemory;
 
 pub(super) type Db = DBWithThreadMode<MultiThreaded>;
 
@@ -24,6 +27,8 @@ const WRITE_BUFFERS: i32 = 4;
 /// Files of the first level from which writes are slowed down, and stopped.
 const SLOWED_AT: i32 = 20;
 const STOPPED_AT: i32 = 36;
+/// A manifest that has grown to this is begun anew: each checkpoint holds a copy of it.
+const MANIFEST_SIZE: usize = 256 << 10;
 /// Threads of RocksDB for all databases together.
 const BACKGROUND_JOBS: i32 = 2;
 
@@ -54,7 +59,7 @@ impl Common {
         }
     }
 
-    fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -68,6 +73,8 @@ impl Common {
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_bottommost_compression_type(DBCompressionType::Zstd);
         options.set_avoid_unnecessary_blocking_io(true);
+        options.set_max_manifest_file_size(MANIFEST_SIZE);
+        options.set_keep_log_file_num(1);
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_size(self.settings.block_size as usize);
         blocks.set_block_cache(&self.blocks);
@@ -81,12 +88,17 @@ impl Common {
 
 /// A database that is open. Its folder is removed with it.
 pub struct Database {
-    pub(super) db: Arc<Db>,
+    pub(super) db: Db,
     path: PathBuf,
     pub(super) options: Options,
-    /// The names of its column families.
-    families: Mutex<Vec<String>>,
-    common: Arc<Common>,
+    /// The state's column family.
+    pub(super) family: String,
+    /// All of them.
+    families: Vec<String>,
+    /// Which of its files are part of a complete checkpoint.
+    pub(super) stored: StoredFiles,
+    /// Its folder is in that of the backend.
+    pub(super) backend: Arc<Backend>,
 }
 
 pub(super) fn failed(action: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
@@ -95,29 +107,37 @@ pub(super) fn failed(action: &str, path: &Path, error: impl std::fmt::Display) -
 }
 
 impl Database {
-    /// Opens an empty database in a folder that does not exist yet.
-    pub(super) fn create(common: Arc<Common>, path: PathBuf) -> Flow<Self> {
+    /// Opens the database of a state, in a folder that is empty or holds what an import put there.
+    pub(super) fn open(backend: Arc<Backend>, path: PathBuf, family: &str) -> Flow<Arc<Self>> {
         fs::create_dir_all(&path).map_err(|error| failed("create the folder", &path, error))?;
+        let common = &backend.common;
         let mut options = common.options();
         if common.settings.statistics {
             options.enable_statistics();
         }
         let mut families = common.settings.column_families.clone();
-        families.push("default".to_owned());
+        if path.join("CURRENT").exists() {
+            let there = Db::list_cf(&options, &path);
+            families.extend(there.map_err(|error| failed("read the families", &path, error))?);
+        }
+        families.extend(["default".to_owned(), family.to_owned()]);
         families.sort_unstable();
         families.dedup();
-        let names = Mutex::new(families.clone());
-        let families = families.into_iter();
-        let families = families.map(|name| ColumnFamilyDescriptor::new(name, common.options()));
-        let db = Db::open_cf_descriptors(&options, &path, families);
+        let descriptors = families.iter();
+        let descriptors = descriptors.map(|n| ColumnFamilyDescriptor::new(n, common.options()));
+        let db = Db::open_cf_descriptors(&options, &path, descriptors);
         let db = db.map_err(|error| failed("open the database", &path, error))?;
-        Ok(Database {
-            db: Arc::new(db),
+        let database = Arc::new(Database {
+            db,
             path,
             options,
-            families: names,
-            common,
-        })
+            family: family.to_owned(),
+            families,
+            stored: StoredFiles::default(),
+            backend: backend.clone(),
+        });
+        backend.opened(&database);
+        Ok(database)
     }
 
     /// The folder.
@@ -125,22 +145,27 @@ impl Database {
         &self.path
     }
 
+    /// The state's column family.
+    pub(super) fn family(&self) -> Flow<Arc<BoundColumnFamily<'_>>> {
+        let family = self.db.cf_handle(&self.family);
+        family.ok_or_else(|| failed("find", &self.path, &self.family))
+    }
+
     /// A number that RocksDB knows of itself, summed over all column families.
     pub fn property(&self, name: &str) -> u64 {
-        let names = self.families().clone();
-        let families = names.iter().filter_map(|family| self.db.cf_handle(family));
+        let families = self.families.iter();
+        let families = families.filter_map(|family| self.db.cf_handle(family));
         let values = families.map(|family| self.db.property_int_value_cf(&family, name));
         values.filter_map(|value| value.ok().flatten()).sum()
     }
 
-    fn families(&self) -> MutexGuard<'_, Vec<String>> {
-        self.families.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether writes would be slowed down or stopped soon.
-    fn is_stalling(&self, family: &Arc<BoundColumnFamily<'_>>) -> bool {
+    pub(super) fn is_stalling(&self) -> bool {
+        let Ok(family) = self.family() else {
+            return false;
+        };
         let value = |name: &str| {
-            let value = self.db.property_int_value_cf(family, name);
+            let value = self.db.property_int_value_cf(&family, name);
             value.ok().flatten().unwrap_or(0)
         };
         value("rocksdb.is-write-stopped") > 0
@@ -154,87 +179,5 @@ impl Drop for Database {
         self.db.cancel_all_background_work(false);
         // What is left, if this fails, goes with the next process that begins here.
         drop(fs::remove_dir_all(&self.path));
-    }
-}
-
-/// What the states of one subtask spill to.
-pub struct RocksSpill {
-    database: Arc<Database>,
-}
-
-impl RocksSpill {
-    pub(super) fn new(database: Arc<Database>) -> Self {
-        RocksSpill { database }
-    }
-}
-
-impl Spill for RocksSpill {
-    fn open(&self, uid: &str, state: &str) -> Flow<Box<dyn Backing>> {
-        let (database, family) = (self.database.clone(), format!("{uid}/{state}"));
-        let created = database.db.create_cf(&family, &database.common.options());
-        created.map_err(|error| failed("create a column family", &database.path, error))?;
-        database.families().push(family.clone());
-        let mut write = WriteOptions::default();
-        write.disable_wal(true);
-        Ok(Box::new(RocksBacking {
-            database,
-            family,
-            write,
-            read: ReadOptions::default(),
-        }))
-    }
-
-    fn memory(&self) -> &StateMemory {
-        &self.database.common.memory
-    }
-}
-
-struct RocksBacking {
-    database: Arc<Database>,
-    family: String,
-    write: WriteOptions,
-    read: ReadOptions,
-}
-
-impl RocksBacking {
-    fn family(&self) -> Flow<Arc<BoundColumnFamily<'_>>> {
-        let family = self.database.db.cf_handle(&self.family);
-        family.ok_or_else(|| failed("find", &self.database.path, &self.family))
-    }
-}
-
-impl Backing for RocksBacking {
-    fn get(&mut self, key: &[u8], into: &mut Vec<u8>) -> Flow<bool> {
-        let found = self
-            .database
-            .db
-            .get_pinned_cf_opt(&self.family()?, key, &self.read);
-        let found = found.map_err(|error| failed("read", &self.database.path, error))?;
-        into.clear();
-        into.extend_from_slice(found.as_deref().unwrap_or_default());
-        Ok(found.is_some())
-    }
-
-    fn write(&mut self, changes: &Changes) -> Flow {
-        let family = self.family()?;
-        let mut batch = WriteBatch::default();
-        for (key, value) in changes.iter() {
-            match value {
-                Some(value) => batch.put_cf(&family, key, value),
-                None => batch.delete_cf(&family, key),
-            }
-        }
-        let written = self.database.db.write_opt(batch, &self.write);
-        written.map_err(|error| failed("write", &self.database.path, error))
-    }
-
-    fn has_room(&mut self) -> bool {
-        self.family()
-            .is_ok_and(|family| !self.database.is_stalling(&family))
-    }
-
-    fn scan(&mut self) -> Flow<Box<dyn Scan>> {
-        let scan = ThreadScan::begin(self.database.clone(), self.family.clone())?;
-        Ok(Box::new(scan))
     }
 }

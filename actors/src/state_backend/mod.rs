@@ -1,18 +1,16 @@
 //! State that is larger than memory: the databases of all subtasks of a process, their numbers, and
-//! who creates and drops them. Compiled with the feature `rocksdb`.
+//! who creates and drops them.
 
-#[cfg(not(feature = "rocksdb"))]
-mod absent;
-#[cfg(feature = "rocksdb")]
+mod backend;
 mod coordinator;
-#[cfg(feature = "rocksdb")]
 mod database;
-#[cfg(feature = "rocksdb")]
+mod export;
+mod import;
+#[cfg(test)]
+mod incremental_tests;
 mod scan;
+#[cfg(test)]
+mod tests;
 
-#[cfg(not(feature = "rocksdb"))]
-pub use absent::StateCoordinator;
-#[cfg(feature = "rocksdb")]
+pub use backend::RocksSpill;
 pub use coordinator::{BackendId, BackendReport, StateCoordinator, StateReport};
-#[cfg(feature = "rocksdb")]
-pub use database::{Database, RocksSpill};

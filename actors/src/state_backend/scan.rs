@@ -26,13 +26,13 @@ pub(super) struct ThreadScan {
 
 impl ThreadScan {
     /// Returns when the moment is fixed.
-    pub fn begin(database: Arc<Database>, family: String) -> Flow<Self> {
+    pub fn begin(database: Arc<Database>) -> Flow<Self> {
         let (send, pieces) = sync_channel(WAITING);
         let (begun, fixed) = sync_channel(1);
         let reads = database.clone();
         let thread = thread::Builder::new()
             .name("state-scan".to_owned())
-            .spawn(move || read(&reads, &family, &begun, &send))
+            .spawn(move || read(&reads, &begun, &send))
             .map_err(|error| failed("start a thread", database.path(), error))?;
         let ended = |_| failed("read", database.path(), "the thread ended");
         fixed.recv().map_err(ended)?;
@@ -102,10 +102,13 @@ impl Drop for ThreadScan {
     }
 }
 
-fn read(database: &Database, family: &str, begun: &SyncSender<()>, send: &SyncSender<Piece>) {
-    let Some(handle) = database.db.cf_handle(family) else {
-        drop(send.send(Err(format!("there is no column family {family}"))));
-        return;
+fn read(database: &Database, begun: &SyncSender<()>, send: &SyncSender<Piece>) {
+    let handle = match database.family() {
+        Ok(family) => family,
+        Err(fault) => {
+            drop(send.send(Err(fault.to_string())));
+            return;
+        }
     };
     let snapshot = database.db.snapshot();
     let _ = begun.send(());

@@ -1,23 +1,27 @@
 //! Tests of state in RocksDB: against a map, through restarts, with other parallelism.
 
-use super::*;
+use super::StateCoordinator;
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use tidegate_engine::checkpoint::visitor::Capture;
 use tidegate_engine::checkpoint::{
     CheckpointId, OperatorImage, RestoredJob, StateData, StateVisitor,
 };
 use tidegate_engine::hash::{key_group, key_hash, owner_of_group};
-use tidegate_engine::state::BackedTable;
+use tidegate_engine::metrics::MetricRegistry;
 use tidegate_engine::state::backing::{Changes, Spill};
+use tidegate_engine::state::{BackedTable, RocksDbSettings};
 use tidegate_engine::time::Timestamp;
 
-type Model = HashMap<u64, (u64, String)>;
-type Table = BackedTable<u64, (u64, String)>;
+pub(super) type Model = HashMap<u64, (u64, String)>;
+pub(super) type Table = BackedTable<u64, (u64, String)>;
 
-const GROUPS: u32 = 16;
+pub(super) const GROUPS: u32 = 16;
 
-fn coordinator(folder: &Path, table_memory: u64) -> StateCoordinator {
+pub(super) fn coordinator(folder: &Path, table_memory: u64) -> StateCoordinator {
     let settings = RocksDbSettings {
         state_dir: folder.to_owned(),
         write_buffer_size: 128 << 10,
@@ -42,10 +46,11 @@ fn spilled(state: &StateCoordinator) -> Table {
     table
 }
 
-fn all(table: &mut Table) -> Model {
+pub(super) fn all(table: &mut Table) -> Model {
     let mut found = Model::new();
     let each = table.each(|key, value| {
-        assert!(found.insert(key, value).is_none(), "{key} was shown twice");
+        let before = found.insert(*key, value.clone());
+        assert!(before.is_none(), "{key} was shown twice");
         Ok(())
     });
     each.expect("reads");
@@ -53,7 +58,7 @@ fn all(table: &mut Table) -> Model {
 }
 
 /// Changes that follow a seed: most keys once, some often.
-struct Traffic(u64);
+pub(super) struct Traffic(pub u64);
 
 impl Traffic {
     fn next(&mut self, below: u64) -> u64 {
@@ -61,7 +66,7 @@ impl Traffic {
         (self.0 >> 8) % below
     }
 
-    fn change(&mut self, table: &mut Table, model: &mut Model, keys: u64) {
+    pub(super) fn change(&mut self, table: &mut Table, model: &mut Model, keys: u64) {
         let key = if self.next(2) == 0 {
             self.next(50)
         } else {
@@ -93,13 +98,13 @@ impl Traffic {
     }
 }
 
-fn turn(table: &mut Table) {
+pub(super) fn turn(table: &mut Table) {
     StateVisitor::maintain()
         .keyed("values", table)
         .expect("maintains");
 }
 
-fn image(capture: Capture, parallelism: u32) -> OperatorImage {
+pub(super) fn image(capture: Capture, parallelism: u32) -> OperatorImage {
     OperatorImage {
         uid: "uid".to_owned(),
         name: "values".to_owned(),
@@ -123,14 +128,14 @@ fn save(table: &mut Table, mut between: impl FnMut(&mut Table)) -> OperatorImage
     image(capture, 1)
 }
 
-fn load(table: &mut Table, job: &RestoredJob, me: u32, parallelism: u32) {
+pub(super) fn load(table: &mut Table, job: &RestoredJob, me: u32, parallelism: u32) {
     let restored = job.operator("uid", me, parallelism, GROUPS).expect("fits");
     let mut restored = restored.expect("was saved");
     let loaded = StateVisitor::load(&mut restored).keyed("values", table);
     loaded.expect("loads");
 }
 
-fn temporary() -> tempfile::TempDir {
+pub(super) fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
@@ -201,7 +206,7 @@ fn what_memory_saved_goes_on_in_rocksdb_and_back() {
     let image = save(&mut there, |_| {});
     let names = |image: &OperatorImage| match &image.states[0].data {
         StateData::Groups(groups) => groups.iter().map(|g| (g.group, g.entries)).collect(),
-        StateData::Elements(_) => Vec::new(),
+        _ => Vec::new(),
     };
     assert_eq!(names(&image), names(&from_memory));
     load(

@@ -35,7 +35,9 @@ pub(crate) struct Part {
 impl Part {
     pub(crate) fn create(whole: PathBuf) -> Flow<Self> {
         let hidden = hidden(&whole);
+        failpoint!("file_sink::before_create");
         let file = File::create(&hidden).map_err(|error| cant("create", &hidden, &error))?;
+        failpoint!("file_sink::after_create");
         Ok(Part {
             file,
             hidden,
@@ -62,6 +64,7 @@ impl Part {
         let written = self.file.write_all(bytes);
         written.map_err(|error| cant("write to", &self.hidden, &error))?;
         self.length += bytes.len() as u64;
+        failpoint!("file_sink::after_write");
         Ok(())
     }
 
@@ -96,7 +99,9 @@ pub(crate) fn sync_folder(folder: &Path) -> Flow {
 /// Removes a file.
 pub(crate) fn remove(path: &Path) -> Flow {
     failpoint!("file_sink::before_remove");
-    fs::remove_file(path).map_err(|error| cant("remove", path, &error))
+    fs::remove_file(path).map_err(|error| cant("remove", path, &error))?;
+    failpoint!("file_sink::after_remove");
+    Ok(())
 }
 
 impl PartFiles {

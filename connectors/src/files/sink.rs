@@ -7,6 +7,7 @@ use super::parts::{
 use super::staged::{Begun, Committable, StagedFile, StagedParts, commit_parts, other_shape};
 use super::writer::{FileWriter, Rolling};
 use crate::background::Background;
+use crate::failpoints::failpoint;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
@@ -203,6 +204,7 @@ impl<E> FileSink<E> {
     /// Begins from scratch, or with what a checkpoint covers: shows that, and removes what no checkpoint does.
     fn recover_parts(&self, committables: Option<Vec<Vec<u8>>>) -> Flow {
         fs::create_dir_all(&self.path).map_err(|error| cant("create", &self.path, &error))?;
+        failpoint!("file_sink::before_recover");
         for committable in committables.iter().flatten() {
             match Committable::decode(committable)? {
                 Committable::Parts(parts) => commit_parts(&self.path, &parts, false)?,
@@ -218,6 +220,7 @@ impl<E> FileSink<E> {
         if self.sync && committables.is_some() {
             sync_folder(&self.path)?;
         }
+        failpoint!("file_sink::after_recover");
         Ok(())
     }
 

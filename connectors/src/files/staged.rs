@@ -28,9 +28,11 @@ impl Committable {
 
 /// Shows parts.
 pub(crate) fn commit_parts(folder: &Path, parts: &[(String, String)], sync: bool) -> Flow {
+    failpoint!("file_sink::before_commit");
     for (hidden, whole) in parts {
         show(&folder.join(hidden), &folder.join(whole))?;
     }
+    failpoint!("file_sink::after_commit");
     if sync { sync_folder(folder) } else { Ok(()) }
 }
 
@@ -110,6 +112,7 @@ impl Write for StagedParts {
     }
 
     fn prepare(&mut self) -> Flow<Vec<u8>> {
+        failpoint!("file_sink::before_prepare");
         self.roll()?;
         if self.whole.is_empty() {
             return Ok(Vec::new());
@@ -117,6 +120,7 @@ impl Write for StagedParts {
         if self.sync {
             sync_folder(&self.folder)?;
         }
+        failpoint!("file_sink::after_prepare");
         codec::encode(&Committable::Parts(std::mem::take(&mut self.whole)))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic                8 bytes  "TIDESTAT"
-//! format               4 bytes  1
+//! format               4 bytes  1, or 2 where a state is in shared files
 //! section, section ...          the key groups and element lists, one behind the other
 //! index                         a SubtaskIndex: where the sections lie, with a checksum of each
 //! length of the index  8 bytes
@@ -20,10 +20,12 @@ use super::codec;
 use super::error::{Error, Result};
 use super::image::{GroupImage, StateData, SubtaskImage};
 use super::index::{DataIndex, GroupIndex, Section, StateIndex, SubtaskIndex};
+use super::shared::{FilesImage, Local};
 use std::borrow::Cow;
 
-/// The format that is written.
-pub const FORMAT: u32 = 1;
+/// The newest format; what the oldest can hold is written in that.
+pub const FORMAT: u32 = 2;
+const WITHOUT_SHARED: u32 = 1;
 const MAGIC: [u8; 8] = *b"TIDESTAT";
 const END: [u8; 8] = *b"TATSEDIT";
 const HEADER: usize = 12;
@@ -53,11 +55,19 @@ impl Encoded<'_> {
     }
 }
 
+fn format_of(image: &SubtaskImage) -> u32 {
+    let mut states = image.operators.iter().flat_map(|o| &o.states);
+    match states.any(|state| matches!(state.data, StateData::Files(_))) {
+        true => FORMAT,
+        false => WITHOUT_SHARED,
+    }
+}
+
 /// Lays a subtask's image out as a file.
 pub fn encode(image: &SubtaskImage) -> std::result::Result<Encoded<'_>, crate::fault::Fault> {
     let mut writer = Writer::default();
     let mut header = MAGIC.to_vec();
-    header.extend(FORMAT.to_le_bytes());
+    header.extend(format_of(image).to_le_bytes());
     writer.put(Cow::Owned(header));
     let index = SubtaskIndex::of(image, |data| writer.place(data));
     let encoded = codec::encode(&index)?;
@@ -116,6 +126,10 @@ impl<'a> Writer<'a> {
                     section: self.put(Cow::Owned(bytes)),
                 }
             }
+            StateData::Files(files) => DataIndex::Files {
+                index: files.index.clone(),
+                section: self.put(Cow::Borrowed(&files.manifest)),
+            },
         }
     }
 }
@@ -151,7 +165,7 @@ pub fn verify(path: &str, bytes: &[u8]) -> Result<(Checksum, SubtaskIndex)> {
     let stored = Checksum(number(&trailer[16..24]));
     let found = Checksum::of(&bytes[..bytes.len() - 16]);
     let format = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-    if format != FORMAT && stored == found {
+    if !(WITHOUT_SHARED..=FORMAT).contains(&format) && stored == found {
         return Err(Error::TooNew {
             path: path.to_owned(),
             found: format,
@@ -233,7 +247,7 @@ fn check_sections(path: &str, bytes: &[u8], index: &SubtaskIndex) -> Result {
                         )?;
                     }
                 }
-                DataIndex::Elements { section, .. } => {
+                DataIndex::Elements { section, .. } | DataIndex::Files { section, .. } => {
                     next(state_name(&operator.uid, state), section)?;
                 }
             }
@@ -264,6 +278,11 @@ fn read(path: &str, bytes: &[u8], operator: &str, state: &StateIndex) -> Result<
                 let reason = format!("its lengths don't add up to {count} elements");
                 Error::damaged(path, &state_name(operator, state), reason)
             }),
+        DataIndex::Files { index, section } => Ok(StateData::Files(FilesImage {
+            index: index.clone(),
+            manifest: slice(section).to_vec(),
+            local: Local::default(),
+        })),
     }
 }
 

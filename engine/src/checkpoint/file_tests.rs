@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::checkpoint::image::{OperatorImage, StateImage, StateKind};
-use crate::checkpoint::{Barrier, Timing};
+use crate::checkpoint::metadata::FileRef;
+use crate::checkpoint::shared::{FilesIndex, SharedFile};
+use crate::checkpoint::{Barrier, CheckpointId, Timing};
 use crate::time::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,7 +17,30 @@ fn data() -> impl Strategy<Value = StateData> {
         entries,
         bytes,
     });
+    let shared = ("[a-z]{1,4}", any::<u64>(), any::<u64>());
+    let shared = shared.prop_map(|(name, since, length)| SharedFile {
+        file: FileRef {
+            path: format!("shared/{name}"),
+            length,
+            checksum: Checksum(since),
+        },
+        name,
+        since: CheckpointId(since),
+    });
+    let groups = prop::option::of((0..9u32, 9..12u32));
+    let files = (groups, bytes(), vec(shared, 0..3));
+    let files = files.prop_map(|(groups, manifest, files)| FilesImage {
+        index: FilesIndex {
+            format: "rocksdb".to_owned(),
+            groups,
+            entries: manifest.len() as u64,
+            files,
+        },
+        manifest,
+        local: Local::default(),
+    });
     prop_oneof![
+        files.prop_map(StateData::Files),
         vec(group, 0..4).prop_map(StateData::Groups),
         vec(bytes(), 0..4).prop_map(StateData::Elements),
     ]
@@ -25,7 +50,7 @@ fn state() -> impl Strategy<Value = StateImage> {
     ("\\PC{0,6}", data()).prop_map(|(name, data)| StateImage {
         name,
         kind: match data {
-            StateData::Groups(_) => StateKind::Keyed,
+            StateData::Groups(_) | StateData::Files(_) => StateKind::Keyed,
             StateData::Elements(_) => StateKind::Union,
         },
         key_type: "u64".to_owned(),
@@ -184,7 +209,7 @@ fn forged(change: impl FnOnce(&mut SubtaskIndex)) -> String {
 fn first_group(index: &mut SubtaskIndex) -> &mut GroupIndex {
     match &mut index.operators[0].states[0].data {
         DataIndex::Groups(groups) => &mut groups[0],
-        DataIndex::Elements { .. } => panic!("the first state is keyed"),
+        _ => panic!("the first state is keyed"),
     }
 }
 
@@ -212,9 +237,9 @@ fn a_length_or_place_that_lies_is_found_before_it_is_believed() {
 #[test]
 fn a_later_format_is_told_from_damage() {
     let mut bytes = encode(&small()).expect("encodes").to_bytes();
-    bytes[8] = 2;
+    bytes[8] = FORMAT as u8 + 1;
     let end = bytes.len() - 16;
     let sum = Checksum::of(&bytes[..end]).0.to_le_bytes();
     bytes[end..end + 8].copy_from_slice(&sum);
-    assert!(error(&bytes).contains("written in format 2"));
+    assert!(error(&bytes).contains("written in format 3"));
 }

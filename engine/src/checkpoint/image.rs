@@ -1,6 +1,7 @@
 //! What was saved: the images of states, operators and subtasks, before they become files.
 
 use super::barrier::Barrier;
+use super::shared::FilesImage;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,8 @@ pub enum StateData {
     Groups(Vec<GroupImage>),
     /// Of any other: its elements.
     Elements(Vec<Vec<u8>>),
+    /// Of a keyed state that spills: the files that it is in.
+    Files(FilesImage),
 }
 
 impl StateData {
@@ -43,6 +46,7 @@ impl StateData {
         match self {
             StateData::Groups(groups) => groups.iter().map(|g| g.bytes.len() as u64).sum(),
             StateData::Elements(elements) => elements.iter().map(|e| e.len() as u64).sum(),
+            StateData::Files(files) => files.index.bytes(),
         }
     }
 }

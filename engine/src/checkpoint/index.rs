@@ -5,6 +5,7 @@ use super::barrier::Barrier;
 use super::checksum::Checksum;
 use super::image::{OperatorImage, StateData, StateImage, StateKind, SubtaskImage};
 use super::participant::Timing;
+use super::shared::{FilesIndex, SharedFile};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,13 @@ pub enum DataIndex {
         /// Where they lie.
         section: Section,
     },
+    /// Of a keyed state that spills: its files lie elsewhere, and what ties them together is here.
+    Files {
+        /// What is told of them.
+        index: FilesIndex,
+        /// Where their manifest lies.
+        section: Section,
+    },
 }
 
 impl DataIndex {
@@ -83,7 +91,9 @@ impl DataIndex {
     pub fn sections(&self) -> Vec<Section> {
         match self {
             DataIndex::Groups(groups) => groups.iter().map(|g| g.section).collect(),
-            DataIndex::Elements { section, .. } => vec![*section],
+            DataIndex::Elements { section, .. } | DataIndex::Files { section, .. } => {
+                vec![*section]
+            }
         }
     }
 
@@ -92,12 +102,26 @@ impl DataIndex {
         match self {
             DataIndex::Groups(groups) => groups.iter().map(|g| g.entries).sum(),
             DataIndex::Elements { count, .. } => *count,
+            DataIndex::Files { index, .. } => index.entries,
         }
     }
 
-    /// How many bytes they take.
+    /// How many bytes they take, in shared files too.
     pub fn bytes(&self) -> u64 {
-        self.sections().iter().map(|section| section.length).sum()
+        let here: u64 = self.sections().iter().map(|section| section.length).sum();
+        here + self
+            .shared()
+            .iter()
+            .map(|file| file.file.length)
+            .sum::<u64>()
+    }
+
+    /// The shared files that it is in.
+    pub fn shared(&self) -> &[SharedFile] {
+        match self {
+            DataIndex::Files { index, .. } => &index.files,
+            _ => &[],
+        }
     }
 }
 
@@ -215,6 +239,12 @@ impl SubtaskIndex {
             operators,
             timing: self.timing,
         })
+    }
+
+    /// The shared files that its states are in.
+    pub fn shared(&self) -> impl Iterator<Item = &SharedFile> {
+        let states = self.operators.iter().flat_map(|operator| &operator.states);
+        states.flat_map(|state| state.data.shared())
     }
 
     /// All sections, in the order of the file.

@@ -2,6 +2,7 @@
 
 use super::codec::{decode_from, encode_into};
 use super::image::{GroupImage, StateData};
+use super::shared::{FilesImage, RestoredFiles};
 use crate::fault::{Fault, Flow};
 use crate::hash::key_group;
 use crate::state::backing::{Backing, Claim};
@@ -53,6 +54,15 @@ pub trait KeyedPart {
 
     /// Takes the entries of one key group, in addition to what is there.
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow;
+
+    /// Begins with what was saved as files.
+    fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
+        let format = files.images.first().map_or("", |image| &image.index.format);
+        Err(Fault::user(format_args!(
+            "this state was saved as files of {format}, and it is kept in memory now; restore it with \
+             --state-backend {format}, or from a savepoint, which any backend reads"
+        )))
+    }
 }
 
 /// Entries that were encoded before their section could take them, such as those of a part that is
@@ -108,6 +118,9 @@ pub struct KeyedSection {
     max_parallelism: u32,
     /// By key group, as far as there was one to be put: how many entries, and their bytes.
     groups: Vec<(u64, Vec<u8>)>,
+    shares_files: bool,
+    files: Option<FilesImage>,
+    waits: bool,
 }
 
 impl KeyedSection {
@@ -115,8 +128,34 @@ impl KeyedSection {
     pub fn new(max_parallelism: u32) -> Self {
         KeyedSection {
             max_parallelism,
-            groups: Vec::new(),
+            ..KeyedSection::default()
         }
+    }
+
+    /// Whether it may be given files that other checkpoints name too.
+    pub fn sharing_files(mut self, shares: bool) -> Self {
+        self.shares_files = shares;
+        self
+    }
+
+    /// Whether [`KeyedSection::put_files`] may be called.
+    pub fn shares_files(&self) -> bool {
+        self.shares_files
+    }
+
+    /// Takes a state as files: all of it, and instead of entries.
+    pub fn put_files(&mut self, files: FilesImage) {
+        self.files = Some(files);
+    }
+
+    /// Says whether [`KeyedPart::save`] can't go on before another thread has done its part.
+    pub fn wait(&mut self, waits: bool) {
+        self.waits = waits;
+    }
+
+    /// See [`KeyedSection::wait`].
+    pub fn waits(&self) -> bool {
+        self.waits
     }
 
     #[inline]
@@ -159,9 +198,9 @@ impl KeyedSection {
         }
     }
 
-    /// Nothing yet, of a state with as many key groups.
+    /// Nothing yet, of a state with as many key groups and the same choice of files.
     pub fn fresh(&self) -> Self {
-        KeyedSection::new(self.max_parallelism)
+        KeyedSection::new(self.max_parallelism).sharing_files(self.shares_files)
     }
 
     /// How many entries there are.
@@ -195,6 +234,9 @@ impl KeyedSection {
 
     /// What goes into the image.
     pub fn into_data(self) -> StateData {
+        if let Some(files) = self.files {
+            return StateData::Files(files);
+        }
         let groups = (0..).zip(self.groups).filter(|(_, group)| group.0 > 0);
         let image = |(group, (entries, bytes))| GroupImage {
             group,
@@ -284,6 +326,10 @@ impl<P: KeyedPart> KeyedPart for Named<'_, P> {
 
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
         self.0.load(entries)
+    }
+
+    fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
+        self.0.load_files(files)
     }
 }
 

@@ -18,10 +18,11 @@ use super::index::SubtaskIndex;
 use crate::hash::KEY_HASH_VERSION;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The format that is written.
-pub const FORMAT: u32 = 1;
+/// The newest format. What has no shared files is written in the first, which older versions read.
+pub const FORMAT: u32 = 2;
+const WITHOUT_SHARED: u32 = 1;
 const MAGIC: &str = "tidegate-checkpoint ";
 
 /// One file of a checkpoint.
@@ -77,8 +78,8 @@ impl CheckpointMetadata {
     /// Of a checkpoint of this version of Tidegate.
     pub fn new(id: CheckpointId, kind: BarrierKind, job: impl Into<String>) -> Self {
         CheckpointMetadata {
-            format_version: FORMAT,
-            min_reader_version: FORMAT,
+            format_version: WITHOUT_SHARED,
+            min_reader_version: WITHOUT_SHARED,
             tidegate_version: env!("CARGO_PKG_VERSION").to_owned(),
             job: job.into(),
             graph_hash: String::new(),
@@ -92,6 +93,16 @@ impl CheckpointMetadata {
         }
     }
 
+    /// Names the files that its subtasks' states are in.
+    pub fn name_shared(&mut self) {
+        let files = self.subtasks.iter().flat_map(|s| s.index.shared());
+        let files: BTreeMap<_, _> = files.map(|f| (&f.file.path, &f.file)).collect();
+        self.shared = files.into_values().cloned().collect();
+        if !self.shared.is_empty() {
+            (self.format_version, self.min_reader_version) = (FORMAT, FORMAT);
+        }
+    }
+
     /// How many bytes its files have, without itself.
     pub fn bytes(&self) -> u64 {
         let own = self.subtasks.iter().map(|subtask| &subtask.file);
@@ -101,7 +112,7 @@ impl CheckpointMetadata {
     /// The content of the metadata file.
     pub fn encode(&self) -> Vec<u8> {
         let body = serde_json::to_vec(self).expect("it has no map and no float");
-        let mut bytes = header(FORMAT, body.len()).into_bytes();
+        let mut bytes = header(self.format_version, body.len()).into_bytes();
         bytes.extend(body);
         bytes.extend(trailer(&bytes).into_bytes());
         bytes
@@ -158,6 +169,13 @@ impl CheckpointMetadata {
             if !paths.insert(&file.path) {
                 let reason = format!("subtask {subtask} shares '{}' with another", file.path);
                 return Err(Error::damaged(path, "the files", reason));
+            }
+        }
+        let named: BTreeSet<_> = self.shared.iter().map(|file| &file.path).collect();
+        for file in self.subtasks.iter().flat_map(|s| s.index.shared()) {
+            if !named.contains(&file.file.path) {
+                let reason = format!("'{}' is not named", file.file.path);
+                return Err(Error::damaged(path, "the shared files", reason));
             }
         }
         self.shared

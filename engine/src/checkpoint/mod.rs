@@ -28,6 +28,7 @@ pub mod restart;
 mod restore;
 pub mod retention;
 mod settings;
+pub mod shared;
 pub mod stopped;
 pub mod storage;
 pub mod visitor;
@@ -50,6 +51,7 @@ pub use protocol::{
 pub use restart::{Decision, ExponentialDelay, RestartPolicy, RestartStrategy};
 pub use restore::{RestoredJob, RestoredOperator};
 pub use settings::CheckpointSettings;
+pub use shared::{FilesImage, FilesIndex, FilesOrigin, RestoredFiles, SharedFile, StoredFiles};
 pub use stopped::Stopped;
 pub use storage::{CheckpointStorage, publish, publish_to, write_image, write_image_to};
 pub use visitor::StateVisitor;

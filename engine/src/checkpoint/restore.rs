@@ -2,6 +2,7 @@
 
 use super::barrier::CheckpointId;
 use super::image::{OperatorImage, StateData, StateImage, StateKind};
+use super::shared::{FilesImage, FilesOrigin, RestoredFiles};
 use crate::fault::{Fault, Flow};
 use crate::hash::owner_of_group;
 use crate::time::Timestamp;
@@ -16,6 +17,8 @@ pub struct RestoredJob {
     operators: HashMap<String, Vec<OperatorImage>>,
     /// Whether an operator may leave states behind that it does not have any more.
     allow_left_over: bool,
+    /// Where the files are that states are in.
+    origin: Option<FilesOrigin>,
 }
 
 impl RestoredJob {
@@ -31,7 +34,14 @@ impl RestoredJob {
             id,
             operators,
             allow_left_over: false,
+            origin: None,
         }
+    }
+
+    /// Where the files are that states are in.
+    pub fn with_files(mut self, origin: FilesOrigin) -> Self {
+        self.origin = Some(origin);
+        self
     }
 
     /// Whether an operator may leave states behind that it does not have any more; by default it may not.
@@ -84,6 +94,7 @@ impl RestoredJob {
             max_parallelism,
             taken: Vec::new(),
             allow_left_over: self.allow_left_over,
+            origin: self.origin.as_ref(),
         }))
     }
 }
@@ -91,7 +102,7 @@ impl RestoredJob {
 fn elements(state: &StateImage) -> impl Iterator<Item = &[u8]> {
     let list = match &state.data {
         StateData::Elements(elements) => elements.as_slice(),
-        StateData::Groups(_) => &[],
+        StateData::Groups(_) | StateData::Files(_) => &[],
     };
     list.iter().map(Vec::as_slice)
 }
@@ -107,6 +118,7 @@ pub struct RestoredOperator<'a> {
     /// The states that the operator has asked for.
     taken: Vec<String>,
     allow_left_over: bool,
+    origin: Option<&'a FilesOrigin>,
 }
 
 impl<'a> RestoredOperator<'a> {
@@ -128,8 +140,11 @@ impl<'a> RestoredOperator<'a> {
         let mut groups = Vec::new();
         for state in self.states(name) {
             self.same_types(state, StateKind::Keyed, types)?;
-            let StateData::Groups(all) = &state.data else {
-                return Err(self.other_kind(state, StateKind::Keyed));
+            let all = match &state.data {
+                StateData::Groups(all) => all,
+                // Asked for in `files`.
+                StateData::Files(_) => continue,
+                StateData::Elements(_) => return Err(self.other_kind(state, StateKind::Keyed)),
             };
             let mine = all.iter().filter(|g| {
                 owner_of_group(g.group, self.max_parallelism, self.parallelism) == self.me
@@ -137,6 +152,28 @@ impl<'a> RestoredOperator<'a> {
             groups.extend(mine.map(|g| g.bytes.as_slice()));
         }
         Ok(groups)
+    }
+
+    /// The files that a keyed state is in, as far as they have entries of this subtask.
+    pub(super) fn files(&self, name: &str) -> Option<RestoredFiles<'a>> {
+        let owner = |group: &u32| owner_of_group(*group, self.max_parallelism, self.parallelism);
+        let mut mine = (0..self.max_parallelism).filter(|g| owner(g) == self.me);
+        let first = mine.next().unwrap_or_default();
+        let groups = first..mine.next_back().unwrap_or(first) + 1;
+        let images = self.states(name).into_iter().filter_map(|s| match &s.data {
+            StateData::Files(files) => Some(files),
+            _ => None,
+        });
+        let mine = |image: &&FilesImage| {
+            let occupied = image.index.groups;
+            occupied.is_some_and(|(from, to)| from < groups.end && to >= groups.start)
+        };
+        let images: Vec<_> = images.filter(mine).collect();
+        (!images.is_empty()).then_some(RestoredFiles {
+            images,
+            groups,
+            origin: self.origin,
+        })
     }
 
     /// This subtask's elements of a state without keys.

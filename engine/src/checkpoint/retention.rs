@@ -7,7 +7,8 @@
 //! * A savepoint belongs to a person: it is never deleted, not even half of one, and makes no
 //!   checkpoint superfluous.
 //! * A superfluous checkpoint goes only after a grace period, counted from when it became so.
-//! * A shared file goes when no checkpoint that is still there names it.
+//! * A shared file goes when no checkpoint that is still there names it; and a checkpoint that names one
+//!   which is gone can't become complete.
 //! * What no metadata names is an orphan and goes when it is older than any checkpoint can take.
 
 use super::barrier::{BarrierKind, CheckpointId};
@@ -163,6 +164,26 @@ pub fn superfluous<'a>(
 pub fn files_of<'a>(recorded: impl IntoIterator<Item = &'a Recorded>) -> BTreeSet<&'a str> {
     let all = recorded.into_iter().flat_map(|r| &r.files);
     all.map(String::as_str).collect()
+}
+
+/// The shared files that a checkpoint names, was not written for itself, and no recorded one holds any
+/// more: with such a file missing it must not become complete.
+pub fn lost_files(
+    registry: &dyn CheckpointRegistry,
+    metadata: &CheckpointMetadata,
+) -> Result<Vec<String>> {
+    let shared = metadata.subtasks.iter().flat_map(|s| s.index.shared());
+    let named: Vec<&str> = shared
+        .filter(|file| file.since != metadata.id)
+        .map(|file| file.file.path.as_str())
+        .collect();
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    let recorded = registry.recorded()?;
+    let held = files_of(&recorded);
+    let lost = named.into_iter().filter(|path| !held.contains(path));
+    Ok(lost.map(str::to_owned).collect())
 }
 
 /// What a clean-up deletes, or deleted.

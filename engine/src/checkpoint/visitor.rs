@@ -67,6 +67,7 @@ impl ElementsPart for Opaque {
 pub struct Capture {
     states: Vec<Captured>,
     max_parallelism: u32,
+    shares_files: bool,
 }
 
 #[derive(Debug)]
@@ -82,7 +83,20 @@ impl Capture {
         Capture {
             states: Vec::new(),
             max_parallelism,
+            shares_files: false,
         }
+    }
+
+    /// Whether states may be saved as files that other checkpoints name too.
+    pub fn sharing_files(mut self, shares: bool) -> Self {
+        self.shares_files = shares;
+        self
+    }
+
+    /// Whether there is nothing to do but to wait for what other threads do.
+    pub fn waits(&self) -> bool {
+        let mut open = self.states.iter().filter(|s| !s.complete);
+        open.all(|s| s.section.as_ref().is_some_and(KeyedSection::waits))
     }
 
     /// Whether every part has been saved whole.
@@ -118,7 +132,8 @@ impl Capture {
                 value_type: types.1.to_owned(),
                 data: StateData::Elements(Vec::new()),
             },
-            section: keyed.then(|| KeyedSection::new(self.max_parallelism)),
+            section: keyed
+                .then(|| KeyedSection::new(self.max_parallelism).sharing_files(self.shares_files)),
             complete: !keyed,
         });
         let last = self.states.len() - 1;
@@ -218,6 +233,7 @@ impl<'a> StateVisitor<'a> {
             Mode::Save(capture, budget) => {
                 let captured = capture.find(name)?;
                 if let (false, Some(section)) = (captured.complete, &mut captured.section) {
+                    section.wait(false);
                     captured.complete = part.save(section, *budget)?;
                 }
                 Ok(())
@@ -236,7 +252,11 @@ impl<'a> StateVisitor<'a> {
                 {
                     value = saved.into();
                 }
-                for group in from.groups(name, (key, &value))? {
+                let groups = from.groups(name, (key, &value))?;
+                if let Some(files) = from.files(name) {
+                    part.load_files(&files)?;
+                }
+                for group in groups {
                     part.load(&mut Entries::new(group))?;
                 }
                 Ok(())

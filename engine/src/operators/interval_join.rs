@@ -14,7 +14,7 @@ use crate::observe::SubtaskStats;
 use crate::operator::{Operator, Progress};
 use crate::side::{SideBuffer, SideOutput};
 use crate::stage::Collector;
-use crate::state::KeyTable;
+use crate::state::BackedTable;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::any::type_name;
@@ -215,7 +215,7 @@ pub struct IntervalJoin<K, A, B, F> {
     interval: Interval,
     function: F,
     late_output: Option<SideOutput<Either<A, B>>>,
-    sides: KeyTable<K, Sides<A, B>>,
+    sides: BackedTable<K, Sides<A, B>>,
     /// Each key once, by the step in which it is to be swept.
     sweeps: BTreeMap<i64, Vec<(u64, K)>>,
     /// What is older comes too late.
@@ -248,7 +248,7 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
             interval,
             function,
             late_output: None,
-            sides: KeyTable::default(),
+            sides: BackedTable::default(),
             sweeps: BTreeMap::new(),
             watermark: Timestamp::MIN,
             passed: Timestamp::MIN,
@@ -286,16 +286,18 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
         self.late.collect(at, value);
         Ok(())
     }
+}
 
+impl<K: Key, A: StateValue, B: StateValue, F> IntervalJoin<K, A, B, F> {
     /// Drops what expired by now, of those keys of which something may have.
-    fn sweep(&mut self) {
+    fn sweep(&mut self) -> Flow {
         let step = self.interval.step();
         while let Some(entry) = self.sweeps.first_entry() {
             if entry.key().saturating_mul(step) > self.passed.0 {
-                return;
+                return Ok(());
             }
             for (hash, key) in entry.remove() {
-                let Some(sides) = self.sides.get_mut(hash, &key) else {
+                let Some(sides) = self.sides.get_mut(hash, &key)? else {
                     continue;
                 };
                 sides.prune(&self.interval, self.passed);
@@ -305,17 +307,20 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
                         self.sweeps.entry(step).or_default().push((hash, key));
                     }
                     None => {
-                        self.sides.remove(hash, &key);
+                        self.sides.remove(hash, &key)?;
                     }
                 }
             }
         }
+        Ok(())
     }
 }
 
 impl<K, A, B, F, I> IntervalJoin<K, A, B, F>
 where
     K: Key,
+    A: StateValue,
+    B: StateValue,
     F: FnMut(Pair<'_, K>, &A, &B) -> I + 'static,
     I: IntoIterator,
 {
@@ -327,13 +332,13 @@ where
         let Keyed { hash, key, value } = record;
         let (interval, passed) = (self.interval, self.passed);
         let Interval { lower, upper } = interval;
-        let sides = match self.sides.get_mut(hash, &key) {
+        let sides = match self.sides.get_mut(hash, &key)? {
             Some(sides) => sides,
             None => {
                 let step = self.first_sweep(at, &value);
                 let due = self.sweeps.entry(step).or_default();
                 due.push((hash, key.clone()));
-                self.sides.get_or_insert_with(hash, key.clone(), Sides::new)
+                self.sides.insert_new(hash, key.clone(), Sides::new())?
             }
         };
         sides.prune(&interval, passed);
@@ -370,7 +375,7 @@ where
     #[cold]
     fn go_on<C: Collector<I::Item>>(&mut self, out: &mut C) -> Flow<bool> {
         if let Some(matching) = &mut self.matching {
-            if let Some(sides) = self.sides.get(matching.hash, &matching.key)
+            if let Some(sides) = self.sides.get(matching.hash, &matching.key)?
                 && !matching.emit(sides, &mut self.function, &mut self.since_asking, out)?
             {
                 return Ok(false);
@@ -433,7 +438,7 @@ where
             return Ok(Progress::Suspended);
         }
         self.passed = self.watermark;
-        self.sweep();
+        self.sweep()?;
         Ok(Progress::Forward)
     }
 
@@ -456,12 +461,14 @@ where
         let types = (type_name::<K>(), type_name::<(A, B)>());
         state.keyed("sides", &mut Named(&mut self.sides, types))?;
         if state.loads() {
-            for (key, sides) in self.sides.iter() {
-                if let Some(at) = sides.expires(&self.interval) {
-                    let due = self.sweeps.entry(self.interval.step_of(at)).or_default();
+            let (interval, sweeps) = (self.interval, &mut self.sweeps);
+            self.sides.each(|key, sides| {
+                if let Some(at) = sides.expires(&interval) {
+                    let due = sweeps.entry(interval.step_of(at)).or_default();
                     due.push((key_hash(key), key.clone()));
                 }
-            }
+                Ok(())
+            })?;
         }
         Ok(())
     }

@@ -2,7 +2,9 @@
 
 use super::KeyTable;
 use super::cache::Cache;
-use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, OpenBacking, StateValue};
+use crate::checkpoint::{
+    Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateValue,
+};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use std::any::type_name;
@@ -84,15 +86,15 @@ impl<K: Key, V: StateValue> BackedTable<K, V> {
         }
     }
 
-    /// Shows all keys and values, as copies. It reads all that there is.
-    pub fn each(&mut self, mut visit: impl FnMut(K, V) -> Flow) -> Flow
-    where
-        V: Clone,
-    {
+    /// Whether it keeps to a memory, and the rest elsewhere.
+    pub fn spills(&self) -> bool {
+        matches!(self.0, Kind::Cache(_))
+    }
+
+    /// Shows all keys and values. It reads all that there is.
+    pub fn each(&mut self, mut visit: impl FnMut(&K, &V) -> Flow) -> Flow {
         match &mut self.0 {
-            Kind::Memory(table) => table
-                .iter()
-                .try_for_each(|(key, value)| visit(key.clone(), value.clone())),
+            Kind::Memory(table) => table.iter().try_for_each(|(key, value)| visit(key, value)),
             Kind::Cache(cache) => cache.each(visit),
         }
     }
@@ -140,5 +142,9 @@ impl<K: Key, V: StateValue> KeyedPart for BackedTable<K, V> {
 
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
         self.part().load(entries)
+    }
+
+    fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
+        self.part().load_files(files)
     }
 }

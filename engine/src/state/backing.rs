@@ -3,7 +3,8 @@
 //!
 //! A key begins with its key group, big-endian, so that a range of groups is a range of keys.
 
-use crate::fault::Flow;
+use crate::checkpoint::{FilesImage, Notice, RestoredFiles};
+use crate::fault::{Fault, Flow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +23,35 @@ pub trait Backing: Send {
 
     /// All entries as they are now, whatever is written meanwhile.
     fn scan(&mut self) -> Flow<Box<dyn Scan>>;
+
+    /// Shows up to `budget` entries whose keys are greater than `after`, in the order of keys; true once
+    /// there are no more.
+    fn walk(
+        &mut self,
+        after: &[u8],
+        budget: usize,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
+    ) -> Flow<bool>;
+
+    /// Begins to put all entries as they are now into files that checkpoints share; `None` where it has no
+    /// such files. Nothing may be written before that is done.
+    fn export(&mut self) -> Flow<Option<Box<dyn Export>>> {
+        Ok(None)
+    }
+
+    /// Takes the place of what is there: the entries of these files, as far as they are of this subtask.
+    fn import(&mut self, _files: &RestoredFiles<'_>) -> Flow {
+        Err(Fault::user(
+            "this state was saved as files that the state backend of this job can't read; restore it \
+             with the backend that it had, or from a savepoint, which any backend reads",
+        ))
+    }
+}
+
+/// Entries on their way into files.
+pub trait Export: Send {
+    /// The files, once they are there; where it is told to `wait`, they are.
+    fn poll(&mut self, wait: bool) -> Flow<Option<FilesImage>>;
 }
 
 /// A walk over all entries, in the order of keys.
@@ -37,6 +67,9 @@ pub trait Spill {
 
     /// The memory that they share.
     fn memory(&self) -> &StateMemory;
+
+    /// What became of a checkpoint: files of a complete one need not be stored again.
+    fn settled(&self, _notice: Notice) {}
 }
 
 /// Changes that are made in one go.

@@ -7,7 +7,6 @@ use super::ttl::{Expiring, Forever, Lifetime, StateTtl};
 use crate::checkpoint::{Key, StateValue};
 use crate::fault::Flow;
 use crate::window::Aggregator;
-use std::hash::Hash;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -117,13 +116,10 @@ impl<K: Key> KeyedStates<K> {
     }
 }
 
-impl<K: Hash + Eq, V: StateValue, L: Lifetime> ReducingState<K, V, L> {
+impl<K: Key, V: StateValue, L: Lifetime> ReducingState<K, V, L> {
     /// Merges a value into that of the current key; the first one stays as it is.
     #[inline(always)]
-    pub fn add(&self, cx: &impl KeyScope<K>, value: V)
-    where
-        K: Clone,
-    {
+    pub fn add(&self, cx: &impl KeyScope<K>, value: V) {
         let life = &self.table.life;
         self.table.add(
             cx,
@@ -164,17 +160,14 @@ impl<K: Hash + Eq, V: StateValue, L: Lifetime> ReducingState<K, V, L> {
 
 impl<K, T, A, L> AggregatingState<K, T, A, L>
 where
-    K: Hash + Eq,
+    K: Key,
     A: Aggregator<T>,
     A::Acc: StateValue,
     L: Lifetime,
 {
     /// Adds a record to the current key's accumulator.
     #[inline(always)]
-    pub fn add(&self, cx: &impl KeyScope<K>, record: T)
-    where
-        K: Clone,
-    {
+    pub fn add(&self, cx: &impl KeyScope<K>, record: T) {
         let aggregator = &self.aggregator;
         self.table.update(
             cx,

@@ -6,7 +6,6 @@ use super::store::Table;
 use super::ttl::{Expiring, Forever, Lifetime, StateTtl};
 use crate::checkpoint::{Key, StateValue};
 use crate::fault::Flow;
-use std::hash::Hash;
 use std::rc::Rc;
 
 /// Keeps a list of elements of type `V` for each key. Clones are handles of the same state. In one
@@ -36,7 +35,7 @@ impl<K: Key> KeyedStates<K> {
     }
 }
 
-impl<K: Hash + Eq, V: StateValue, L: Lifetime> ListState<K, V, L> {
+impl<K: Key, V: StateValue, L: Lifetime> ListState<K, V, L> {
     /// Shows the current key's list, empty where there is none. The function must not use the same
     /// state again.
     #[inline(always)]
@@ -73,29 +72,20 @@ impl<K: Hash + Eq, V: StateValue, L: Lifetime> ListState<K, V, L> {
 
     /// Adds an element at the end.
     #[inline(always)]
-    pub fn add(&self, cx: &impl KeyScope<K>, element: V)
-    where
-        K: Clone,
-    {
+    pub fn add(&self, cx: &impl KeyScope<K>, element: V) {
         let life = &self.0.life;
         self.0
             .change(cx, Many::default, |l| life.push(&mut l.0, element, None));
     }
 
     /// Replaces the current key's list.
-    pub fn set(&self, cx: &impl KeyScope<K>, elements: Vec<V>)
-    where
-        K: Clone,
-    {
+    pub fn set(&self, cx: &impl KeyScope<K>, elements: Vec<V>) {
         self.update(cx, |list| *list = elements);
     }
 
     /// Changes the current key's list. A list that is left empty is forgotten. Where elements expire,
     /// the time of all of them begins anew. The function must not use the same state again.
-    pub fn update<R>(&self, cx: &impl KeyScope<K>, change: impl FnOnce(&mut Vec<V>) -> R) -> R
-    where
-        K: Clone,
-    {
+    pub fn update<R>(&self, cx: &impl KeyScope<K>, change: impl FnOnce(&mut Vec<V>) -> R) -> R {
         let life = &self.0.life;
         let (result, empty) = self.0.change(cx, Many::default, |list| {
             life.rewrite(&mut list.0, |list| (change(list), list.is_empty()))

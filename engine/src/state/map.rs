@@ -6,7 +6,6 @@ use super::store::Table;
 use super::ttl::{Expiring, Forever, Lifetime, StateTtl};
 use crate::checkpoint::{Key, StateValue};
 use crate::fault::Flow;
-use std::hash::Hash;
 use std::rc::Rc;
 
 /// Keeps a map from `UK` to `V` for each key. Clones are handles of the same state. In one that
@@ -38,7 +37,7 @@ impl<K: Key> KeyedStates<K> {
     }
 }
 
-impl<K: Hash + Eq, UK: Key, V: StateValue, L: Lifetime> MapState<K, UK, V, L> {
+impl<K: Key, UK: Key, V: StateValue, L: Lifetime> MapState<K, UK, V, L> {
     /// A copy of an entry of the current key's map.
     pub fn get(&self, cx: &impl KeyScope<K>, entry: &UK) -> Option<V>
     where
@@ -75,10 +74,7 @@ impl<K: Hash + Eq, UK: Key, V: StateValue, L: Lifetime> MapState<K, UK, V, L> {
     }
 
     /// Stores an entry in the current key's map; returns the value before.
-    pub fn insert(&self, cx: &impl KeyScope<K>, entry: UK, value: V) -> Option<V>
-    where
-        K: Clone,
-    {
+    pub fn insert(&self, cx: &impl KeyScope<K>, entry: UK, value: V) -> Option<V> {
         let life = &self.0.life;
         let kept = life.keep(value, None);
         let insert = |map: &mut Mapped<UK, V, L>| map.insert(entry, kept);
@@ -90,7 +86,6 @@ impl<K: Hash + Eq, UK: Key, V: StateValue, L: Lifetime> MapState<K, UK, V, L> {
     /// function returns. The function must not use the same state again.
     pub fn update<R>(&self, cx: &impl KeyScope<K>, entry: UK, change: impl FnOnce(&mut V) -> R) -> R
     where
-        K: Clone,
         V: Default,
     {
         let life = &self.0.life;

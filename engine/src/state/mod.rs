@@ -7,6 +7,7 @@ mod cache;
 mod combining;
 mod content;
 mod elements;
+mod entries;
 mod frozen;
 mod list;
 mod map;

@@ -1,13 +1,14 @@
-//! One state of an operator in memory, for all of its keys: read and changed at one key, saved, loaded
+//! One state of an operator, for all of its keys: read and changed at one key, saved, loaded
 //! and freed of what has expired without its types being known.
 
-use super::KeyTable;
 use super::content::{Content, One};
+use super::entries::EntryTable;
 use super::migration::{Format, Migration, Migrations, element_name};
 use super::registry::{KeyScope, StateTable};
 use super::ttl::Lifetime;
 use crate::checkpoint::{
-    Entries, Key, KeyedPart, KeyedSection, StateData, StateValue, StateVisitor,
+    Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateData, StateValue,
+    StateVisitor,
 };
 use crate::fault::{Fault, Flow};
 use crate::hash::key_hash;
@@ -15,7 +16,6 @@ use crate::time::Timestamp;
 use std::any::type_name;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::hash::Hash;
 use std::time::Duration;
 
 /// Buckets, and elements in them, that one step of a sweep looks at.
@@ -24,11 +24,13 @@ const SWEPT_AT_ONCE: usize = 1024;
 /// A step of a sweep follows the one before after a millisecond at the earliest.
 const BETWEEN_SWEEPS: Duration = Duration::from_millis(1);
 
-/// One state in memory. Handles and the registry share it.
+/// One state. Handles and the registry share it.
 pub(super) struct Table<K, C: Content> {
     name: String,
     kind: &'static str,
-    entries: RefCell<KeyTable<K, C>>,
+    entries: EntryTable<K, C>,
+    /// Behind which of the entries that are not in memory the search for what has expired goes on.
+    swept: RefCell<Vec<u8>>,
     pub life: C::Life,
     sweep: Cell<Sweep>,
 }
@@ -43,13 +45,14 @@ struct Sweep {
     last: Timestamp,
 }
 
-impl<K: Hash + Eq, C: Content> Table<K, C> {
+impl<K: Key, C: Content> Table<K, C> {
     /// An empty one.
     pub fn new(kind: &'static str, name: &str, life: C::Life) -> Self {
         Table {
             name: name.to_owned(),
             kind,
-            entries: RefCell::default(),
+            entries: EntryTable::default(),
+            swept: RefCell::default(),
             life,
             sweep: Cell::new(Sweep {
                 bucket: 0,
@@ -62,7 +65,7 @@ impl<K: Hash + Eq, C: Content> Table<K, C> {
     /// Reads the current key's entry.
     #[inline(always)]
     pub fn read<R>(&self, scope: &impl KeyScope<K>, look: impl FnOnce(Option<&C>) -> R) -> R {
-        look(self.entries.borrow().get(scope.hash(), scope.key()))
+        self.entries.read(scope.hash(), scope.key(), look)
     }
 
     /// Changes the current key's entry, made first where there is none.
@@ -72,18 +75,10 @@ impl<K: Hash + Eq, C: Content> Table<K, C> {
         scope: &impl KeyScope<K>,
         make: impl FnOnce() -> C,
         change: impl FnOnce(&mut C) -> R,
-    ) -> R
-    where
-        K: Clone,
-    {
+    ) -> R {
         self.prune(scope);
-        let mut entries = self.entries.borrow_mut();
         let (hash, key) = (scope.hash(), scope.key());
-        // A key that is known is not cloned.
-        if let Some(content) = entries.get_mut(hash, key) {
-            return change(content);
-        }
-        change(entries.insert_new(hash, key.clone(), make()))
+        self.entries.change(hash, key, make, change)
     }
 
     /// Adds a value to the current key's entry, or makes it the entry where there is none.
@@ -94,18 +89,10 @@ impl<K: Hash + Eq, C: Content> Table<K, C> {
         value: T,
         make: impl FnOnce(T) -> C,
         add: impl FnOnce(&mut C, T),
-    ) where
-        K: Clone,
-    {
+    ) {
         self.prune(scope);
-        let mut entries = self.entries.borrow_mut();
         let (hash, key) = (scope.hash(), scope.key());
-        match entries.get_mut(hash, key) {
-            Some(content) => add(content, value),
-            None => {
-                entries.insert_new(hash, key.clone(), make(value));
-            }
-        }
+        self.entries.add(hash, key, value, make, add);
     }
 
     /// Changes the current key's entry where there is one.
@@ -116,17 +103,15 @@ impl<K: Hash + Eq, C: Content> Table<K, C> {
         change: impl FnOnce(&mut C) -> R,
     ) -> Option<R> {
         self.prune(scope);
-        self.entries
-            .borrow_mut()
-            .get_mut(scope.hash(), scope.key())
-            .map(change)
+        let (hash, key) = (scope.hash(), scope.key());
+        self.entries.edit(hash, key, |entry| entry.map(change))
     }
 
     /// Takes the current key's entry out.
     #[inline(always)]
     pub fn take(&self, scope: &impl KeyScope<K>) -> Option<C> {
         self.prune(scope);
-        self.entries.borrow_mut().remove(scope.hash(), scope.key())
+        self.entries.take(scope.hash(), scope.key())
     }
 
     /// Whether reading changes what is kept.
@@ -145,21 +130,24 @@ impl<K: Hash + Eq, C: Content> Table<K, C> {
 
     /// Removes what has expired of a key.
     fn clean(&self, hash: u64, key: &K, slots: std::ops::Range<usize>) {
-        let mut entries = self.entries.borrow_mut();
-        let found = entries.get(hash, key);
-        if !found.is_some_and(|content| content.stale(&self.life, slots.clone())) {
+        let (life, entries) = (&self.life, &self.entries);
+        let stale = |content: &C| content.stale(life, slots.clone());
+        if !entries.read(hash, key, |found| found.is_some_and(stale)) {
             return;
         }
-        if let Some(content) = entries.get_mut(hash, key) {
-            content.clean(&self.life, slots);
-            if content.is_spent(&self.life) {
-                entries.remove(hash, key);
-            }
+        let spent = entries.edit(hash, key, |content| {
+            content.is_some_and(|content| {
+                content.clean(life, slots);
+                content.is_spent(life)
+            })
+        });
+        if spent {
+            entries.take(hash, key);
         }
     }
 }
 
-impl<K: Hash + Eq, V: StateValue, L: Lifetime> Table<K, One<V, L>> {
+impl<K: Key, V: StateValue, L: Lifetime> Table<K, One<V, L>> {
     /// Shows the current key's value.
     #[inline(always)]
     pub fn look<R>(&self, scope: &impl KeyScope<K>, look: impl FnOnce(Option<&V>) -> R) -> R {
@@ -168,9 +156,9 @@ impl<K: Hash + Eq, V: StateValue, L: Lifetime> Table<K, One<V, L>> {
             return self.read(scope, |one| look(one.and_then(|one| life.live(&one.0))));
         }
         self.prune(scope);
-        let mut entries = self.entries.borrow_mut();
-        let found = entries.get_mut(scope.hash(), scope.key());
-        look(found.map(|one| &*life.renew(&mut one.0)))
+        self.entries.edit(scope.hash(), scope.key(), |one| {
+            look(one.map(|one| &*life.renew(&mut one.0)))
+        })
     }
 
     /// Changes the current key's value, made first where there is none.
@@ -180,10 +168,7 @@ impl<K: Hash + Eq, V: StateValue, L: Lifetime> Table<K, One<V, L>> {
         scope: &impl KeyScope<K>,
         make: impl FnOnce() -> V,
         change: impl FnOnce(&mut V) -> R,
-    ) -> R
-    where
-        K: Clone,
-    {
+    ) -> R {
         let life = &self.life;
         let make = || One(life.keep(make(), None));
         self.change(scope, make, |one| change(life.renew(&mut one.0)))
@@ -200,30 +185,50 @@ impl<K: Key, C: Content> Table<K, C> {
         } = from;
         let mut left = SWEPT_AT_ONCE;
         while left > 0 {
-            let entries = self.entries.borrow();
-            if bucket >= entries.buckets() {
+            if bucket >= self.entries.buckets() {
                 (bucket, slot) = (0, 0);
                 break;
             }
-            let Some((key, content)) = entries.bucket(bucket) else {
+            let looked = self.entries.bucket(bucket, |key, content| {
+                let slots = content.slots(&self.life);
+                let looked_at = slot..slots.min(slot + left);
+                let stale = content.stale(&self.life, looked_at.clone());
+                (slots, looked_at, stale.then(|| key.clone()))
+            });
+            let Some((slots, looked_at, stale)) = looked else {
                 (bucket, slot) = (bucket + 1, 0);
                 left -= 1;
                 continue;
             };
-            let slots = content.slots(&self.life);
-            let looked_at = slot..slots.min(slot + left);
             left -= looked_at.len().clamp(1, left);
             (bucket, slot) = match looked_at.end >= slots {
                 true => (bucket + 1, 0),
                 false => (bucket, looked_at.end),
             };
-            if content.stale(&self.life, looked_at.clone()) {
-                let key = key.clone();
-                drop(entries);
+            if let Some(key) = stale {
                 self.clean(key_hash(&key), &key, looked_at);
             }
         }
         Sweep { bucket, slot, last }
+    }
+}
+
+impl<K: Key, C: Content> Table<K, C> {
+    /// One step of the same search among what is not in memory.
+    fn sweep_spilled(&self) -> Flow {
+        let (life, mut stale) = (&self.life, Vec::new());
+        let mut after = self.swept.borrow_mut();
+        let end = self.entries.walk(&after, SWEPT_AT_ONCE, |key, content| {
+            let slots = 0..content.slots(life);
+            if content.stale(life, slots.clone()) {
+                stale.push((key, slots));
+            }
+        })?;
+        *after = end.unwrap_or_default();
+        for (key, slots) in stale {
+            self.clean(key_hash(&key), &key, slots);
+        }
+        Ok(())
     }
 }
 
@@ -241,7 +246,7 @@ impl<K: Key, C: Content> StateTable for Table<K, C> {
     }
 
     fn len(&self) -> usize {
-        self.entries.borrow().len()
+        self.entries.len()
     }
 
     fn state(&self, visitor: &mut StateVisitor<'_>, migrations: &Migrations) -> Flow {
@@ -256,8 +261,8 @@ impl<K: Key, C: Content> StateTable for Table<K, C> {
     /// A table of any size is looked through about once in the time that state stays.
     fn next_sweep(&self) -> Option<Timestamp> {
         let after = self.life.after()?;
-        let entries = self.entries.borrow();
-        if entries.is_empty() {
+        let entries = &self.entries;
+        if entries.len() == 0 && !entries.spills() {
             return None;
         }
         let steps = (entries.buckets() / SWEPT_AT_ONCE + 1) as u32;
@@ -272,6 +277,11 @@ impl<K: Key, C: Content> StateTable for Table<K, C> {
                 ..self.sweep.get()
             };
             self.sweep.set(self.sweep_on(from));
+            if self.entries.spills()
+                && let Err(fault) = self.sweep_spilled()
+            {
+                fault.unwind();
+            }
         }
     }
 }
@@ -300,19 +310,28 @@ impl<K: Key, C: Content> KeyedPart for Part<'_, K, C> {
     }
 
     fn freeze(&mut self) -> Flow {
-        self.table.entries.borrow_mut().freeze()
+        self.table.entries.with_part(|part| part.freeze())
     }
 
     fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
-        let mut entries = self.table.entries.borrow_mut();
+        let entries = &self.table.entries;
         let life = &self.table.life;
         if !<C::Life as Lifetime>::EXPIRES {
-            return entries.save(into, budget);
+            return entries.with_part(|part| part.save(into, budget));
         }
         let mut all = into.fresh();
-        let complete = entries.save(&mut all, budget)?;
-        let StateData::Groups(groups) = all.into_data() else {
-            return Err(Fault::internal("keyed state without key groups"));
+        let complete = entries.with_part(|part| part.save(&mut all, budget))?;
+        into.wait(all.waits());
+        let groups = match all.into_data() {
+            StateData::Groups(groups) => groups,
+            // What has expired is in them too, and no one is ever shown it.
+            StateData::Files(files) => {
+                into.put_files(files);
+                return Ok(complete);
+            }
+            StateData::Elements(_) => {
+                return Err(Fault::internal("keyed state without key groups"));
+            }
         };
         for group in groups {
             let mut entries = Entries::new(&group.bytes);
@@ -327,19 +346,40 @@ impl<K: Key, C: Content> KeyedPart for Part<'_, K, C> {
     }
 
     fn thaw(&mut self) {
-        self.table.entries.borrow_mut().thaw();
+        self.table.entries.with_part(|part| part.thaw());
+    }
+
+    fn spill(&mut self, open: &mut OpenBacking<'_>) -> Flow {
+        self.table.entries.spill(open)
+    }
+
+    fn maintain(&mut self) -> Flow {
+        self.table.entries.with_part(|part| part.maintain())
+    }
+
+    fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
+        if self.format.is_some() {
+            return Err(Fault::user(format_args!(
+                "the state '{}' was saved with another type, as files that are not rewritten; take a \
+                 savepoint with the old program and restore that: its values are converted",
+                self.table.name
+            )));
+        }
+        let entries = &self.table.entries;
+        entries.with_part(|part| part.load_files(files))
     }
 
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
-        let mut table = self.table.entries.borrow_mut();
+        let table = &self.table.entries;
         let life = &self.table.life;
         let Some(format) = &self.format else {
-            return table.load(entries);
+            return table.with_part(|part| part.load(entries));
         };
         while !entries.is_empty() {
             let key = entries.read::<K>()?;
             let content = C::read(entries, format, life)?;
-            table.insert(key_hash(&key), key, content);
+            table.set(key_hash(&key), key, content)?;
+            table.with_part(|part| part.maintain())?;
         }
         Ok(())
     }

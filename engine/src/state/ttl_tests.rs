@@ -43,7 +43,7 @@ fn load(states: &mut KeyedStates<u64>, saved: Vec<StateImage>) -> crate::fault::
 fn entries(image: &StateImage) -> u64 {
     match &image.data {
         StateData::Groups(groups) => groups.iter().map(|g| g.entries).sum(),
-        StateData::Elements(_) => unreachable!("keyed state has groups"),
+        _ => unreachable!("keyed state has groups"),
     }
 }
 

@@ -6,7 +6,6 @@ use super::store::Table;
 use super::ttl::{Expiring, Forever, Lifetime, StateTtl};
 use crate::checkpoint::{Key, StateValue};
 use crate::fault::Flow;
-use std::hash::Hash;
 use std::rc::Rc;
 
 /// Keeps one value of type `V` for each key. Clones are handles of the same state.
@@ -35,7 +34,7 @@ impl<K: Key> KeyedStates<K> {
     }
 }
 
-impl<K: Hash + Eq, V: StateValue, L: Lifetime> ValueState<K, V, L> {
+impl<K: Key, V: StateValue, L: Lifetime> ValueState<K, V, L> {
     /// A copy of the current key's value.
     #[inline(always)]
     pub fn get(&self, cx: &impl KeyScope<K>) -> Option<V>
@@ -59,10 +58,7 @@ impl<K: Hash + Eq, V: StateValue, L: Lifetime> ValueState<K, V, L> {
 
     /// Gives the current key a value; returns the one before.
     #[inline(always)]
-    pub fn set(&self, cx: &impl KeyScope<K>, value: V) -> Option<V>
-    where
-        K: Clone,
-    {
+    pub fn set(&self, cx: &impl KeyScope<K>, value: V) -> Option<V> {
         let mut before = None;
         self.0.add(
             cx,
@@ -80,7 +76,6 @@ impl<K: Hash + Eq, V: StateValue, L: Lifetime> ValueState<K, V, L> {
     #[inline(always)]
     pub fn update<R>(&self, cx: &impl KeyScope<K>, change: impl FnOnce(&mut V) -> R) -> R
     where
-        K: Clone,
         V: Default,
     {
         self.update_or(cx, V::default, change)
@@ -93,10 +88,7 @@ impl<K: Hash + Eq, V: StateValue, L: Lifetime> ValueState<K, V, L> {
         cx: &impl KeyScope<K>,
         initial: impl FnOnce() -> V,
         change: impl FnOnce(&mut V) -> R,
-    ) -> R
-    where
-        K: Clone,
-    {
+    ) -> R {
         self.0.update(cx, initial, change)
     }
 

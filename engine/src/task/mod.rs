@@ -245,6 +245,9 @@ impl Subtask {
 
     /// What became of a checkpoint.
     pub fn notify(&mut self, notice: Notice) -> Flow {
+        if let Some(spill) = self.participant.spill() {
+            spill.settled(notice);
+        }
         if let Notice::Aborted { id } = notice {
             self.participant.abort(id);
             // A source that was stopped for it goes on.

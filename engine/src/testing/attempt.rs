@@ -12,8 +12,10 @@ use crate::observe::JobStats;
 use crate::operator::Operator;
 use crate::side::{SideBuffer, SideOutput};
 use crate::source::Waker;
+use crate::state::backing::Spill;
 use crate::time::Timestamp;
 use std::hash::Hash;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// One subtask's attempt at an operator.
@@ -39,6 +41,7 @@ pub struct Attempt {
     now: Timestamp,
     images: Vec<(u32, OperatorImage)>,
     sides: Vec<Box<Prepare>>,
+    spill: Option<Rc<dyn Spill>>,
 }
 
 type Prepare = dyn FnOnce(&mut BuildContext);
@@ -59,6 +62,7 @@ impl Attempt {
             now: Timestamp(0),
             images: Vec::new(),
             sides: Vec::new(),
+            spill: None,
         }
     }
 
@@ -77,6 +81,12 @@ impl Attempt {
     /// The processing time that it begins at.
     pub fn at(mut self, now: i64) -> Self {
         self.now = Timestamp(now);
+        self
+    }
+
+    /// Its state may become larger than memory.
+    pub fn spilling(mut self, spill: Rc<dyn Spill>) -> Self {
+        self.spill = Some(spill);
         self
     }
 
@@ -141,7 +151,11 @@ impl Attempt {
         let mut context = BuildContext::new(job, self.me, clock, Arc::new(stats), Waker::none());
         let restored = (!self.images.is_empty())
             .then(|| Arc::new(RestoredJob::new(CheckpointId(1), self.images)));
-        context.participant = Participant::new(self.me, CheckpointMode::default(), restored);
+        let participant = Participant::new(self.me, CheckpointMode::default(), restored);
+        context.participant = match self.spill {
+            Some(spill) => participant.spilling(spill),
+            None => participant,
+        };
         for register in self.sides {
             register(&mut context);
         }

@@ -1,7 +1,7 @@
 //! Cut anywhere: a script run in one go, and run again with checkpoints in between, each followed by an
 //! attempt in another number of subtasks. What comes of it must be the same.
 
-use super::{Attempt, OperatorHarness};
+use super::{Attempt, MemorySpill, OperatorHarness};
 use crate::exchange::Keyed;
 use crate::graph::JobSettings;
 use crate::hash::{key_group, key_hash, owner_of_group};
@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 use proptest::prelude::*;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -93,30 +94,49 @@ where
     Op::Out: Ord,
     S: Ord + Clone + 'static,
 {
-    fn begin(&self, attempt: Attempt, me: u32, parallelism: u32, now: i64) -> Driven<T, K, Op, S> {
+    fn begin(
+        &self,
+        attempt: Attempt,
+        (me, parallelism): (u32, u32),
+        now: i64,
+        spills: bool,
+    ) -> Driven<T, K, Op, S> {
         let mut attempt = attempt.subtask(me, parallelism).at(now);
+        if spills {
+            attempt = attempt.spilling(Rc::new(MemorySpill::new(100)));
+        }
         let side = attempt.side(self.tag);
         let harness = attempt.keyed((self.make)(), self.key).expect("begins");
         (harness, side)
     }
 
     /// Runs a script, cut at those places (in order), and says what came of it.
-    pub fn run(&self, script: &[Step<T>], cuts: &[(usize, u32)]) -> Outcome<Op::Out, S> {
+    pub fn run(
+        &self,
+        script: &[Step<T>],
+        cuts: &[(usize, u32)],
+        spills: bool,
+    ) -> Outcome<Op::Out, S> {
         let mut outcome = Outcome {
             emitted: Vec::new(),
             put_aside: Vec::new(),
             late: 0,
         };
         let (mut now, mut cuts) = (0, cuts.iter().peekable());
-        let mut all = vec![self.begin(Attempt::new(), 0, 1, now)];
+        let mut all = vec![self.begin(Attempt::new(), (0, 1), now, spills)];
         for (place, step) in script.iter().enumerate() {
             while let Some((_, parallelism)) = cuts.next_if(|(at, _)| *at <= place) {
-                all = self.cut(all, *parallelism, now, &mut outcome);
+                all = self.cut(all, *parallelism, (now, spills), &mut outcome);
             }
             if let Step::Advance(by) = step {
                 now += *by as i64;
             }
             self.step(&mut all, step);
+            if spills {
+                for (harness, _) in &mut all {
+                    harness.turn().expect("has its turn");
+                }
+            }
         }
         for (harness, _) in &mut all {
             harness.end().expect("ends");
@@ -150,7 +170,7 @@ where
         &self,
         mut all: Vec<Driven<T, K, Op, S>>,
         parallelism: u32,
-        now: i64,
+        (now, spills): (i64, bool),
         outcome: &mut Outcome<Op::Out, S>,
     ) -> Vec<Driven<T, K, Op, S>> {
         let mut images = Vec::new();
@@ -160,7 +180,7 @@ where
         self.gather(&mut all, outcome);
         let begin = |me| {
             let attempt = Attempt::new().restored(images.clone());
-            let mut begun = self.begin(attempt, me, parallelism, now);
+            let mut begun = self.begin(attempt, (me, parallelism), now, spills);
             assert!(begun.0.records().is_empty(), "emitted while loading");
             begun
         };
@@ -175,7 +195,7 @@ where
         }
     }
 
-    /// Whether a script has the same outcome with and without these cuts.
+    /// Whether a script has the same outcome with and without these cuts, and in next to no memory.
     pub fn holds(&self, script: &[Step<T>], cuts: &Cuts) -> Result<(), TestCaseError>
     where
         Outcome<Op::Out, S>: Debug + PartialEq,
@@ -183,7 +203,15 @@ where
         let place = |at: &prop::sample::Index| at.index(script.len() + 1);
         let mut cuts: Vec<_> = cuts.iter().map(|(at, p)| (place(at), *p)).collect();
         cuts.sort_unstable();
-        prop_assert_eq!(self.run(script, &cuts), self.run(script, &[]));
+        let whole = self.run(script, &[], false);
+        for spills in [false, true] {
+            prop_assert_eq!(
+                &self.run(script, &cuts, spills),
+                &whole,
+                "spills: {}",
+                spills
+            );
+        }
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use crate::fault::Flow;
 use crate::state::backing::{Backing, Changes, Scan, Spill, StateMemory};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -70,6 +71,20 @@ impl Backing for MapBacking {
             };
         }
         Ok(())
+    }
+
+    fn walk(
+        &mut self,
+        after: &[u8],
+        budget: usize,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
+    ) -> Flow<bool> {
+        let map = self.map();
+        let mut entries = map.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded));
+        for (key, value) in entries.by_ref().take(budget) {
+            visit(key, value)?;
+        }
+        Ok(entries.next().is_none())
     }
 
     fn scan(&mut self) -> Flow<Box<dyn Scan>> {

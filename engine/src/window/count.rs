@@ -10,7 +10,7 @@ use crate::exchange::Keyed;
 use crate::fault::Flow;
 use crate::operator::Operator;
 use crate::stage::Collector;
-use crate::state::KeyTable;
+use crate::state::BackedTable;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::any::type_name;
@@ -94,7 +94,7 @@ pub struct CountWindows<K, T, A: Aggregator<T>> {
     aggregator: A,
     spec: CountWindow,
     slice: u64,
-    counted: KeyTable<K, Counted<A::Acc>>,
+    counted: BackedTable<K, Counted<A::Acc>>,
     records: PhantomData<fn(T)>,
 }
 
@@ -108,7 +108,7 @@ impl<K, T, A: Aggregator<T>> CountWindows<K, T, A> {
     /// The aggregate of each window.
     pub fn new(spec: CountWindow, aggregator: A) -> Self {
         let slice = gcd(spec.size, spec.slide).max(1);
-        let counted = KeyTable::default();
+        let counted = BackedTable::default();
         CountWindows {
             aggregator,
             spec,
@@ -142,9 +142,9 @@ where
             since: 0,
             slices: VecDeque::new(),
         };
-        let kept = match self.counted.get_mut(hash, &key) {
+        let kept = match self.counted.get_mut(hash, &key)? {
             Some(kept) => kept,
-            None => self.counted.get_or_insert_with(hash, key.clone(), make),
+            None => self.counted.insert_new(hash, key.clone(), make())?,
         };
         aggregator.add(&mut kept.current, value);
         kept.filled += 1;

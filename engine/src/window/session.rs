@@ -11,7 +11,7 @@ use super::session_list::{KeySessions, LiveSession, Settled};
 use super::session_spec::{FixedGap, Session, SessionGap};
 use super::{Aggregator, TimeKind, TimeWindow, Windowed};
 use crate::build::OpenContext;
-use crate::checkpoint::{Key, Named, StateVisitor};
+use crate::checkpoint::{Key, KeyedPart, Named, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::Keyed;
 use crate::fault::{Fault, Flow};
@@ -20,7 +20,7 @@ use crate::observe::SubtaskStats;
 use crate::operator::{Operator, Progress};
 use crate::side::{SideBuffer, SideOutput};
 use crate::stage::{Collector, Signal};
-use crate::state::KeyTable;
+use crate::state::BackedTable;
 use crate::time::{Timestamp, millis};
 use std::any::type_name;
 use std::collections::binary_heap::PeekMut;
@@ -40,7 +40,7 @@ pub struct SessionWindows<K, T, A: Aggregator<T>, G = FixedGap> {
     clock: Clock,
     /// Processing time of this turn; read at its first record.
     now: Option<Timestamp>,
-    sessions: KeyTable<K, KeySessions<A::Acc>>,
+    sessions: BackedTable<K, KeySessions<A::Acc>>,
     due: DueQueue<K>,
     /// How many sessions there are; bounds the due queue.
     live: usize,
@@ -73,7 +73,7 @@ impl<K, T, A: Aggregator<T>, G> SessionWindows<K, T, A, G> {
             stats: Arc::default(),
             clock: Clock::System,
             now: None,
-            sessions: KeyTable::default(),
+            sessions: BackedTable::default(),
             due: DueQueue::default(),
             live: 0,
             passed: i64::MIN,
@@ -127,13 +127,13 @@ where
     ) -> Flow {
         let Keyed { hash, key, value } = record;
         let (gone, aggregator) = (self.gone, &self.aggregator);
-        let known = self.sessions.remove(hash, &key);
+        let known = self.sessions.remove(hash, &key)?;
         let alone = known
             .as_ref()
             .is_none_or(|known| known.stands_alone(window, gone));
         if alone && window.end.0 <= gone {
             if let Some(known) = known {
-                self.sessions.insert(hash, key, known);
+                self.sessions.set(hash, key, known)?;
             }
             return self.late(at, value);
         }
@@ -155,14 +155,12 @@ where
             self.due.push(window.end.0 - 1, hash, key.clone());
         }
         let emitted = {
-            let known = self
-                .sessions
-                .get_or_insert_with(hash, key.clone(), || known);
+            let known = self.sessions.insert_new(hash, key.clone(), known)?;
             let session = known.at(place);
             aggregator.add(&mut session.acc, value);
             settle(session, self.passed, aggregator, hash, key, &mut self.due)
         };
-        self.bound_due();
+        self.bound_due()?;
         match emitted {
             Some(result) => out.collect(result.window.max_timestamp(), result),
             None => Ok(()),
@@ -171,22 +169,27 @@ where
 
     /// Sessions that were joined leave their entries behind; sweeps them before they outnumber
     /// the living.
-    fn bound_due(&mut self) {
-        if self.due.len() > 2 * self.live + 64 {
-            self.rebuild_due();
+    fn bound_due(&mut self) -> Flow {
+        // What spills is not read whole for that: the entries go when their time comes.
+        if self.due.len() > 2 * self.live + 64 && !self.sessions.spills() {
+            self.rebuild_due()?;
         }
+        Ok(())
     }
 
-    fn rebuild_due(&mut self) {
-        let entries = self.sessions.iter().flat_map(|(key, sessions)| {
+    fn rebuild_due(&mut self) -> Flow {
+        let mut entries = Vec::new();
+        self.sessions.each(|key, sessions| {
             let hash = key_hash(key);
-            sessions.iter().map(move |s| Due {
+            entries.extend(sessions.iter().map(|s| Due {
                 at: s.due,
                 hash,
                 key: key.clone(),
-            })
-        });
-        self.due.rebuild(entries);
+            }));
+            Ok(())
+        })?;
+        self.due.rebuild(entries.into_iter());
+        Ok(())
     }
 
     /// Fires what has ended by `now` and forgets whose lateness is over. False where it stopped for
@@ -194,7 +197,7 @@ where
     fn advance<C: Collector<Windowed<K, A::Out>>>(&mut self, now: i64, out: &mut C) -> Flow<bool> {
         let mut emitted = 0u32;
         while let Some(mut entry) = self.due.first_until(now) {
-            let found = self.sessions.get_mut(entry.hash, &entry.key);
+            let found = self.sessions.get_mut(entry.hash, &entry.key)?;
             let found = found.and_then(|s| s.find_due(entry.at).map(|place| (s, place)));
             let Some((sessions, place)) = found else {
                 PeekMut::pop(entry);
@@ -220,14 +223,18 @@ where
                 let entry = PeekMut::pop(entry);
                 self.live -= 1;
                 if !sessions.remove(place) {
-                    self.sessions.remove(entry.hash, &entry.key);
+                    self.sessions.remove(entry.hash, &entry.key)?;
                 }
             }
             if let Some(result) = result {
                 out.collect(result.window.max_timestamp(), result)?;
                 emitted += 1;
-                if emitted.is_multiple_of(256) && !out.has_room() {
-                    return Ok(false);
+                if emitted.is_multiple_of(256) {
+                    // Many may end at once, of which few are in memory.
+                    self.sessions.maintain()?;
+                    if !out.has_room() {
+                        return Ok(false);
+                    }
                 }
             }
         }
@@ -292,7 +299,7 @@ where
         if gap <= 0 || start == Timestamp::MIN {
             return Err(refused(window));
         }
-        let known = self.sessions.get_mut(record.hash, &record.key);
+        let known = self.sessions.get_mut(record.hash, &record.key)?;
         let Some(session) = known.and_then(|s| s.only_last(window, self.gone)) else {
             return self.insert(at, record, window, out);
         };
@@ -359,7 +366,7 @@ where
         let types = (type_name::<K>(), type_name::<A::Acc>());
         state.keyed("sessions", &mut Named(&mut self.sessions, types))?;
         if state.loads() {
-            self.rebuild_due();
+            self.rebuild_due()?;
             self.live = self.due.len();
         }
         Ok(())

@@ -11,9 +11,8 @@ use tidegate::actors::checkpointing::{Checkpointing, Restore, Target};
 use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
 use tidegate::prelude::*;
 
-/// How many events and how many quotes there are.
+/// How many events there are if nothing else is said; of quotes there are a fourth.
 pub const EVENTS: u64 = 12_000;
-const QUOTES: u64 = 3_000;
 const KEYS: u64 = 41;
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -23,7 +22,8 @@ pub struct Event {
     pub n: u64,
 }
 
-fn event(n: u64) -> Event {
+/// Event number `n`.
+pub fn event(n: u64) -> Event {
     let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     // Every tenth second is silent, so that sessions end.
     let at = n * 5 + mixed % 300;
@@ -107,6 +107,7 @@ impl KeyedProcessFunction<u64, Event> for Seconds {
 /// How a run of the job differs from others.
 #[derive(Clone)]
 pub struct Run {
+    pub events: u64,
     pub parallelism: u32,
     pub max_parallelism: u32,
     /// Events per second, for a run that is to be stopped on its way.
@@ -123,6 +124,7 @@ pub struct Run {
 impl Default for Run {
     fn default() -> Self {
         Run {
+            events: EVENTS,
             parallelism: 2,
             max_parallelism: 128,
             rate: None,
@@ -200,7 +202,8 @@ pub fn has_read(job: &RunningJob, events: u64) {
 
 /// The job itself.
 pub fn define(env: &StreamEnv, run: &Run, ledger: &Ledger) {
-    let (mut events, mut quotes) = (Generator::new(EVENTS, event), Generator::new(QUOTES, quote));
+    let mut events = Generator::new(run.events, event);
+    let mut quotes = Generator::new(run.events / 4, quote);
     if let Some(rate) = run.rate {
         events = events.per_second(rate);
         quotes = quotes.per_second(rate / 4.0);

@@ -84,19 +84,21 @@ fn what_cannot_find_a_partner_any_more_is_forgotten() {
         join.process(Timestamp(at), record, &mut out)
             .expect("joins");
         join.watermark(Timestamp(at - 1), &mut out).expect("passes");
-        let kept: usize = join
-            .sides
-            .iter()
-            .map(|(_, sides)| sides.first.len() + sides.second.len())
-            .sum();
+        let (mut keys, mut kept) = (0, 0);
+        let each = join.sides.each(|_, sides| {
+            keys += 1;
+            kept += sides.first.len() + sides.second.len();
+            Ok(())
+        });
+        each.expect("shows them");
         assert!(kept <= 2, "{kept} records are kept");
-        assert_eq!(
-            join.sweeps.values().map(Vec::len).sum::<usize>(),
-            join.sides.len()
-        );
+        let swept: usize = join.sweeps.values().map(Vec::len).sum();
+        assert_eq!(swept, keys);
     }
     join.watermark(Timestamp(20_000), &mut out).expect("passes");
-    assert!(join.sides.is_empty() && join.sweeps.is_empty());
+    let none = join.sides.each(|key, _| panic!("{key} is still there"));
+    none.expect("shows nothing");
+    assert!(join.sweeps.is_empty());
 }
 
 #[test]

@@ -7,9 +7,10 @@ use crate::process::{ProcessContext, TimeDomain, TimerContext};
 use crate::state::{
     AggregatingState, Expiring, ListState, MapState, ReducingState, StateTtl, ValueState,
 };
-use crate::testing::{Attempt, OperatorHarness};
+use crate::testing::{Attempt, MemorySpill, OperatorHarness};
 use crate::window::Count;
 use proptest::prelude::*;
+use std::rc::Rc;
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug)]
@@ -164,6 +165,19 @@ fn begin(attempt: Attempt) -> Harness {
 
 /// All that subtasks emit in each step, each key's in order.
 fn run(steps: &[Step], exact: bool) -> Vec<Vec<(Timestamp, Shown)>> {
+    run_in(steps, exact, &attempt)
+}
+
+/// State that has next to no memory.
+fn spilling(me: u32, parallelism: u32) -> Attempt {
+    attempt(me, parallelism).spilling(Rc::new(MemorySpill::new(200)))
+}
+
+fn run_in(
+    steps: &[Step],
+    exact: bool,
+    attempt: &dyn Fn(u32, u32) -> Attempt,
+) -> Vec<Vec<(Timestamp, Shown)>> {
     let (mut now, mut watermark, mut emitted) = (0, 0, Vec::new());
     let mut subtasks = vec![begin(attempt(0, 1))];
     for step in steps {
@@ -173,6 +187,7 @@ fn run(steps: &[Step], exact: bool) -> Vec<Vec<(Timestamp, Shown)>> {
                 let owner = owner_of_group(group, GROUPS, subtasks.len() as u32);
                 let subtask = &mut subtasks[owner as usize];
                 subtask.push(watermark, (key, order)).expect("obeys");
+                subtask.turn().expect("has its turn");
             }
             Step::Watermark(by) => {
                 watermark += by;
@@ -263,6 +278,12 @@ proptest! {
             all
         };
         prop_assert_eq!(by_key(&cut), by_key(&without_cuts(&steps)));
+    }
+
+    #[test]
+    fn state_that_spills_behaves_as_that_in_memory(steps in steps(1..4)) {
+        let shown = |attempt| run_in(&with_equal_watermarks(&steps), false, attempt);
+        prop_assert_eq!(shown(&spilling), shown(&attempt));
     }
 }
 

@@ -1,11 +1,11 @@
 //! The actor of one subtask: brings it messages, turns and time, and reports its end.
 
+mod checkpoints;
+mod rest;
+
 use crate::coordinator::CheckpointCoordinator;
 use crate::pace::Pace;
-use crate::protocol::{
-    CheckpointSettled, Deliver, EndInput, ExitStatus, Exited, Kill, Opened, Release, Start,
-    Throttle, TriggerCheckpoint, Wake,
-};
+use crate::protocol::{Deliver, ExitStatus, Exited, Kill, Opened, Start, Throttle, Wake};
 use crate::snapshots::Snapshots;
 use crate::state_backend::StateCoordinator;
 use crate::supervisor::Supervisor;
@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 use tidegate_engine::build::BuildContext;
-use tidegate_engine::checkpoint::{Participant, RestoredJob, SubtaskRef};
+use tidegate_engine::checkpoint::{Participant, RestoredJob};
 use tidegate_engine::clock::Clock;
 use tidegate_engine::exchange::{EdgeId, Message as EdgeMessage, Outbox};
 use tidegate_engine::fault::{Fault, Flow, catch};
@@ -125,7 +125,6 @@ impl Drop for ExitGuard {
 }
 
 /// By what this process is known as a task manager.
-#[cfg(feature = "rocksdb")]
 fn local_task_manager() -> String {
     format!("local-{}", std::process::id())
 }
@@ -182,7 +181,6 @@ impl SubtaskActor {
         let mode = checkpoints.map(|c| c.mode).unwrap_or_default();
         let restored = self.shared.restored.clone();
         let participant = Participant::new(self.exit.subtask, mode, restored);
-        #[cfg(feature = "rocksdb")]
         let participant = match &self.shared.state {
             Some(state) => {
                 let (_, spill) = state.create(&local_task_manager(), &job.name)?;
@@ -198,58 +196,8 @@ impl SubtaskActor {
         }
         subtask.open()?;
         self.subtask = Some(subtask);
-        self.snapshots = self.shared.coordinator.clone().map(|coordinator| {
-            let me = SubtaskRef {
-                task: self.exit.task,
-                subtask: self.exit.subtask,
-            };
-            let group = self.shared.metrics.root().add_group("checkpoint");
-            let group = group.add_label("job", &job.name);
-            let group = group.add_label("task", self.shared.job.task_name(TaskId(me.task)));
-            let pauses = group
-                .add_label("subtask", me.subtask)
-                .histogram("barrier_turn_micros");
-            Snapshots::new(coordinator, me, self.shared.clock.clone(), pauses)
-        });
+        self.owe_checkpoints();
         Ok(())
-    }
-
-    /// A step is behind: takes care of checkpoints, and may end the subtask. True if it did.
-    fn look_after_checkpoints(
-        &mut self,
-        took: Duration,
-        done: bool,
-        ctx: &mut Context<Self>,
-    ) -> bool {
-        let (Some(snapshots), Some(subtask)) = (&mut self.snapshots, &mut self.subtask) else {
-            return false;
-        };
-        snapshots.after_turn(subtask, took);
-        if done {
-            snapshots.drained();
-        }
-        match catch(|| snapshots.may_end(subtask)) {
-            Ok(false) => return false,
-            Ok(true) => self.end(ExitStatus::Finished, ctx),
-            Err(fault) => self.fail(fault, ctx),
-        }
-        true
-    }
-
-    /// Does something with the subtask outside of a step, and plans one.
-    fn tell(&mut self, ctx: &mut Context<Self>, tell: impl FnOnce(&mut Subtask) -> Flow) {
-        let Some(subtask) = &mut self.subtask else {
-            return;
-        };
-        let began = Instant::now();
-        let told = catch(|| tell(subtask));
-        if let Some(snapshots) = &mut self.snapshots {
-            snapshots.after_turn(subtask, began.elapsed());
-        }
-        match told {
-            Ok(()) => self.schedule(ctx),
-            Err(fault) => self.fail(fault, ctx),
-        }
     }
 
     fn end(&mut self, status: ExitStatus, ctx: &mut Context<Self>) {
@@ -350,63 +298,8 @@ impl SubtaskActor {
         }
     }
 
-    /// Tells the supervisor's watch that user code may run from now on.
-    fn begin_turn(&self, now: Instant) {
-        let at = now.duration_since(self.shared.began).as_nanos().max(1) as u64;
-        for stats in &self.stats {
-            stats.turn_began.store(at, Relaxed);
-        }
-    }
-
-    fn end_turn(&self) {
-        for stats in &self.stats {
-            stats.turn_began.store(0, Relaxed);
-        }
-    }
-
     fn read(&self) -> u64 {
         self.stats.first().map_or(0, |s| s.records_in.load(Relaxed))
-    }
-
-    fn rest_until(&mut self, until: Timestamp, now: Timestamp, ctx: &mut Context<Self>) {
-        if let Some((at, handle)) = self.timer {
-            if at <= until {
-                return;
-            }
-            ctx.cancel_future(handle);
-        }
-        let pause = until.0.saturating_sub(now.0).clamp(0, 3_600_000) as u64;
-        let handle = ctx.run_later(Duration::from_millis(pause), |actor, ctx| {
-            actor.timer = None;
-            actor.schedule(ctx);
-        });
-        self.timer = Some((until, handle));
-    }
-
-    fn begin_rest(&mut self, blocked: bool) {
-        let now = Instant::now();
-        self.resting = Some((now, blocked));
-        let at = now.duration_since(self.shared.began).as_nanos().max(1) as u64;
-        for stats in &self.stats {
-            stats.rest_blocked.store(blocked, Relaxed);
-            stats.rest_began.store(at, Relaxed);
-        }
-    }
-
-    fn account_rest(&mut self, now: Instant) {
-        let Some((since, blocked)) = self.resting.take() else {
-            return;
-        };
-        let rest = now.duration_since(since).as_nanos() as u64;
-        for stats in &self.stats {
-            let counter = if blocked {
-                &stats.backpressured_ns
-            } else {
-                &stats.idle_ns
-            };
-            stats.rest_began.store(0, Relaxed);
-            counter.fetch_add(rest, Relaxed);
-        }
     }
 }
 
@@ -467,51 +360,6 @@ impl Handler<Throttle> for SubtaskActor {
         let rate = records_per_second.map_or(most, |r| Some(most.map_or(r, |most| most.min(r))));
         self.pace = pace(rate, read);
         self.schedule(ctx);
-    }
-}
-
-impl Handler<TriggerCheckpoint> for SubtaskActor {
-    type Result = ();
-
-    fn handle(&mut self, order: TriggerCheckpoint, ctx: &mut Self::Context) {
-        let barrier = order.barrier;
-        if let Some(snapshots) = &mut self.snapshots {
-            snapshots.trigger(order);
-            self.tell(ctx, |subtask| subtask.trigger(barrier));
-        }
-    }
-}
-
-impl Handler<CheckpointSettled> for SubtaskActor {
-    type Result = ();
-
-    fn handle(&mut self, CheckpointSettled(notice): CheckpointSettled, ctx: &mut Self::Context) {
-        if let Some(snapshots) = &mut self.snapshots {
-            snapshots.settled(notice);
-            self.tell(ctx, |subtask| subtask.notify(notice));
-        }
-    }
-}
-
-impl Handler<EndInput> for SubtaskActor {
-    type Result = ();
-
-    fn handle(&mut self, _: EndInput, ctx: &mut Self::Context) {
-        self.tell(ctx, |subtask| {
-            subtask.drain();
-            Ok(())
-        });
-    }
-}
-
-impl Handler<Release> for SubtaskActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Release, ctx: &mut Self::Context) {
-        if let Some(snapshots) = &mut self.snapshots {
-            snapshots.release();
-            self.schedule(ctx);
-        }
     }
 }
 

@@ -8,25 +8,23 @@
 //! A snapshot first writes back what was dirty at the barrier: each slot knows the epoch in which it
 //! became dirty, and one that is changed before the walk comes to it is written as it was. Until then
 //! nothing newer is written back, so that what is behind the table becomes, key by key, the state at
-//! the barrier. From there it is copied, out of a view that later writes don't touch.
+//! the barrier. From there it is copied, out of a view that later writes don't touch, or put into files
+//! that other checkpoints share; until those are there nothing is written back either.
 
-use super::backing::{Backing, Changes, Claim, Scan};
+mod snapshot;
+
+use self::snapshot::Snapshot;
+use super::backing::{Backing, Changes, Claim};
 use crate::checkpoint::codec::{decode, encode_into};
-use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, StateValue};
+use crate::checkpoint::{Key, StateValue};
 use crate::fault::Flow;
 use crate::hash::{key_group, key_hash};
 use hashbrown::HashTable;
-use std::any::type_name;
 
 /// Buckets that the hand passes in one turn at least when memory is short.
 const STEP: usize = 8192;
-/// Part of the memory in use above which dirty keys are written back ahead of need.
-const WRITE_BACK_ABOVE: f64 = 0.75;
 /// What is written even if that has to wait: memory has its limit.
 const WAIT_ABOVE: f64 = 2.0;
-/// Keys that a load takes in before it makes room.
-const LOADED_AT_ONCE: usize = 1024;
-
 struct Slot<K, V> {
     key: K,
     /// `None` where the key was removed.
@@ -39,15 +37,8 @@ struct Slot<K, V> {
     stored: bool,
 }
 
-enum Snapshot {
-    None,
-    /// What was dirty at the barrier is written back; the buckets before this one are done.
-    Flush(usize),
-    Copy(Box<dyn Scan>),
-}
-
 /// See the module.
-pub(super) struct Cache<K, V> {
+pub struct Cache<K, V> {
     slots: HashTable<Slot<K, V>>,
     backing: Box<dyn Backing>,
     claim: Claim,
@@ -273,6 +264,50 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         Ok(value)
     }
 
+    /// How many slots there are, those of removed keys among them.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there may be entries behind it.
+    pub fn has_spilled(&self) -> bool {
+        self.spilled
+    }
+
+    /// How many buckets the slots are in.
+    pub fn buckets(&self) -> usize {
+        self.slots.num_buckets()
+    }
+
+    /// The key and the value in a bucket.
+    pub fn bucket(&self, bucket: usize) -> Option<(&K, &V)> {
+        let slot = self.slots.get_bucket(bucket)?;
+        Some((&slot.key, slot.value.as_ref()?))
+    }
+
+    /// Shows entries behind the table that are not in it, from behind a key on; the last key that was
+    /// looked at, or `None` at the end.
+    pub fn walk(
+        &mut self,
+        after: &[u8],
+        budget: usize,
+        look: &mut dyn FnMut(K, V),
+    ) -> Flow<Option<Vec<u8>>> {
+        let (slots, mut last) = (&self.slots, Vec::new());
+        let mut visit = |bytes: &[u8], value: &[u8]| {
+            last.clear();
+            last.extend_from_slice(bytes);
+            let key: K = decode(split_key(bytes).1)?;
+            let known = slots.find(key_hash(&key), |slot| slot.key == key);
+            if known.is_none() {
+                look(key, decode(value)?);
+            }
+            Ok(())
+        };
+        let ended = self.backing.walk(after, budget, &mut visit)?;
+        Ok((!ended).then_some(last))
+    }
+
     /// Drops a slot.
     fn forget(&mut self, bucket: usize) {
         if let Ok(entry) = self.slots.get_bucket_entry(bucket) {
@@ -281,8 +316,9 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         }
     }
 
-    fn flushes(&self) -> bool {
-        matches!(self.snapshot, Snapshot::Flush(_))
+    /// Nothing that changed since the barrier may be written back now.
+    fn holds_back(&self) -> bool {
+        matches!(self.snapshot, Snapshot::Flush(_) | Snapshot::Export(_))
     }
 
     /// What its slots use, with what values keep elsewhere taken to be as long as their encoding.
@@ -300,32 +336,41 @@ impl<K: Key, V: StateValue> Cache<K, V> {
     pub fn keep_to_memory(&mut self) -> Flow {
         self.claim.set(self.bytes());
         let made = std::mem::take(&mut self.made);
-        let pressure = self.claim.memory().pressure();
-        if pressure < WRITE_BACK_ABOVE || self.flushes() {
+        let memory = self.claim.memory();
+        let over = memory.used().saturating_sub(memory.limit() / 8 * 7);
+        if over == 0 || self.slots.is_empty() {
             return Ok(());
         }
-        if pressure < WAIT_ABOVE && !self.backing.has_room() {
+        let waits = memory.pressure() >= WAIT_ABOVE;
+        if waits {
+            self.end_export()?;
+        } else if !self.backing.has_room() {
             self.made = made;
             return Ok(());
         }
+        let each = self.bytes() / self.slots.len() as u64;
         let steps = STEP.max(made * 8).min(self.slots.num_buckets() * 2);
-        self.turn_hand(steps)?;
-        self.write_changes()?;
+        self.turn_hand(steps, over.div_ceil(each.max(1)))?;
+        if !self.holds_back() {
+            self.write_changes()?;
+        }
         self.claim.set(self.bytes());
         Ok(())
     }
 
-    fn turn_hand(&mut self, steps: usize) -> Flow {
-        let each = self.bytes() / self.slots.len().max(1) as u64;
-        let memory = self.claim.memory();
-        let over = memory.used().saturating_sub(memory.limit() / 8 * 7);
-        let mut evict = over.div_ceil(each.max(1));
+    /// Drops so many slots that were not used for a whole round, and writes back those of them that are
+    /// dirty. What is used all the time is never written before a checkpoint needs it.
+    fn turn_hand(&mut self, steps: usize, mut evict: u64) -> Flow {
+        let holds_back = self.holds_back();
         for _ in 0..steps {
+            if evict == 0 {
+                break;
+            }
             self.hand = (self.hand + 1) % self.slots.num_buckets();
             let Some(slot) = self.slots.get_bucket_mut(self.hand) else {
                 continue;
             };
-            if std::mem::take(&mut slot.used) {
+            if std::mem::take(&mut slot.used) || (slot.dirty != 0 && holds_back) {
                 continue;
             }
             if slot.dirty != 0 {
@@ -336,10 +381,8 @@ impl<K: Key, V: StateValue> Cache<K, V> {
                 let bytes = self.changes.bytes() - before;
                 self.seen(bytes);
             }
-            if evict > 0 || !self.has_value(self.hand) {
-                self.forget(self.hand);
-                evict = evict.saturating_sub(1);
-            }
+            self.forget(self.hand);
+            evict -= 1;
         }
         Ok(())
     }
@@ -352,119 +395,7 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         }
         Ok(())
     }
-
-    /// Writes back what was dirty at the barrier, from a bucket on; true once all is.
-    fn flush(&mut self, from: usize, budget: usize) -> Flow<bool> {
-        let end = self.slots.num_buckets();
-        let mut bucket = from.min(end);
-        let until = bucket.saturating_add(budget.saturating_mul(4)).min(end);
-        while bucket < until {
-            if let Some(slot) = self.slots.get_bucket_mut(bucket)
-                && slot.dirty != 0
-                && slot.dirty != self.epoch
-            {
-                write_back(slot, self.max_parallelism, &mut self.changes)?;
-                slot.dirty = 0;
-                self.dirty -= 1;
-            }
-            bucket += 1;
-        }
-        self.write_changes()?;
-        self.snapshot = Snapshot::Flush(bucket);
-        Ok(bucket == end)
-    }
-}
-
-impl<K: Key, V: StateValue> Cache<K, V> {
-    /// Shows all keys and values, in the order of key groups. What is dirty is written back first.
-    pub fn each(&mut self, mut visit: impl FnMut(K, V) -> Flow) -> Flow {
-        while let Snapshot::Flush(from) = self.snapshot {
-            self.flush_or_copy(from, usize::MAX)?;
-        }
-        for bucket in 0..self.slots.num_buckets() {
-            if let Some(slot) = self.slots.get_bucket_mut(bucket)
-                && slot.dirty != 0
-            {
-                write_back(slot, self.max_parallelism, &mut self.changes)?;
-                slot.dirty = 0;
-                self.dirty -= 1;
-            }
-        }
-        self.write_changes()?;
-        let mut show = |key: &[u8], value: &[u8]| visit(decode(split_key(key).1)?, decode(value)?);
-        let mut scan = self.backing.scan()?;
-        while !scan.next(STEP, &mut show)? {}
-        Ok(())
-    }
-
-    fn flush_or_copy(&mut self, from: usize, budget: usize) -> Flow {
-        if self.flush(from, budget)? {
-            self.snapshot = Snapshot::Copy(self.backing.scan()?);
-        }
-        Ok(())
-    }
-}
-
-impl<K: Key, V: StateValue> KeyedPart for Cache<K, V> {
-    fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), type_name::<V>())
-    }
-
-    fn freeze(&mut self) -> Flow {
-        self.epoch += 1;
-        self.snapshot = Snapshot::Flush(0);
-        Ok(())
-    }
-
-    fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
-        let mut put = |key: &[u8], value: &[u8]| {
-            let (group, key) = split_key(key);
-            into.put_encoded(group, &[key, value]);
-            Ok(())
-        };
-        match &mut self.snapshot {
-            Snapshot::None => self.freeze()?,
-            Snapshot::Flush(from) => {
-                let from = *from;
-                self.flush_or_copy(from, budget)?;
-            }
-            Snapshot::Copy(scan) => {
-                if scan.next(budget, &mut put)? {
-                    self.snapshot = Snapshot::None;
-                    return Ok(true);
-                }
-            }
-        }
-        // Whoever asks for everything at once gets it.
-        if budget == usize::MAX {
-            return self.save(into, budget);
-        }
-        Ok(false)
-    }
-
-    fn thaw(&mut self) {
-        self.snapshot = Snapshot::None;
-        // Of what was written ahead, its keys are dirty again.
-        self.changes.clear();
-    }
-
-    fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
-        let mut loaded = 0;
-        while let Some((key, value)) = entries.take_next::<(K, V)>()? {
-            self.set(key_hash(&key), key, value)?;
-            loaded += 1;
-            if loaded % LOADED_AT_ONCE == 0 {
-                self.keep_to_memory()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn maintain(&mut self) -> Flow {
-        self.keep_to_memory()
-    }
 }
 
 #[cfg(test)]
-#[path = "cache_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 //! Tests of [`Cache`]: as a map in a memory that is too small for it, and while it is saved.
 
 use super::*;
-use crate::checkpoint::StateData;
+use crate::checkpoint::{Entries, KeyedPart, KeyedSection, StateData};
 use crate::state::KeyTable;
 use crate::state::backing::StateMemory;
 use crate::testing::MapBacking;
@@ -89,7 +89,7 @@ fn step(cache: &mut Cache<u16, u32>, model: &mut Model, op: &Op) -> Flow {
         Op::Each => {
             let mut all = Model::new();
             cache.each(|k, v| {
-                assert_eq!(all.insert(k, v), None);
+                assert_eq!(all.insert(*k, *v), None);
                 Ok(())
             })?;
             assert_eq!(&all, model);
@@ -157,7 +157,7 @@ fn ten_times_the_memory_fits() {
     let mut seen = 0;
     cache
         .each(|_, count| {
-            assert_eq!(count, 3);
+            assert_eq!(*count, 3);
             seen += 1;
             Ok(())
         })
@@ -175,7 +175,7 @@ fn what_a_table_in_memory_saved_is_loaded_and_the_other_way_round() {
         while !part.save(&mut section, 64).expect("saves") {}
         match section.into_data() {
             StateData::Groups(groups) => groups,
-            StateData::Elements(_) => unreachable!("a keyed section has groups"),
+            _ => unreachable!("a keyed section has groups"),
         }
     };
     for key in 0..3000 {

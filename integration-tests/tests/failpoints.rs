@@ -1,0 +1,222 @@
+//! A process dies at each failpoint in turn, before and after every sync, rename, snapshot, barrier and commit:
+//! while it runs, while it recovers from that, and while it ends. In the end its output is that of a run that
+//! nobody killed, and nothing temporary is left.
+//!
+//! The process that dies is this very test, started anew with the name of the point in `FAILPOINTS`.
+
+use integration_tests::failpoints;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use tidegate::actors::checkpoint_storage::LocalStorage;
+use tidegate::actors::checkpointing::{Checkpointing, Restore};
+use tidegate::engine::checkpoint::retention::{Retention, StorageRegistry, sweep};
+use tidegate::engine::checkpoint::{
+    CheckpointSettings, CheckpointStorage, RestartStrategy, SavepointKind,
+};
+use tidegate::engine::clock::Clock;
+use tidegate::prelude::*;
+
+const RECORDS: u64 = 2_000;
+/// Records per second of each subtask, so that there are some checkpoints on the way.
+const RATE: f64 = 5_000.0;
+const KEYS: u64 = 17;
+
+/// How the process is told what it is to do.
+const FOLDER: &str = "TIDEGATE_VICTIM_FOLDER";
+const PARALLELISM: &str = "TIDEGATE_VICTIM_PARALLELISM";
+const STOPS: &str = "TIDEGATE_VICTIM_STOPS";
+
+/// Where every victim dies first, so that there is something to recover from, and something to remove: parts that
+/// no checkpoint covers.
+const FIRST: &str = "file_sink::after_prepare=5*exit";
+
+/// The job: windows into parts, and all records into one file.
+fn run(folder: &Path, parallelism: u32, stops: bool) {
+    let mut env = StreamEnv::with_parallelism(parallelism);
+    env.settings_mut().channels.check_grammar = true;
+    env.settings_mut().checkpoints = Some(CheckpointSettings {
+        min_pause: Some(Duration::ZERO),
+        retained: 1,
+        ..CheckpointSettings::every(Duration::from_millis(20))
+    });
+    let mut checkpointing = Checkpointing::new(Arc::new(storage(folder)));
+    checkpointing.restart = RestartStrategy::None;
+    checkpointing.restore = Restore::Latest;
+    checkpointing.retention.grace = Duration::ZERO;
+    env.run_settings_mut().checkpointing = Some(checkpointing);
+    env.run_settings_mut().source_rate = Some(RATE);
+    let (windows, all) = env
+        .source("records", Generator::new(RECORDS, |n| n))
+        .watermarks(WatermarkStrategy::monotonous().timestamps(|n: &u64| *n as i64))
+        .fork();
+    windows
+        .key_by(|n| n % KEYS)
+        .window(Tumbling::event_time(Duration::from_millis(100)))
+        .count()
+        .map(|w| format!("{} {} {}", w.key, w.window.start.0, w.value))
+        .sink(
+            "parts",
+            FileSink::lines(folder.join("parts")).roll_records(30),
+        );
+    all.map(|n| n.to_string())
+        .sink("one", FileSink::lines(folder.join("one.txt")).single_file())
+        .parallelism(1);
+    let job = env.start("victim").expect("it starts");
+    if stops {
+        while !job.ended() && job.savepoint(SavepointKind::Stop, None).is_err() {
+            thread::yield_now();
+        }
+    }
+    job.wait().expect("it comes to a good end");
+}
+
+fn storage(folder: &Path) -> LocalStorage {
+    LocalStorage::new(folder.join("checkpoints"))
+}
+
+/// Not a test: what the others start as a process of its own.
+#[test]
+#[ignore = "it is started by the test beside it"]
+fn victim() {
+    let variable = |name: &str| std::env::var(name).ok();
+    let folder = variable(FOLDER).expect("the test beside it names a folder");
+    let parallelism = variable(PARALLELISM).and_then(|p| p.parse().ok());
+    run(
+        Path::new(&folder),
+        parallelism.unwrap_or(1),
+        variable(STOPS).is_some(),
+    );
+}
+
+/// One life of the process.
+fn live(folder: &Path, parallelism: u32, failpoints: &str, stops: bool) -> ExitStatus {
+    let mut command = Command::new(std::env::current_exe().expect("Linux knows it"));
+    command
+        .args(["--exact", "victim", "--ignored", "--nocapture"])
+        .env(FOLDER, folder)
+        .env(PARALLELISM, parallelism.to_string())
+        .env("FAILPOINTS", failpoints)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if stops {
+        command.env(STOPS, "yes");
+    }
+    command.status().expect("this test can be started again")
+}
+
+/// Everything that is to be seen, sorted; nothing else may be there.
+fn output(folder: &Path, what: &str) -> Vec<String> {
+    let parts = fs::read_dir(folder.join("parts")).expect("parts").flatten();
+    let mut files: Vec<PathBuf> = parts.map(|entry| entry.path()).collect();
+    files.push(folder.join("one.txt"));
+    let beside = fs::read_dir(folder).expect("a folder").flatten();
+    for path in files
+        .iter()
+        .cloned()
+        .chain(beside.map(|entry| entry.path()))
+    {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        assert!(!name.starts_with('.'), "{what}: {name} is left over");
+    }
+    let text = |path: &PathBuf| fs::read_to_string(path).expect("text");
+    let lines = files.iter().map(text).collect::<Vec<_>>().concat();
+    let mut lines: Vec<_> = lines.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// What processes that died have left in the storage, the sweep takes; then all that is there belongs to a
+/// checkpoint that can be read.
+fn assert_clean(folder: &Path, what: &str) {
+    let storage = storage(folder);
+    let registry = StorageRegistry::new(Arc::new(storage.clone()));
+    let retention = Retention {
+        orphan_age: Duration::ZERO,
+        ..Retention::default()
+    };
+    let later = Clock::System.now().plus(Duration::from_secs(1));
+    sweep(&storage, &registry, &retention, later, false).expect("sweeps");
+    let left = storage.list("").expect("lists");
+    let temporary = left.iter().find(|file| file.path.ends_with(".tmp"));
+    assert!(temporary.is_none(), "{what}: {temporary:?}");
+    tidegate::engine::checkpoint::latest(&storage).expect("the last checkpoint is whole");
+}
+
+/// How often a round is begun anew in which the process, on a busy machine, was at its end before it came by.
+const ROUNDS: u32 = 20;
+
+/// Dies at a point, and again on its way back, and then comes to its end. Whether it died there when it came by for
+/// the `nth` time.
+fn dies_at(point: &str, nth: u64, expected: &[String]) -> bool {
+    let folder = tempfile::tempdir().expect("a folder");
+    let stops = point.ends_with("_record_stop");
+    let mut lives = vec![(2, FIRST.to_owned(), false)];
+    lives.push((3, format!("{point}={nth}*exit"), stops));
+    lives.push((1, format!("{point}=exit"), stops));
+    let mut reached = true;
+    for (life, (parallelism, failpoints, stops)) in lives.iter().enumerate() {
+        let ended = live(folder.path(), *parallelism, failpoints, *stops);
+        let left = tidegate::engine::checkpoint::newest(&storage(folder.path()));
+        let newest = left.expect("readable").map_or(0, |newest| newest.id().0);
+        let died = ended.code().is_none();
+        println!(
+            "life {life}, parallelism {parallelism}, {failpoints}: {}, newest checkpoint {newest}",
+            if died { "killed there" } else { "not reached" }
+        );
+        assert!(died || ended.success(), "{point}, life {life}: {ended}");
+        // What it comes by once in its life, it need not come by again after its end.
+        reached &= died || life > 1;
+    }
+    let ended = live(folder.path(), 2, "", false);
+    assert!(ended.success(), "{point}: {ended}");
+    let what = format!("{point}, {nth}");
+    let got = output(folder.path(), &what);
+    let differs = got.iter().zip(expected).find(|(got, want)| got != want);
+    assert!(
+        got == expected,
+        "{what}: {} lines for {}; the first that differs: {differs:?}",
+        got.len(),
+        expected.len()
+    );
+    assert_clean(folder.path(), &what);
+    reached
+}
+
+#[test]
+fn a_process_that_dies_at_any_point_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    run(folder.path(), 1, false);
+    let expected = output(folder.path(), "undisturbed");
+    assert!(expected.len() > RECORDS as usize);
+    let kills: u64 = std::env::var("TIDEGATE_CHAOS_KILLS")
+        .ok()
+        .and_then(|kills| kills.parse().ok())
+        .unwrap_or(5);
+    let times = if kills < 50 { 1 } else { 4 };
+    let points = failpoints::local();
+    assert!(points.len() > 50, "there are failpoints: {}", points.len());
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(point) = points.get(next.fetch_add(1, SeqCst)) {
+                    for nth in 1..=times {
+                        // Some points a process comes by only once or twice.
+                        let rounds = if nth == 1 { ROUNDS } else { 1 };
+                        let reached = (0..rounds).any(|_| dies_at(point, nth, &expected));
+                        assert!(reached || nth > 1, "{point} is never reached");
+                    }
+                }
+            });
+        }
+    });
+    println!(
+        "failpoints: died at each of {} points, up to {times} times: each output equals that of a run without it",
+        points.len()
+    );
+}
