@@ -211,10 +211,10 @@ fn run(mut arguments: Arguments) -> Result<()> {
     let result = env.execute("kafka-optimized-business-pipeline")?;
     if !arguments.env.plan {
         println!(
-            "{} events in {:.3} s; {} windows of customers to '{ENRICHED}' and '{ANALYTICS}'",
+            "{} events in {:.3} s, {} of them valid; totals are in '{ENRICHED}' and '{ANALYTICS}'",
             result.records_in("kafka-business-events"),
             result.elapsed.as_secs_f64(),
-            result.records_in("kafka-enriched-events")
+            result.records_in("customer-aggregation")
         );
     }
     Ok(())

@@ -6,6 +6,7 @@
 use crate::memory_use::resident_bytes;
 use crate::pressure::PressureBoard;
 use crate::protocol::PressureReport;
+use crate::state_backend::{StateBoard, StateReport};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -50,6 +51,8 @@ pub struct Telemetry {
     pub pressure: PressureBoard,
     /// What became of the latest checkpoints.
     pub checkpoints: CheckpointBoard,
+    /// The backends of its state, where it spills.
+    pub state: StateBoard,
     /// What the lag of watermarks is measured against.
     pub clock: Clock,
     /// The job's beginning.
@@ -69,6 +72,8 @@ pub struct Observation {
     pub overall_pressure: f64,
     /// The pressure of each vertex.
     pub pressure: Vec<PressureReport>,
+    /// The backends of its state, where it spills.
+    pub state: Option<StateReport>,
 }
 
 impl Telemetry {
@@ -99,6 +104,7 @@ impl Telemetry {
             subtasks: self.stats.snapshot_at(uptime),
             overall_pressure: pressure.iter().map(|r| r.pressure).fold(0.0, f64::max),
             pressure,
+            state: self.state.coordinator().map(|state| state.report()),
         }
     }
 
@@ -114,6 +120,9 @@ impl Telemetry {
         }
         for subtask in &seen.subtasks {
             samples.extend(subtask_samples(&seen.job, subtask, now));
+        }
+        if let Some(state) = self.state.coordinator() {
+            samples.extend(state.samples());
         }
         samples.extend(self.metrics.snapshot(now.0.max(0) as u64));
         samples

@@ -1,21 +1,16 @@
 //! A real Kafka broker for tests, topics of their own in it, and what stands in them.
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
-use std::future::Future;
 use std::path::Path;
-use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tidegate::connectors::kafka::{ClientSettings, KafkaAdmin};
 
 /// Longer than anything that a test asks of a broker.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -42,7 +37,8 @@ pub fn broker() -> Option<&'static str> {
     static BROKER: OnceLock<Result<String, String>> = OnceLock::new();
     let start = || match std::env::var("TIDEGATE_KAFKA").as_deref() {
         Ok("none") => Err("TIDEGATE_KAFKA=none".to_owned()),
-        _ => control(&["start"]),
+        Ok(address) => Ok(address.to_owned()),
+        Err(_) => control(&["start"]),
     };
     match BROKER.get_or_init(start) {
         Ok(address) => Some(address),
@@ -53,26 +49,13 @@ pub fn broker() -> Option<&'static str> {
     }
 }
 
-/// Waits for a future of the admin client, which librdkafka completes on threads of its own.
-fn wait<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let started = Instant::now();
-    loop {
-        let mut context = Context::from_waker(Waker::noop());
-        if let Poll::Ready(ready) = future.as_mut().poll(&mut context) {
-            return ready;
-        }
-        assert!(started.elapsed() < DEADLINE, "the broker does not answer");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
 /// A topic of one test's own; removed when it is dropped.
 pub struct Topic {
     /// Its name.
     pub name: String,
     servers: String,
     producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
+    owned: bool,
 }
 
 impl Topic {
@@ -80,70 +63,46 @@ impl Topic {
     pub fn new(servers: &str, name: &str, partitions: i32) -> Topic {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let topic = Topic::named(servers, &format!("{name}-{process}-{count}"));
+        let mut topic = Topic::existing(servers, &format!("{name}-{process}-{count}"));
+        topic.owned = true;
         // What tests append may be old.
-        let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1))
-            .set("retention.ms", "-1");
-        let made = wait(topic.admin().create_topics([&new], &AdminOptions::new()));
-        for result in made.expect("the broker makes topics") {
-            result.expect("the topic is new");
-        }
-        topic.await_partitions(partitions);
+        let made = topic
+            .admin()
+            .create(&topic.name, partitions, &[("retention.ms", "-1")]);
+        assert!(made.expect("the broker makes topics"), "the topic is new");
         topic
     }
 
-    fn named(servers: &str, name: &str) -> Topic {
-        let producer = ClientConfig::new()
+    /// A topic that is there, and stays.
+    pub fn existing(servers: &str, name: &str) -> Topic {
+        let mut config = ClientConfig::new();
+        config
             .set("bootstrap.servers", servers)
-            .set("linger.ms", "1")
-            .create();
+            .set("linger.ms", "1");
         Topic {
             name: name.to_owned(),
             servers: servers.to_owned(),
-            producer: producer.expect("these settings are sound"),
+            producer: config.create().expect("these settings are sound"),
+            owned: false,
         }
     }
 
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.servers);
-        config.create().expect("these settings are sound")
-    }
-
-    fn await_partitions(&self, partitions: i32) {
-        let started = Instant::now();
-        loop {
-            let metadata = self
-                .producer
-                .client()
-                .fetch_metadata(Some(&self.name), DEADLINE);
-            let metadata = metadata.expect("the broker answers");
-            let led = metadata.topics()[0]
-                .partitions()
-                .iter()
-                .filter(|p| p.leader() >= 0);
-            if led.count() as i32 == partitions {
-                return;
-            }
-            assert!(started.elapsed() < DEADLINE, "the topic has no leaders");
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+    fn admin(&self) -> KafkaAdmin {
+        let mut settings = ClientSettings::new();
+        settings.bootstrap_servers(&self.servers);
+        KafkaAdmin::new(&settings).expect("these settings are sound")
     }
 
     /// Gives the topic more partitions.
     pub fn grow(&self, partitions: i32) {
-        let new = NewPartitions::new(&self.name, partitions as usize);
-        wait(self.admin().create_partitions([&new], &AdminOptions::new()))
+        self.admin()
+            .grow(&self.name, partitions)
             .expect("the topic grows");
-        self.await_partitions(partitions);
     }
 
     /// Removes the topic.
     pub fn remove(&self) {
-        let _ = wait(
-            self.admin()
-                .delete_topics(&[&self.name], &AdminOptions::new()),
-        );
+        let _ = self.admin().remove(&self.name);
     }
 
     /// Appends to one partition, with a timestamp; 0 would be the present.
@@ -175,40 +134,6 @@ impl Topic {
             .expect("the broker takes records");
     }
 
-    /// All that a reader sees who does not read what is not committed: partition, offset, value.
-    pub fn read(&self) -> Vec<(i32, i64, Vec<u8>)> {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &self.servers)
-            .set("group.id", "tests");
-        config
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true");
-        config.set("enable.auto.commit", "false");
-        let consumer: BaseConsumer = config.create().expect("these settings are sound");
-        let metadata = consumer
-            .fetch_metadata(Some(&self.name), DEADLINE)
-            .expect("the broker answers");
-        let mut list = TopicPartitionList::new();
-        for partition in metadata.topics()[0].partitions() {
-            let added = list.add_partition_offset(&self.name, partition.id(), Offset::Beginning);
-            added.expect("the beginning is an offset");
-        }
-        consumer.assign(&list).expect("nothing else is assigned");
-        let (mut open, mut records) = (list.count(), Vec::new());
-        while open > 0 {
-            match consumer.poll(DEADLINE).expect("the broker answers") {
-                Ok(message) => {
-                    let value = message.payload().unwrap_or_default().to_vec();
-                    records.push((message.partition(), message.offset(), value));
-                }
-                Err(KafkaError::PartitionEOF(_)) => open -= 1,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        records
-    }
-
     /// The offset that a group was told for a partition.
     pub fn committed(&self, group: &str, partition: i32) -> Option<i64> {
         let mut config = ClientConfig::new();
@@ -228,6 +153,8 @@ impl Topic {
 
 impl Drop for Topic {
     fn drop(&mut self) {
-        self.remove();
+        if self.owned {
+            self.remove();
+        }
     }
 }

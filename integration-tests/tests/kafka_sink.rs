@@ -6,6 +6,7 @@
 //! feature `failpoints` the process also dies at each step of a commit and of a takeover.
 
 #[path = "kafka_sink/kafka.rs"]
+#[allow(dead_code, reason = "some of it is for other tests")]
 mod kafka;
 #[path = "kafka_sink/worker.rs"]
 mod worker;
@@ -161,9 +162,97 @@ fn a_process_that_hangs_and_comes_back_changes_nothing() {
     verify(&orders);
 }
 
+/// Lets a process live that is not to end.
+fn alive(worker: &mut Worker, how_long: Duration) {
+    if let Life::Ended(code, complaint) = worker.live_on(how_long) {
+        panic!("ended with {code:?}: {complaint}");
+    }
+}
+
+/// Waits until a process has completed two checkpoints more.
+fn progresses(worker: &mut Worker, since: u64) {
+    let began = Instant::now();
+    while worker.checkpoint() < since + 2 {
+        alive(worker, Duration::from_millis(50));
+        assert!(
+            began.elapsed() < PATIENCE,
+            "no progress: {}",
+            worker.complaint()
+        );
+    }
+}
+
+/// With a broker of its own, so that it is in nobody's way: `TIDEGATE_KAFKA=localhost:9192 cargo test --release
+/// --test kafka_sink the_broker -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes, and a broker that may be killed"]
+fn the_broker_is_killed_restarted_and_paused() {
+    let address =
+        std::env::var("TIDEGATE_KAFKA").expect("the address of a broker that may be killed");
+    let port = address.rsplit_once(':').map_or("9192", |(_, port)| port);
+    kafka::control(port, "start");
+    let orders = Orders::produce(400_000);
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let mut worker = Worker::start(&orders, folder.path(), 2, true);
+    let mut dice = Dice::new();
+    progresses(&mut worker, 0);
+    let kills = number("TIDEGATE_CHAOS_KILLS").unwrap_or(10);
+    for kill in 1..=kills {
+        let before = worker.checkpoint();
+        alive(&mut worker, Duration::from_millis(dice.below(1000)));
+        kafka::control(port, "kill");
+        println!("broker killed for the {kill}. time, checkpoint {before}");
+        kafka::control(port, "start");
+        progresses(&mut worker, before);
+    }
+    kafka::control(port, "pause");
+    println!("broker paused, checkpoint {}", worker.checkpoint());
+    alive(&mut worker, Duration::from_secs(60));
+    kafka::control(port, "resume");
+    let before = worker.checkpoint();
+    progresses(&mut worker, before);
+    println!("broker resumed, checkpoint {}", worker.checkpoint());
+    match worker.live(Duration::from_secs(400)) {
+        Life::Ended(code, complaint) => assert_eq!(code, Some(0), "{complaint}"),
+        Life::Killed => panic!("it does not come to its end: {}", worker.complaint()),
+    }
+    verify(&orders);
+    println!(
+        "chaos-kafka: the broker was killed {kills} times and paused for 60 s: everything is there once"
+    );
+}
+
+/// A transaction that was open when the process died is given up by the broker long before the next life.
+#[test]
+fn a_recovery_that_comes_later_than_the_transaction_timeout_loses_nothing() {
+    let Some(_) = broker() else { return };
+    let orders = Orders::produce(20_000);
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let mut worker = Worker::start(&orders, folder.path(), 2, true);
+    assert!(
+        matches!(worker.live(Duration::from_millis(2500)), Life::Killed),
+        "{}",
+        worker.complaint()
+    );
+    // Twice the timeout of the worker's transactions.
+    let began = Instant::now();
+    while began.elapsed() < 2 * worker::TRANSACTION_TIMEOUT {
+        std::thread::park_timeout(worker::TRANSACTION_TIMEOUT);
+    }
+    let mut worker = Worker::start(&orders, folder.path(), 3, false);
+    assert!(
+        matches!(worker.live(PATIENCE), Life::Ended(Some(0), _)),
+        "{}",
+        worker.complaint()
+    );
+    verify(&orders);
+}
+
 /// Each step at which a process can die on its way from one commit to the next.
 #[cfg(feature = "failpoints")]
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 12] = [
+    "before_prepare",
+    "after_prepare",
     "before_begin",
     "in_transaction",
     "after_produce",
@@ -184,7 +273,9 @@ fn killed_at_each_step() {
     let folder = tempfile::tempdir().expect("there is room for files");
     let mut life = 0;
     for step in STEPS {
-        for hit in [1, 2] {
+        // Everything is fenced once in a life.
+        let hits = if step == "takeover_fenced" { 1 } else { 2 };
+        for hit in 1..=hits {
             let parallelism = PARALLELISM[life % PARALLELISM.len()];
             life += 1;
             let mut worker = Worker::start_dying(&orders, folder.path(), parallelism, step, hit);

@@ -3,7 +3,8 @@
 use super::client::{ClientSettings, KafkaError};
 use super::contact::Contact;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult,
+    AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+    TopicResult,
 };
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use std::future::Future;
@@ -107,6 +108,16 @@ impl KafkaAdmin {
             Some(code) => Err(self.refused("give more partitions to", topic, code)),
             None => self.await_leaders(topic, partitions),
         }
+    }
+
+    /// What a topic's setting is; `None` where the brokers don't say.
+    pub(crate) fn setting(&self, topic: &str, name: &str) -> Flow<Option<String>> {
+        let asked = [ResourceSpecifier::Topic(topic)];
+        let answer = self.client.describe_configs(asked.iter(), &options());
+        let answer = wait(answer, ANSWER + ANSWER).ok_or_else(|| self.silent())?;
+        let answer = answer.map_err(|error| self.unanswered(&error))?;
+        let described = answer.into_iter().next().and_then(Result::ok);
+        Ok(described.and_then(|all| all.get(name)?.value.clone()))
     }
 
     /// Waits for an answer: `None` where all went well.

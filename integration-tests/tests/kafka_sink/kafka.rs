@@ -5,7 +5,7 @@ use integration_tests::processes::root;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
@@ -102,16 +102,7 @@ pub fn read_committed(topic: &str) -> BTreeMap<u64, Vec<u64>> {
         .set("enable.partition.eof", "true")
         .create()
         .expect("a consumer");
-    let metadata = consumer
-        .fetch_metadata(Some(topic), SOME_TIME)
-        .expect("the broker answers");
-    let partitions = metadata.topics()[0].partitions().len() as i32;
-    let mut all = TopicPartitionList::new();
-    for partition in 0..partitions {
-        all.add_partition_offset(topic, partition, Offset::Beginning)
-            .expect("an offset");
-    }
-    consumer.assign(&all).expect("it is assigned");
+    let partitions = assign(&consumer, topic);
     let (mut counts, mut ended) = (BTreeMap::<u64, Vec<u64>>::new(), 0);
     while ended < partitions {
         match consumer.poll(SOME_TIME) {
@@ -127,6 +118,20 @@ pub fn read_committed(topic: &str) -> BTreeMap<u64, Vec<u64>> {
         }
     }
     counts
+}
+
+fn assign(consumer: &BaseConsumer, topic: &str) -> i32 {
+    let metadata = consumer
+        .fetch_metadata(Some(topic), SOME_TIME)
+        .expect("the broker answers");
+    let partitions = metadata.topics()[0].partitions().len() as i32;
+    let mut all = TopicPartitionList::new();
+    for partition in 0..partitions {
+        all.add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("an offset");
+    }
+    consumer.assign(&all).expect("it is assigned");
+    partitions
 }
 
 /// The transactional ids of this topic's job whose transaction is open, as the broker tells.
@@ -154,4 +159,116 @@ pub fn open_transactions(prefix: &str) -> Vec<String> {
         line.contains("CompleteCommit") || line.contains("CompleteAbort") || line.contains("Empty")
     };
     ours.into_iter().filter(|line| !ended(line)).collect()
+}
+
+/// A name that no topic has.
+pub fn fresh_topic(what: &str) -> String {
+    let now = SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |now| now.as_nanos());
+    format!("test-{what}-{now}")
+}
+
+/// A message, as text.
+#[derive(Debug)]
+pub struct Read {
+    pub partition: i32,
+    pub timestamp: i64,
+    pub key: Option<String>,
+    pub value: Option<String>,
+    pub bytes: Vec<u8>,
+    pub headers: Vec<(String, Option<String>)>,
+}
+
+impl Read {
+    /// Its value, if that is a number of 8 bytes.
+    pub fn number(&self) -> i64 {
+        i64::from_be_bytes(self.bytes.as_slice().try_into().expect("8 bytes"))
+    }
+}
+
+/// All messages of a topic.
+pub fn read_all(topic: &str) -> Vec<Read> {
+    let mut config = config(&address());
+    let config = config.set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let partitions = assign(&consumer, topic);
+    let (mut all, mut ended) = (Vec::new(), 0);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    while ended < partitions {
+        match consumer.poll(SOME_TIME) {
+            Some(Ok(m)) => {
+                let headers = m.headers().into_iter().flat_map(|h| h.iter());
+                all.push(Read {
+                    partition: m.partition(),
+                    timestamp: m.timestamp().to_millis().unwrap_or(0),
+                    key: m.key().map(text),
+                    value: m.payload().map(text),
+                    bytes: m.payload().unwrap_or_default().to_vec(),
+                    headers: headers
+                        .map(|h| (h.key.to_owned(), h.value.map(text)))
+                        .collect(),
+                });
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("{error}"),
+            None => panic!("{topic} can't be read in time"),
+        }
+    }
+    all
+}
+
+fn alter(topic: &str, setting: &str) {
+    let class = "kafka.admin.ConfigCommand";
+    let mut tool = Command::new(root().join(".ci/kafka"));
+    tool.args(["tool", class, "--bootstrap-server", &address(), "--alter"]);
+    tool.args([
+        "--entity-type",
+        "topics",
+        "--entity-name",
+        topic,
+        "--add-config",
+        setting,
+    ]);
+    let altered = tool.output().expect("Kafka's own tools can be started");
+    assert!(
+        altered.status.success(),
+        "{}",
+        String::from_utf8_lossy(&altered.stderr)
+    );
+}
+
+/// Messages of this topic may have so many bytes.
+pub fn limit_messages(topic: &str, bytes: u32) {
+    alter(topic, &format!("max.message.bytes={bytes}"));
+}
+
+/// This topic keeps the last message of each key.
+pub fn compact(topic: &str) {
+    alter(topic, "cleanup.policy=compact");
+}
+
+/// Puts a message into a topic.
+pub fn put(topic: &str, key: &str, value: &str) {
+    let producer: BaseProducer = config(&address()).create().expect("a producer");
+    let record = BaseRecord::to(topic).key(key).payload(value).partition(0);
+    producer
+        .send(record)
+        .map_err(|(error, _)| error)
+        .expect("it is sent");
+    producer.flush(SOME_TIME).expect("it arrives");
+}
+
+/// Starts, kills, pauses or resumes the broker at a port.
+pub fn control(port: &str, what: &str) {
+    let tool = root().join(".ci/kafka");
+    let done = Command::new(tool)
+        .args([what, "--port", port])
+        .output()
+        .expect("it can be started");
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }

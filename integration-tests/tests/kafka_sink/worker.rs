@@ -18,6 +18,9 @@ const JOB: &str = "counts";
 /// Records per second and subtask, so that it lives long enough to be killed.
 const RATE: f64 = 3000.0;
 
+/// Short, so that a test can outwait it.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How a life went.
 pub enum Life {
     /// With its exit code, none where a signal ended it, and what it complained.
@@ -181,6 +184,7 @@ pub fn work() {
                 .map_or(String::new(), |(key, _)| key.to_owned())
         })
         .exactly_once(&output)
+        .transaction_timeout(TRANSACTION_TIMEOUT)
         .build()
         .expect("the sink is sound");
     env.source("orders", source)

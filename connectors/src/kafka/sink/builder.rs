@@ -2,7 +2,9 @@
 
 use super::KafkaSink;
 use super::record::KafkaRecord;
-use super::serializer::{Choose, KafkaSerializer, Part, Parts, RecordSerializer, bytes, json};
+use super::serializer::{
+    Choose, Condition, KafkaSerializer, Part, Parts, RecordSerializer, bytes, json,
+};
 use super::settings::{DeliveryGuarantee, Partitioner, SinkSettings};
 use crate::kafka::client::{KafkaError, Sasl, Tls};
 use serde::Serialize;
@@ -12,7 +14,7 @@ use std::time::Duration;
 /// Describes a [`KafkaSink`].
 pub struct KafkaSinkBuilder<T> {
     value: Arc<dyn KafkaSerializer<T>>,
-    tombstone: Option<Arc<dyn Fn(&T) -> bool + Send + Sync>>,
+    tombstone: Option<Condition<T>>,
     parts: Vec<Part<T>>,
     choose: Option<Choose<T>>,
     record: Option<Arc<dyn RecordSerializer<T>>>,

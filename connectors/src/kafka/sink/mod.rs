@@ -35,7 +35,7 @@ use committer::Committer;
 use delivery::Delivery;
 use plain::PlainProducer;
 use progress::Progress;
-use rdkafka::producer::{BaseProducer, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, ThreadedProducer};
 use serializer::{Choose, Encoder};
 use settings::SinkSettings;
 use std::collections::hash_map::RandomState;
@@ -113,8 +113,7 @@ impl<T: 'static> KafkaSink<T> {
             .create_with_context(delivery.clone())
             .map_err(|error| Fault::user(format_args!("Kafka: {error}")))?;
         let servers = self.settings.client.servers();
-        let partitions =
-            |topic: &str| topic::partitions(client.client(), &delivery.contact, servers, topic);
+        let partitions = |topic: &str| topic::partitions(&client, &delivery, servers, topic);
         let mut session = Session::default();
         if !self.settings.topic.is_empty() {
             session.partitions = partitions(&self.settings.topic)?;
@@ -133,7 +132,7 @@ impl<T: 'static> KafkaSink<T> {
         }
         let id = format!("{}-{}", self.settings.prefix, context.uid());
         let progress = self.settings.progress_topic(&id);
-        topic::progress_topic(&config, &delivery.contact, &progress)?;
+        topic::progress_topic(&self.settings.client, &progress)?;
         partitions(&progress)?;
         let progress = Progress::open(&config, progress, id)?;
         let broker = KafkaBroker::new(self.settings.clone(), progress);

@@ -39,11 +39,14 @@ pub(super) fn bytes<T: AsRef<[u8]>>(value: &T, into: &mut Vec<u8>) -> Result<(),
 /// What fills in one part of a message.
 pub(super) type Part<T> = Arc<dyn Fn(&T, &mut KafkaRecord) + Send + Sync>;
 
+/// Whether something holds of a value.
+pub(super) type Condition<T> = Arc<dyn Fn(&T) -> bool + Send + Sync>;
+
 /// Messages that are put together from parts.
 pub(super) struct Parts<T> {
     pub(super) value: Arc<dyn KafkaSerializer<T>>,
     /// Null instead of a value, where this says so.
-    pub(super) tombstone: Option<Arc<dyn Fn(&T) -> bool + Send + Sync>>,
+    pub(super) tombstone: Option<Condition<T>>,
     pub(super) others: Vec<Part<T>>,
 }
 

@@ -6,6 +6,7 @@ use super::committer::Committer;
 use super::delivery::Delivery;
 use super::serializer::Encoder;
 use crate::background::{Background, Write};
+use crate::failpoints::failpoint;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -199,6 +200,7 @@ impl<T: 'static> SinkWriter<T> for KafkaWriter<T> {
 
 impl<T: 'static> TwoPhase for KafkaWriter<T> {
     fn prepare(&mut self, checkpoint: CheckpointId) -> Flow {
+        failpoint!("kafka_sink::before_prepare");
         let Way::Staged(staged) = &mut self.way else {
             return Ok(());
         };
@@ -211,6 +213,7 @@ impl<T: 'static> TwoPhase for KafkaWriter<T> {
         let records = std::mem::take(&mut self.records);
         Committable::close(&mut bytes, staged.slot, checkpoint.0, staged.owner, records);
         staged.prepared.push_back(bytes);
+        failpoint!("kafka_sink::after_prepare");
         // Meanwhile the producer of its transaction is made.
         self.thread.prepare()
     }

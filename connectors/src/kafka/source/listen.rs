@@ -6,7 +6,10 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Statistics, TopicPartitionList};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tidegate_engine::metrics::Gauge;
+use tidegate_engine::source::Waker;
 
 pub(super) type Consumer = BaseConsumer<Listener>;
 
@@ -55,4 +58,21 @@ impl ConsumerContext for Listener {
             tracing::warn!(%error, "offsets could not be told to the group; the job does not depend on it");
         }
     }
+}
+
+/// Wakes the subtask when a queue has something for it; only when it said that it waits.
+pub(super) fn alarm(hungry: &Arc<AtomicBool>, waker: &Waker) -> impl Fn() + Send + Sync + 'static {
+    let (hungry, waker) = (hungry.clone(), waker.clone());
+    move || {
+        if hungry.load(SeqCst) && hungry.swap(false, SeqCst) {
+            waker.wake();
+        }
+    }
+}
+
+/// Lets a consumer's own events wake the subtask.
+pub(super) fn wake_when_nonempty(consumer: &mut Consumer, waker: Waker) -> Arc<AtomicBool> {
+    let hungry = Arc::new(AtomicBool::new(false));
+    consumer.set_nonempty_callback(alarm(&hungry, &waker));
+    hungry
 }

@@ -8,6 +8,7 @@
 //! librdkafka fetches ahead is bounded by `queued.max.messages.kbytes`.
 
 mod builder;
+mod decode;
 mod deserialize;
 mod enumerate;
 mod listen;
@@ -148,7 +149,7 @@ impl<D: Deserializer> Source for KafkaSource<D> {
             .config
             .create_with_context(listener)
             .map_err(|error| Fault::user(format_args!("can't make a client for Kafka: {error}")))?;
-        let hungry = reader::wake_when_nonempty(&mut consumer, context.waker());
+        let hungry = listen::wake_when_nonempty(&mut consumer, context.waker());
         let consumer = Arc::new(consumer);
         let mine = splits
             .iter()

@@ -1,26 +1,24 @@
 //! Takes the records of one subtask's partitions, in the subtask's own turns.
 
 use super::KafkaSource;
+use super::decode::{Decoding, Meters};
 use super::deserialize::Deserializer;
 use super::enumerate::{Found, Searching};
-use super::listen::{Consumer, Listener};
-use super::record::ConsumerRecord;
-use super::settings::EventTime;
+use super::listen::{Consumer, Listener, alarm};
 use super::split::{BEGINNING, Saved, Split};
 use crate::dead_letters::BadRecords;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use tidegate_engine::build::OpenContext;
 use tidegate_engine::checkpoint::CheckpointId;
-use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::{Fault, Flow};
-use tidegate_engine::metrics::{Counter, Histogram, Meter, MetricGroup};
+use tidegate_engine::metrics::MetricGroup;
 use tidegate_engine::source::{Poll, SourceReader, Waker};
 use tidegate_engine::splits::SplitTrack;
 use tidegate_engine::stage::Collector;
@@ -65,87 +63,6 @@ impl Partition {
     }
 }
 
-/// What happens to one message.
-struct Decoding<D> {
-    deserializer: D,
-    event_time: EventTime,
-    bad: BadRecords,
-    /// The partition's place and the offset of the record at hand.
-    at: Option<(usize, i64)>,
-}
-
-struct Meters {
-    clock: Clock,
-    consumed: Counter,
-    rate: Meter,
-    latency: Histogram,
-    /// The timestamp of the record that was taken last.
-    newest: i64,
-}
-
-impl Meters {
-    fn took(&mut self, records: usize) {
-        let now = self.clock.now().0;
-        self.consumed.add(records as u64);
-        self.rate.mark(records as u64, now.max(0) as u64);
-        if self.newest > 0 {
-            self.latency
-                .record(now.saturating_sub(self.newest).max(0) as u64);
-        }
-    }
-}
-
-/// Wakes the subtask when a queue has something for it; only when it said that it waits.
-fn alarm(hungry: &Arc<AtomicBool>, waker: &Waker) -> impl Fn() + Send + Sync + 'static {
-    let (hungry, waker) = (hungry.clone(), waker.clone());
-    move || {
-        if hungry.load(SeqCst) && hungry.swap(false, SeqCst) {
-            waker.wake();
-        }
-    }
-}
-
-/// Lets a consumer's own events wake the subtask.
-pub(super) fn wake_when_nonempty(consumer: &mut Consumer, waker: Waker) -> Arc<AtomicBool> {
-    let hungry = Arc::new(AtomicBool::new(false));
-    consumer.set_nonempty_callback(alarm(&hungry, &waker));
-    hungry
-}
-
-impl<D: Deserializer> Decoding<D> {
-    /// Emits what a message is, if it is to be read; says whether it was emitted.
-    #[inline(always)]
-    fn take<C: Collector<D::Item>>(
-        &mut self,
-        place: usize,
-        split: &mut Split,
-        message: &BorrowedMessage<'_>,
-        out: &mut C,
-    ) -> Flow<bool> {
-        let offset = message.offset();
-        if offset < split.next {
-            return Ok(false);
-        }
-        self.at = Some((place, offset));
-        let record = ConsumerRecord::of(&split.topic, message);
-        let at = self.event_time.of(&record);
-        let item = at.and_then(|at| Ok((at, self.deserializer.deserialize(&record)?)));
-        split.next = offset + 1;
-        match item {
-            Ok((at, item)) => out.collect(at, item).map(|()| true),
-            Err(reason) => self.reject(&reason, split, &record).map(|()| false),
-        }
-    }
-
-    #[cold]
-    fn reject(&mut self, reason: &str, split: &Split, record: &ConsumerRecord<'_>) -> Flow {
-        let raw = record.value().unwrap_or_default();
-        self.bad.add(reason, raw, raw.len() as u64, || {
-            format!("{}[{}]@{}", split.topic, split.partition, record.offset())
-        })
-    }
-}
-
 impl<D: Deserializer> KafkaReader<D> {
     pub(super) fn new(
         source: &KafkaSource<D>,
@@ -175,13 +92,7 @@ impl<D: Deserializer> KafkaReader<D> {
             max_poll_records: source.max_poll_records,
             hungry,
             waker: context.waker(),
-            meters: Meters {
-                clock: context.clock(),
-                consumed: metrics.counter("records.consumed"),
-                rate: metrics.meter("records.per.second"),
-                latency: metrics.histogram("processing.latency"),
-                newest: 0,
-            },
+            meters: Meters::new(context.clock(), metrics),
             share: (context.subtask(), context.parallelism()),
             tells_group: source.tells_group,
             covered: None,
