@@ -301,6 +301,7 @@ impl LocalRunner {
             clock: self.settings.clock.clone(),
             began: Instant::now(),
         };
+        telemetry.warn();
         let ended = Arc::new(AtomicBool::new(false));
         let control = Arc::new(JobControl::default());
         let stopped_at = Arc::new(OnceLock::new());

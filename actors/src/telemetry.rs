@@ -34,7 +34,7 @@ impl CheckpointBoard {
 
     pub(crate) fn publish(&self, history: &CheckpointHistory) {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.clone_from(history);
+        shown.catch_up(history);
     }
 }
 
@@ -77,6 +77,23 @@ pub struct Observation {
 }
 
 impl Telemetry {
+    /// Says what a restart of the job would lose: in the log, and as a metric for each such source.
+    pub(crate) fn warn(&self) {
+        for warning in self.job.warnings() {
+            tracing::warn!(job = self.job.name, "{warning}");
+        }
+        if self.job.settings.checkpoints.is_none() {
+            return;
+        }
+        let group = self.metrics.root().add_group("source");
+        let group = group.add_label("job", &self.job.name);
+        for source in &self.job.forgetful {
+            let name = &self.job.operators[source.0 as usize].name;
+            let group = group.add_label("source", name);
+            group.gauge("loses_records_at_restart").set(1.0);
+        }
+    }
+
     /// The job at this moment.
     pub fn observe(&self) -> Observation {
         let uptime = self.began.elapsed();
