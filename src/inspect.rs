@@ -143,7 +143,16 @@ fn groups(parts: &[&StateIndex]) -> (String, String) {
         let files: usize = parts.iter().map(|part| part.data.shared().len()).sum();
         let text = match files {
             0 => String::new(),
+            1 => "in 1 shared file".to_owned(),
             files => format!("in {files} shared files"),
+        };
+        let formats = parts.iter().find_map(|part| match &part.data {
+            DataIndex::Files { index, .. } => Some(index.format.as_str()),
+            _ => None,
+        });
+        let text = match formats {
+            Some(format) => format!("{text} ({format})"),
+            None => text,
         };
         return (String::new(), text);
     };

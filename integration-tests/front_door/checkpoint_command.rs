@@ -9,7 +9,8 @@ use tidegate::engine::checkpoint::image::{
     GroupImage, OperatorImage, StateData, StateImage, StateKind, SubtaskImage,
 };
 use tidegate::engine::checkpoint::{
-    Barrier, BarrierKind, CheckpointId, CheckpointMetadata, Timing, publish, write_image,
+    Barrier, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage, Checksum, FileRef,
+    FilesImage, FilesIndex, SharedFile, Timing, publish, write_image,
 };
 use tidegate::engine::time::Timestamp;
 
@@ -90,6 +91,82 @@ impl Job {
         files.sort();
         files.remove(0)
     }
+}
+
+/// Two checkpoints whose state is in the same file.
+fn sharing() -> (Job, PathBuf) {
+    let job = Job {
+        folder: tempfile::tempdir().expect("a temporary folder"),
+    };
+    let storage = LocalStorage::new(job.path());
+    let content = b"entries";
+    storage.write("shared/abc", &[content]).expect("writes");
+    for id in [8, 9] {
+        let number = CheckpointId(id);
+        let mut metadata = CheckpointMetadata::new(number, BarrierKind::Checkpoint, "totals");
+        let mut image = image(id, 0);
+        let index = FilesIndex {
+            format: "rocksdb".to_owned(),
+            groups: Some((0, 127)),
+            entries: 7,
+            files: vec![SharedFile {
+                name: "000012.sst".to_owned(),
+                since: CheckpointId(8),
+                file: FileRef {
+                    path: "shared/abc".to_owned(),
+                    length: content.len() as u64,
+                    checksum: Checksum::of(content),
+                },
+            }],
+        };
+        image.operators[0].states[0].data = StateData::Files(FilesImage {
+            index,
+            manifest: b"MANIFEST-000004\n...".to_vec(),
+            ..FilesImage::default()
+        });
+        let written = write_image(&storage, number, &image);
+        metadata.subtasks.push(written.expect("writes"));
+        metadata.name_shared();
+        publish(&storage, &metadata).expect("publishes");
+    }
+    let shared = job.path().join("shared/abc");
+    (job, shared)
+}
+
+#[test]
+fn shared_files_are_shown_verified_once_and_swept_when_nothing_names_them() {
+    let (job, shared) = sharing();
+    let (code, text, _) = tidegate("verify", &job.path(), &[]);
+    assert_eq!(
+        (code, text.matches("shared/abc").count()),
+        (Some(0), 1),
+        "{text}"
+    );
+    let (_, text, _) = tidegate("inspect", &job.path(), &[]);
+    for words in ["format 2", "2 (1 shared)", "in 1 shared file", "rocksdb"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    flip(&shared, 3);
+    let (code, text, _) = tidegate("verify", &job.path(), &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("DAMAGED") && text.contains("shared/abc"),
+        "{text}"
+    );
+    let sweep = |dry: &[&str]| {
+        let more = [&["--older-than", "0"], dry].concat();
+        tidegate("sweep", &job.path(), &more).1
+    };
+    std::thread::park_timeout(std::time::Duration::from_millis(20));
+    assert!(sweep(&[]).contains("deleted: 0 files"));
+    for id in [8, 9] {
+        let folder = job.path().join(format!("chk-{id}"));
+        fs::remove_file(folder.join("_metadata")).expect("removes");
+    }
+    assert!(sweep(&["--dry-run"]).contains("shared/abc"));
+    assert!(shared.exists());
+    sweep(&[]);
+    assert!(!shared.exists());
 }
 
 /// The exit code, what was printed, what was complained.

@@ -1,9 +1,9 @@
 //! Nothing that is needed is ever deleted, and what is not needed goes.
 
 use super::*;
-use crate::checkpoint::index::SubtaskIndex;
+use crate::checkpoint::index::{DataIndex, OperatorIndex, Section, StateIndex, SubtaskIndex};
 use crate::checkpoint::metadata::{FileRef, SubtaskFile};
-use crate::checkpoint::{Barrier, Checksum, Timing, publish_to};
+use crate::checkpoint::{Barrier, Checksum, FilesIndex, SharedFile, StateKind, Timing, publish_to};
 use crate::testing::MemoryStorage;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -226,5 +226,71 @@ proptest! {
             let kept = recorded.iter().filter(|r| r.kind == BarrierKind::Checkpoint);
             prop_assert_eq!(kept.map(|r| r.id).max(), newest);
         }
+    }
+}
+
+#[test]
+fn a_checkpoint_can_t_name_files_that_went_with_the_one_that_held_them() {
+    let mut job = Job::new();
+    let mut metadata = CheckpointMetadata::new(CheckpointId(9), BarrierKind::Checkpoint, "job");
+    let shared = |name: u8, since| SharedFile {
+        name: format!("{name}.sst"),
+        since: CheckpointId(since),
+        file: FileRef {
+            path: format!("{SHARED}/{name}"),
+            length: 1,
+            checksum: Checksum::of(b"x"),
+        },
+    };
+    // Its own are not held by any yet.
+    let files = vec![shared(1, 1), shared(2, 2), shared(9, 9)];
+    metadata.subtasks.push(SubtaskFile {
+        file: shared(0, 9).file,
+        index: index_of(files),
+    });
+    metadata.name_shared();
+    assert_eq!((metadata.shared.len(), metadata.min_reader_version), (3, 2));
+    job.take(1, BarrierKind::Checkpoint, &[1]);
+    job.take(2, BarrierKind::Checkpoint, &[1, 2]);
+    let lost = |job: &Job| lost_files(&job.registry, &metadata).expect("looks");
+    assert_eq!(lost(&job), Vec::<String>::new());
+    for id in [3, 4] {
+        job.take(id, BarrierKind::Checkpoint, &[1]);
+    }
+    job.pass(QUICK.grace.as_millis() as i64);
+    job.retire();
+    assert!(!job.has("shared/2") && job.has("shared/1"));
+    assert_eq!(lost(&job), ["shared/2"]);
+}
+
+fn index_of(files: Vec<SharedFile>) -> SubtaskIndex {
+    let index = FilesIndex {
+        files,
+        ..FilesIndex::default()
+    };
+    let section = Section {
+        offset: 12,
+        length: 0,
+        checksum: Checksum::of(b""),
+    };
+    SubtaskIndex {
+        barrier: Barrier::checkpoint(9),
+        task: 0,
+        subtask: 0,
+        timing: Timing::default(),
+        operators: vec![OperatorIndex {
+            uid: "count".to_owned(),
+            name: "count".to_owned(),
+            max_parallelism: 8,
+            parallelism: 1,
+            watermark: Timestamp(0),
+            states: vec![StateIndex {
+                name: "values".to_owned(),
+                kind: StateKind::Keyed,
+                key_type: "u64".to_owned(),
+                value_type: "u64".to_owned(),
+                data: DataIndex::Files { index, section },
+            }],
+        }],
     }
 }

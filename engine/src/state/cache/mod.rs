@@ -37,7 +37,8 @@ struct Slot<K, V> {
     stored: bool,
 }
 
-/// See the module.
+/// See the module. What is called per record is kept out of the way of tables in memory, which are
+/// reached through the same code.
 pub struct Cache<K, V> {
     slots: HashTable<Slot<K, V>>,
     backing: Box<dyn Backing>,
@@ -194,6 +195,8 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         Ok(slot)
     }
 
+    #[cold]
+    #[inline(never)]
     pub fn get(&mut self, hash: u64, key: &K) -> Flow<Option<&V>> {
         let bucket = self.find(hash, key)?;
         let slot = bucket.and_then(|bucket| self.slots.get_bucket_mut(bucket));
@@ -203,7 +206,8 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         }))
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub fn get_mut(&mut self, hash: u64, key: &K) -> Flow<Option<&mut V>> {
         match self.find(hash, key)? {
             Some(bucket) if self.has_value(bucket) => Ok(self.changing(bucket)?.value.as_mut()),
@@ -216,6 +220,8 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         slot.is_some_and(|slot| slot.value.is_some())
     }
 
+    #[cold]
+    #[inline(never)]
     pub fn get_or_insert_with(
         &mut self,
         hash: u64,
@@ -233,11 +239,15 @@ impl<K: Key, V: StateValue> Cache<K, V> {
     }
 
     /// Stores a value without asking for the one before.
+    #[cold]
+    #[inline(never)]
     pub fn set(&mut self, hash: u64, key: K, value: V) -> Flow {
         self.insert_new(hash, key, value).map(|_| ())
     }
 
     /// The same; returns where it is.
+    #[cold]
+    #[inline(never)]
     pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> Flow<&mut V> {
         match self.slots.find_bucket_index(hash, |slot| slot.key == key) {
             Some(bucket) => Ok(self.changing(bucket)?.value.insert(value)),
@@ -249,6 +259,8 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     pub fn remove(&mut self, hash: u64, key: &K) -> Flow<Option<V>> {
         let Some(bucket) = self.find(hash, key)? else {
             return Ok(None);
