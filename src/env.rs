@@ -271,6 +271,36 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_can_not_go_back_is_told_of_where_there_are_checkpoints() {
+        use tidegate_engine::checkpoint::CheckpointSettings;
+        let mut env = StreamEnv::with_parallelism(1);
+        let function = tidegate_connectors::FunctionSource::new(|_| {
+            Ok(tidegate_connectors::SourceStatus::Done)
+        });
+        env.source::<tidegate_connectors::FunctionSource<u64, _>>("ticker", function)
+            .sink("out", tidegate_connectors::BlackHole);
+        env.source("numbers", tidegate_connectors::Values::new(0..3))
+            .sink("out too", tidegate_connectors::BlackHole);
+        let plan = env.graph("job").expect("a graph").plan();
+        assert!(plan.warnings.is_empty(), "nothing is promised");
+        env.settings_mut().checkpoints = Some(CheckpointSettings::default());
+        let plan = env.graph("job").expect("a graph").plan();
+        let [warning] = &plan.warnings[..] else {
+            panic!("{plan}");
+        };
+        assert!(warning.contains("'ticker'"), "{warning}");
+        assert!(warning.contains("lost at a restart"), "{warning}");
+        assert!(plan.to_string().contains(warning));
+        let job = env.start("job").expect("starts");
+        let metrics = job.telemetry().metrics.snapshot(0);
+        let told = metrics
+            .iter()
+            .filter(|m| m.name == "loses_records_at_restart");
+        assert_eq!(told.count(), 1);
+        job.wait().expect("ends well");
+    }
+
+    #[test]
     fn progress_is_shown_where_there_is_a_command_line() {
         let args = parse(&[]).expect("a good line");
         assert_eq!(args.progress, Some(ShowProgress::Auto));

@@ -27,9 +27,6 @@ use tokio::sync::{Notify, oneshot};
 /// How long the publications of a failed attempt may take before the next attempt is given up.
 const SETTLING: Duration = Duration::from_secs(60);
 
-/// How often the numbers of state backends become metrics.
-const STATE_PUBLISHED_EACH: Duration = Duration::from_secs(1);
-
 /// What other threads ask of a job, whichever of its attempts is running.
 #[derive(Default)]
 pub struct JobControl {
@@ -98,8 +95,6 @@ pub(crate) struct Attempts<'a> {
     pub settings: &'a RunSettings,
     pub arbiters: &'a [Arbiter],
     pub control: &'a JobControl,
-    /// The backends of its states, from the first attempt on, where they spill.
-    pub state: OnceLock<Arc<StateCoordinator>>,
 }
 
 /// What an attempt begins with.
@@ -180,10 +175,11 @@ impl Attempts<'_> {
     /// number with which this run of the job began to count its checkpoints, if it has.
     async fn begin(&self, since: Option<CheckpointId>) -> Result<Beginning, Fault> {
         let job = self.telemetry.job.clone();
-        if let (StateBackend::RocksDb(settings), None) = (&job.settings.state, self.state.get()) {
+        let state = &self.telemetry.state;
+        if let (StateBackend::RocksDb(settings), None) = (&job.settings.state, state.coordinator())
+        {
             settings.check().map_err(Fault::user)?;
-            let state = Arc::new(StateCoordinator::new(settings.clone())?);
-            let _ = self.state.set(state);
+            state.show(Arc::new(StateCoordinator::new(settings.clone())?));
         }
         let checkpoints = self.checkpointing().map(|(c, s)| (c.clone(), s.retained));
         let work = move || {
@@ -213,23 +209,6 @@ impl Attempts<'_> {
     }
 
     async fn attempt(&self, beginning: Beginning) -> Outcome {
-        let publisher = self.state.get().cloned().map(|state| {
-            let metrics = self.telemetry.metrics.clone();
-            actix::spawn(async move {
-                loop {
-                    state.publish(&metrics);
-                    tokio::time::sleep(STATE_PUBLISHED_EACH).await;
-                }
-            })
-        });
-        let outcome = self.run_attempt(beginning).await;
-        if let Some(publisher) = publisher {
-            publisher.abort();
-        }
-        outcome
-    }
-
-    async fn run_attempt(&self, beginning: Beginning) -> Outcome {
         let Telemetry {
             job, stats, began, ..
         } = self.telemetry;
@@ -304,11 +283,14 @@ impl Attempts<'_> {
             began,
             ..
         } = self.telemetry;
+        let mut memory = self.settings.memory.clone();
+        let state = self.telemetry.state.coordinator();
+        memory.state = state.map(|state| state.memory().clone());
         BackPressureController::new(
             job.clone(),
             stats.clone(),
             directory.clone(),
-            self.settings.memory.clone(),
+            memory,
             self.settings.pressure,
             pressure.clone(),
             *began,
@@ -341,7 +323,7 @@ impl Attempts<'_> {
             began: *began,
             coordinator,
             restored,
-            state: self.state.get().cloned(),
+            state: self.telemetry.state.coordinator().cloned(),
             source_rate: self.settings.source_rate,
         };
         let mut all = Vec::new();

@@ -1,6 +1,7 @@
 //! How much of a job's memory is in use: its pooled segments, and the process as a whole.
 
 use tidegate_engine::memory::MemoryManager;
+use tidegate_engine::state::backing::StateMemory;
 
 /// What is measured against what.
 #[derive(Clone, Debug, Default)]
@@ -9,10 +10,13 @@ pub struct MemoryUse {
     pub budget: MemoryManager,
     /// The bytes that the process may have resident, if that is limited.
     pub resident_limit: Option<u64>,
+    /// The memory of the tables whose state spills.
+    pub state: Option<StateMemory>,
 }
 
 impl MemoryUse {
-    /// The greater share in use, 0 to 1: of the budget, or of the resident limit.
+    /// The greatest share in use, 0 to 1: of the budget, of the resident limit, or of what the tables of
+    /// state may use beyond theirs before they make a turn wait. Up to their limit they are meant to be full.
     pub fn share(&self) -> f64 {
         let figures = self.budget.stats();
         let pooled = figures.current_usage as f64 / figures.max_bytes.max(1) as f64;
@@ -20,7 +24,8 @@ impl MemoryUse {
             (Some(limit), Some(bytes)) => bytes as f64 / limit.max(1) as f64,
             _ => 0.0,
         };
-        pooled.max(resident).min(1.0)
+        let beyond = self.state.as_ref().map_or(0.0, |s| s.pressure() - 1.0);
+        pooled.max(resident).max(beyond).min(1.0)
     }
 }
 
@@ -41,6 +46,7 @@ mod tests {
         let mut memory = MemoryUse {
             budget: MemoryManager::new(1 << 20),
             resident_limit: None,
+            state: None,
         };
         assert_eq!(memory.share(), 0.0);
         let _half = memory.budget.allocate(1 << 19).expect("within the budget");
@@ -49,5 +55,13 @@ mod tests {
         assert!(resident > 100_000, "{resident}");
         memory.resident_limit = Some(resident / 2);
         assert_eq!(memory.share(), 1.0);
+        memory.resident_limit = None;
+        let state = StateMemory::new(100);
+        let mut tables = state.claim();
+        memory.state = Some(state);
+        tables.set(100);
+        assert_eq!(memory.share(), 0.5, "full is as it should be");
+        tables.set(180);
+        assert_eq!(memory.share(), 0.8);
     }
 }

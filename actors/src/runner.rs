@@ -9,6 +9,7 @@ use crate::pressure::{PressureBoard, PressureSettings};
 use crate::progress::{ProgressMode, ProgressThread};
 use crate::protocol::PressureReport;
 use crate::signals::StopOnSignal;
+use crate::state_backend::StateBoard;
 use crate::supervisor::{Outcome, Patience};
 use crate::telemetry::{CheckpointBoard, Telemetry};
 use actix::prelude::*;
@@ -296,9 +297,11 @@ impl LocalRunner {
             metrics: MetricRegistry::new(),
             pressure: PressureBoard::default(),
             checkpoints: CheckpointBoard::default(),
+            state: StateBoard::default(),
             clock: self.settings.clock.clone(),
             began: Instant::now(),
         };
+        telemetry.warn();
         let ended = Arc::new(AtomicBool::new(false));
         let control = Arc::new(JobControl::default());
         let stopped_at = Arc::new(OnceLock::new());
@@ -368,7 +371,6 @@ impl Host {
                 settings: &self.settings,
                 arbiters: &arbiters,
                 control: &self.control,
-                state: Default::default(),
             };
             let outcome = attempts.run().await;
             if let Some(server) = server {

@@ -6,6 +6,7 @@
 use crate::memory_use::resident_bytes;
 use crate::pressure::PressureBoard;
 use crate::protocol::PressureReport;
+use crate::state_backend::{StateBoard, StateReport};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -33,7 +34,7 @@ impl CheckpointBoard {
 
     pub(crate) fn publish(&self, history: &CheckpointHistory) {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.clone_from(history);
+        shown.catch_up(history);
     }
 }
 
@@ -50,6 +51,8 @@ pub struct Telemetry {
     pub pressure: PressureBoard,
     /// What became of the latest checkpoints.
     pub checkpoints: CheckpointBoard,
+    /// The backends of its state, where it spills.
+    pub state: StateBoard,
     /// What the lag of watermarks is measured against.
     pub clock: Clock,
     /// The job's beginning.
@@ -69,9 +72,28 @@ pub struct Observation {
     pub overall_pressure: f64,
     /// The pressure of each vertex.
     pub pressure: Vec<PressureReport>,
+    /// The backends of its state, where it spills.
+    pub state: Option<StateReport>,
 }
 
 impl Telemetry {
+    /// Says what a restart of the job would lose: in the log, and as a metric for each such source.
+    pub(crate) fn warn(&self) {
+        for warning in self.job.warnings() {
+            tracing::warn!(job = self.job.name, "{warning}");
+        }
+        if self.job.settings.checkpoints.is_none() {
+            return;
+        }
+        let group = self.metrics.root().add_group("source");
+        let group = group.add_label("job", &self.job.name);
+        for source in &self.job.forgetful {
+            let name = &self.job.operators[source.0 as usize].name;
+            let group = group.add_label("source", name);
+            group.gauge("loses_records_at_restart").set(1.0);
+        }
+    }
+
     /// The job at this moment.
     pub fn observe(&self) -> Observation {
         let uptime = self.began.elapsed();
@@ -82,6 +104,7 @@ impl Telemetry {
             subtasks: self.stats.snapshot_at(uptime),
             overall_pressure: pressure.iter().map(|r| r.pressure).fold(0.0, f64::max),
             pressure,
+            state: self.state.coordinator().map(|state| state.report()),
         }
     }
 
@@ -97,6 +120,9 @@ impl Telemetry {
         }
         for subtask in &seen.subtasks {
             samples.extend(subtask_samples(&seen.job, subtask, now));
+        }
+        if let Some(state) = self.state.coordinator() {
+            samples.extend(state.samples());
         }
         samples.extend(self.metrics.snapshot(now.0.max(0) as u64));
         samples

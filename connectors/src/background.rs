@@ -21,7 +21,7 @@ pub(crate) trait Write<T = u8>: Send + 'static {
         Ok(())
     }
 
-    /// What was written is to leave this process.
+    /// Has what was written outlive this process, and the machine where that is promised.
     fn flush(&mut self) -> Flow {
         Ok(())
     }
@@ -141,8 +141,19 @@ impl<T: Send + 'static> Background<T> {
 
     /// Whether all flushes are done.
     pub(crate) fn flushed(&mut self) -> Flow<bool> {
+        self.flushed_upto(self.flushes)
+    }
+
+    /// Whether so many flushes are done, which several owners may have asked for.
+    pub(crate) fn flushed_upto(&mut self, flushes: u64) -> Flow<bool> {
         self.pump()?;
-        Ok(self.shared.flushed.load(SeqCst) == self.flushes)
+        Ok(self.shared.flushed.load(SeqCst) >= flushes)
+    }
+
+    /// How many flushes were asked for.
+    #[cfg(any(feature = "files", feature = "socket"))]
+    pub(crate) fn flushes(&self) -> u64 {
+        self.flushes
     }
 
     /// What was handed over is to be made durable.

@@ -2,6 +2,7 @@
 //! where they stood and why.
 
 use crate::background::{Background, Write};
+use crate::failpoints::failpoint;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Write as _;
@@ -35,7 +36,7 @@ impl From<DeadLetters> for OnError {
 /// Where bad records are put aside: a file to which all subtasks of a job append JSON lines of
 /// `source`, `position`, `reason`, `raw` (the record as text, at most 64 KiB of it) and `length` (its
 /// length in bytes). What the file held before stays, so those behind a checkpoint come again after a
-/// recovery.
+/// recovery; none of those that a checkpoint covers is missing, as it waits until they are written.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     path: PathBuf,
@@ -64,6 +65,7 @@ impl DeadLetters {
         let file = AppendFile {
             file: open(&self.path)?,
             path: self.path.clone(),
+            unsynced: false,
         };
         let background = Background::start(file, Waker::none())?;
         let appender = Arc::new(Appender(Mutex::new((background, Vec::new()))));
@@ -92,14 +94,32 @@ fn open(path: &Path) -> Flow<File> {
 struct AppendFile {
     file: File,
     path: PathBuf,
+    unsynced: bool,
+}
+
+impl AppendFile {
+    #[cold]
+    fn cant(&self, error: &std::io::Error) -> Fault {
+        let path = self.path.display();
+        Fault::external(format_args!("can't write dead letters to {path}: {error}"))
+    }
 }
 
 impl Write for AppendFile {
     fn write(&mut self, bytes: &mut Vec<u8>) -> Flow {
-        self.file.write_all(bytes).map_err(|error| {
-            let path = self.path.display();
-            Fault::external(format_args!("can't write dead letters to {path}: {error}"))
-        })
+        failpoint!("dead_letters::before_write");
+        self.unsynced = true;
+        let written = self.file.write_all(bytes);
+        written.map_err(|error| self.cant(&error))
+    }
+
+    fn flush(&mut self) -> Flow {
+        if std::mem::replace(&mut self.unsynced, false) {
+            failpoint!("dead_letters::before_sync");
+            self.file.sync_data().map_err(|error| self.cant(&error))?;
+            failpoint!("dead_letters::after_sync");
+        }
+        Ok(())
     }
 
     fn end(&mut self) -> Flow {
@@ -129,12 +149,18 @@ impl Appender {
         Ok(background.has_room())
     }
 
-    fn flush(&self) -> Flow {
+    /// Hands over what there is; returns the number of the flush that it is written with.
+    fn flush(&self) -> Flow<u64> {
         let (background, buffer) = &mut *lock(&self.0);
-        if buffer.is_empty() {
-            return background.pump();
+        if !buffer.is_empty() {
+            background.write(std::mem::take(buffer))?;
         }
-        background.write(std::mem::take(buffer))
+        background.flush()?;
+        Ok(background.flushes())
+    }
+
+    fn flushed(&self, flush: u64) -> Flow<bool> {
+        lock(&self.0).0.flushed_upto(flush)
     }
 }
 
@@ -168,6 +194,8 @@ pub(crate) struct BadRecords {
     policy: OnError,
     appender: Option<Arc<Appender>>,
     count: u64,
+    /// The flush that the latest checkpoint waits for.
+    flush: u64,
 }
 
 impl OnError {
@@ -190,6 +218,7 @@ impl OnError {
             policy: self.clone(),
             appender,
             count: 0,
+            flush: 0,
         })
     }
 }
@@ -238,17 +267,18 @@ impl BadRecords {
         self.count
     }
 
-    /// A checkpoint covers them: hands them over to be written.
+    /// A checkpoint covers them, or the input is complete: hands them over to be written.
     pub(crate) fn flush(&mut self) -> Flow {
-        self.appender
-            .as_ref()
-            .map_or(Ok(()), |appender| appender.flush())
+        if let Some(appender) = &self.appender {
+            self.flush = appender.flush()?;
+        }
+        Ok(())
     }
 
-    /// The input is complete.
-    pub(crate) fn close(&mut self) -> Flow {
+    /// Whether those of the last flush are written.
+    pub(crate) fn flushed(&self) -> Flow<bool> {
         self.appender
-            .take()
-            .map_or(Ok(()), |appender| appender.flush())
+            .as_ref()
+            .map_or(Ok(true), |appender| appender.flushed(self.flush))
     }
 }

@@ -14,9 +14,6 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Entries of state that are saved in one turn: some hundred microseconds.
-const SAVED_IN_A_TURN: usize = 4096;
-
 /// When a turn looks again at what other threads do for its state.
 const LOOKS_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
@@ -178,7 +175,14 @@ where
             });
         }
         // A part that can't be frozen writes all of it now, whatever the budget.
-        self.save(SAVED_IN_A_TURN)
+        self.save_some()
+    }
+
+    /// Saves as much as a turn may take.
+    fn save_some(&mut self) -> Flow {
+        let part = self.part.as_ref();
+        let entries = part.map_or(usize::MAX, |part| part.participant.saved_in_a_turn());
+        self.save(entries)
     }
 
     /// Goes on saving. What is whole goes to the subtask's image.
@@ -390,7 +394,7 @@ where
             return self.down.turn(turn);
         }
         if self.saves().is_some() {
-            self.save(SAVED_IN_A_TURN)?;
+            self.save_some()?;
             match self.saves() {
                 Some(true) => turn.wake_at(turn.now.plus(LOOKS_AGAIN_AFTER)),
                 Some(false) => turn.again = true,

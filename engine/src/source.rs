@@ -6,12 +6,15 @@
 
 use crate::build::OpenContext;
 use crate::checkpoint::visitor::{Capture, Opaque};
-use crate::checkpoint::{Barrier, BarrierKind, CheckpointId, Notice, Participant, StateVisitor};
+use crate::checkpoint::{
+    Barrier, BarrierKind, CheckpointId, Notice, OperatorImage, Participant, StateVisitor,
+};
 use crate::fault::Flow;
 use crate::node::Identity;
 use crate::observe::SubtaskStats;
 use crate::stage::{Collector, Head, Signal, Stage, Turn};
 use crate::time::Timestamp;
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -109,6 +112,12 @@ pub trait SourceReader: 'static {
         Ok(Vec::new())
     }
 
+    /// Whether everything has left this process that the reader has put aside, as it does with records that don't
+    /// parse. A checkpoint waits for that after [`SourceReader::splits`] and [`SourceReader::close`].
+    fn flushed(&mut self) -> Flow<bool> {
+        Ok(true)
+    }
+
     /// This checkpoint, and all before it, are complete: nobody will ask again for what they cover.
     fn completed(&mut self, _checkpoint: CheckpointId) -> Flow {
         Ok(())
@@ -134,8 +143,12 @@ pub struct SourceHead<S: Source, D> {
     drained: bool,
     participant: Participant,
     identity: Option<Identity>,
+    /// Barriers whose image waits until what the reader has put aside is written, oldest first.
+    saving: VecDeque<(Barrier, OperatorImage)>,
 }
 
+/// How soon a source looks again whether what was put aside is written.
+const SOON: Duration = Duration::from_millis(1);
 /// How often a stopped source looks whether it is to go on: hardly ever.
 const STOPPED: Duration = Duration::from_secs(3600);
 
@@ -161,6 +174,7 @@ impl<S: Source, D> SourceHead<S, D> {
             drained: false,
             participant: Participant::default(),
             identity: None,
+            saving: VecDeque::new(),
         }
     }
 
@@ -187,8 +201,24 @@ impl<S: Source, D> SourceHead<S, D> {
         let mut capture = Capture::new(identity.max_parallelism);
         StateVisitor::freeze(&mut capture).list(SPLITS, &mut Opaque(splits))?;
         let image = identity.image(&self.name, Timestamp::MIN, capture.into_states());
-        self.participant.saved(barrier, Some(image));
-        Ok(())
+        self.saving.push_back((barrier, image));
+        self.hand_over().map(drop)
+    }
+
+    /// Hands over the images that wait for nothing more. True once none is left.
+    fn hand_over(&mut self) -> Flow<bool> {
+        if self.saving.is_empty() {
+            return Ok(true);
+        }
+        if let Some(reader) = &mut self.reader
+            && !reader.flushed()?
+        {
+            return Ok(false);
+        }
+        for (barrier, image) in self.saving.drain(..) {
+            self.participant.saved(barrier, Some(image));
+        }
+        Ok(true)
     }
 }
 
@@ -224,6 +254,9 @@ impl<S: Source, D: Collector<S::Item> + Stage> Stage for SourceHead<S, D> {
             self.stats
                 .dead_letters
                 .store(reader.dead_letters(), Relaxed);
+        }
+        if !self.hand_over().map_err(|fault| fault.at(&self.name))? {
+            turn.wake_at(turn.now.plus(SOON));
         }
         self.down.turn(turn)
     }

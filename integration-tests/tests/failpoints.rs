@@ -34,7 +34,23 @@ const STOPS: &str = "TIDEGATE_VICTIM_STOPS";
 /// no checkpoint covers.
 const FIRST: &str = "file_sink::after_prepare=5*exit";
 
-/// The job: windows into parts, and all records into one file.
+/// How many lines the job reads besides, and which of them are no numbers.
+const LINES: u64 = 1_500;
+const BAD: u64 = 7;
+
+/// A folder with what the job reads.
+fn prepared() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let line = |n: u64| match n % BAD {
+        0 => format!("line {n}\n"),
+        _ => format!("{n}\n"),
+    };
+    let lines: String = (0..LINES).map(line).collect();
+    fs::write(folder.path().join("lines"), lines).expect("writes");
+    folder
+}
+
+/// The job: windows into parts, all records into one file, and lines of which some are put aside.
 fn run(folder: &Path, parallelism: u32, stops: bool) {
     let mut env = StreamEnv::with_parallelism(parallelism);
     env.settings_mut().channels.check_grammar = true;
@@ -65,6 +81,12 @@ fn run(folder: &Path, parallelism: u32, stops: bool) {
     all.map(|n| n.to_string())
         .sink("one", FileSink::lines(folder.join("one.txt")).single_file())
         .parallelism(1);
+    let lines = FileSource::json_lines::<u64>(folder.join("lines"));
+    env.source(
+        "lines",
+        lines.on_error(DeadLetters::file(folder.join("letters"))),
+    )
+    .sink("nothing", BlackHole);
     let job = env.start("victim").expect("it starts");
     if stops {
         while !job.ended() && job.savepoint(SavepointKind::Stop, None).is_err() {
@@ -130,6 +152,15 @@ fn output(folder: &Path, what: &str) -> Vec<String> {
     lines
 }
 
+/// Every line that is no number was put aside, once or more often.
+fn assert_letters(folder: &Path, what: &str) {
+    let letters = fs::read_to_string(folder.join("letters")).expect("text");
+    for n in (0..LINES).step_by(BAD as usize) {
+        let letter = format!("\"line {n}\"");
+        assert!(letters.contains(&letter), "{what}: no letter of line {n}");
+    }
+}
+
 /// What processes that died have left in the storage, the sweep takes; then all that is there belongs to a
 /// checkpoint that can be read.
 fn assert_clean(folder: &Path, what: &str) {
@@ -153,7 +184,7 @@ const ROUNDS: u32 = 20;
 /// Dies at a point, and again on its way back, and then comes to its end. Whether it died there when it came by for
 /// the `nth` time.
 fn dies_at(point: &str, nth: u64, expected: &[String]) -> bool {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = prepared();
     let stops = point.ends_with("_record_stop");
     let mut lives = vec![(2, FIRST.to_owned(), false)];
     lives.push((3, format!("{point}={nth}*exit"), stops));
@@ -183,13 +214,27 @@ fn dies_at(point: &str, nth: u64, expected: &[String]) -> bool {
         got.len(),
         expected.len()
     );
+    assert_letters(folder.path(), &what);
     assert_clean(folder.path(), &what);
     reached
 }
 
 #[test]
+fn letters_that_a_checkpoint_covers_are_written_before_it_is_complete() {
+    for complete in 1..4 {
+        let folder = prepared();
+        let slow = "dead_letters::before_write=sleep(100)";
+        let failpoints = format!("{slow};coordinator::after_notify={complete}*exit");
+        let died = live(folder.path(), 2, &failpoints, false);
+        assert!(died.code().is_none(), "{died}");
+        assert!(live(folder.path(), 1, "", false).success());
+        assert_letters(folder.path(), &failpoints);
+    }
+}
+
+#[test]
 fn a_process_that_dies_at_any_point_changes_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = prepared();
     run(folder.path(), 1, false);
     let expected = output(folder.path(), "undisturbed");
     assert!(expected.len() > RECORDS as usize);

@@ -162,6 +162,26 @@ fn a_process_that_hangs_and_comes_back_changes_nothing() {
     verify(&orders);
 }
 
+/// Lets a process live that is not to end.
+fn alive(worker: &mut Worker, how_long: Duration) {
+    if let Life::Ended(code, complaint) = worker.live_on(how_long) {
+        panic!("ended with {code:?}: {complaint}");
+    }
+}
+
+/// Waits until a process has completed two checkpoints more.
+fn progresses(worker: &mut Worker, since: u64) {
+    let began = Instant::now();
+    while worker.checkpoint() < since + 2 {
+        alive(worker, Duration::from_millis(50));
+        assert!(
+            began.elapsed() < PATIENCE,
+            "no progress: {}",
+            worker.complaint()
+        );
+    }
+}
+
 /// With a broker of its own, so that it is in nobody's way: `TIDEGATE_KAFKA=localhost:9192 cargo test --release
 /// --test kafka_sink the_broker -- --ignored --nocapture`
 #[test]
@@ -175,28 +195,22 @@ fn the_broker_is_killed_restarted_and_paused() {
     let folder = tempfile::tempdir().expect("there is room for files");
     let mut worker = Worker::start(&orders, folder.path(), 2, true);
     let mut dice = Dice::new();
-    let mut live =
-        |worker: &mut Worker, millis: u64| match worker.live_on(Duration::from_millis(millis)) {
-            Life::Ended(code, complaint) => panic!("ended with {code:?}: {complaint}"),
-            Life::Killed => {}
-        };
-    live(&mut worker, 3000);
+    progresses(&mut worker, 0);
     let kills = number("TIDEGATE_CHAOS_KILLS").unwrap_or(10);
-    for kill in 0..kills {
+    for kill in 1..=kills {
+        let before = worker.checkpoint();
+        alive(&mut worker, Duration::from_millis(dice.below(1000)));
         kafka::control(port, "kill");
-        println!(
-            "broker killed for the {}. time, checkpoint {}",
-            kill + 1,
-            worker.checkpoint()
-        );
+        println!("broker killed for the {kill}. time, checkpoint {before}");
         kafka::control(port, "start");
-        live(&mut worker, 2000 + dice.below(2000));
+        progresses(&mut worker, before);
     }
     kafka::control(port, "pause");
     println!("broker paused, checkpoint {}", worker.checkpoint());
-    live(&mut worker, 60_000);
+    alive(&mut worker, Duration::from_secs(60));
     kafka::control(port, "resume");
-    live(&mut worker, 3000);
+    let before = worker.checkpoint();
+    progresses(&mut worker, before);
     println!("broker resumed, checkpoint {}", worker.checkpoint());
     match worker.live(Duration::from_secs(400)) {
         Life::Ended(code, complaint) => assert_eq!(code, Some(0), "{complaint}"),

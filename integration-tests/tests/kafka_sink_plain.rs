@@ -192,6 +192,7 @@ fn what_is_wrong_is_said_in_one_line() {
     );
 
     let poisoned = fresh_topic("poisoned");
+    kafka::put(&poisoned, &format!("{poisoned}-out-0"), "poison");
     let sink = || {
         strings(&topic)
             .expect("a broker")
@@ -201,7 +202,6 @@ fn what_is_wrong_is_said_in_one_line() {
     let said = fault(sink().build().expect("it is sound"), true);
     assert!(said.contains("cleanup.policy"), "{said}");
     kafka::compact(&poisoned);
-    kafka::put(&poisoned, &format!("{poisoned}-out-0"), "poison");
     let sink = sink().transaction_timeout(Duration::from_secs(60));
     let said = fault_of_out(sink.build().expect("it is sound"));
     assert!(

@@ -227,13 +227,12 @@ fn sums_in(
         .reduce(|a, b| (a.0, a.1 + b.1))
         .sink("outside", outside.clone());
     let job = env.start("sums").expect("starts");
-    let attempts = Arc::new(AtomicU32::new(0));
     while !job.ended() {
-        attempts.store(job.attempt(), SeqCst);
         std::thread::yield_now();
     }
+    let attempts = job.attempt();
     job.wait().expect("comes to a good end");
-    (outside.visible(), attempts.load(SeqCst))
+    (outside.visible(), attempts)
 }
 
 /// What the sums of each key have to be at the end, and how many there have to be.
@@ -261,7 +260,9 @@ fn panics_lose_nothing_and_double_nothing() {
     let (whole, _) = sums(1, u64::MAX, 0);
     for parallelism in [1, 2, 3] {
         let (records, attempts) = sums(parallelism, 17_001, 5);
-        assert!(attempts > 3, "{attempts} attempts");
+        // In one attempt each subtask may panic.
+        let least = 1 + 5u32.div_ceil(parallelism);
+        assert!(attempts >= least, "{attempts} attempts");
         assert_eq!(records.len() as u64, COUNT, "parallelism {parallelism}");
         assert_eq!(last_sums(&records), last_sums(&whole));
     }

@@ -10,9 +10,9 @@ use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tidegate_engine::fault::Flow;
-use tidegate_engine::metrics::MetricRegistry;
+use tidegate_engine::metrics::{MetricSample, MetricValue};
 use tidegate_engine::state::RocksDbSettings;
 use tidegate_engine::state::backing::StateMemory;
 
@@ -152,42 +152,51 @@ impl StateCoordinator {
         }
     }
 
-    /// Shows the numbers of all backends as metrics.
-    pub fn publish(&self, metrics: &MetricRegistry) {
+    /// The same as metrics, with what RocksDB counts.
+    pub fn samples(&self) -> Vec<MetricSample> {
         let report = self.report();
-        let group = metrics.root().add_group("state");
         let totals = [
             ("table_bytes", report.table_bytes as f64),
             ("table_limit_bytes", report.table_limit as f64),
             ("cache_bytes", report.cache_bytes as f64),
             ("pressure", report.pressure),
+            ("backends", report.backends.len() as f64),
         ];
-        for (name, value) in totals {
-            group.gauge(name).set(value);
-        }
+        let mut samples: Vec<_> = totals.map(|(name, v)| sample(&[], name, v)).into();
         for backend in &report.backends {
-            let group = group.add_label("job", &backend.job);
-            let group = group.add_label("backend", &backend.id);
-            group
-                .gauge("live_file_bytes")
-                .set(backend.live_files as f64);
-            group
-                .gauge("write_buffer_bytes")
-                .set(backend.write_buffers as f64);
-            group.gauge("estimated_keys").set(backend.keys as f64);
-            group
-                .gauge("pending_compaction_bytes")
-                .set(backend.pending_compaction as f64);
+            let labels = [
+                ("job", &backend.job),
+                ("task_manager", &backend.task_manager),
+                ("backend", &backend.id.0),
+            ];
+            let figures = [
+                ("live_file_bytes", backend.live_files),
+                ("write_buffer_bytes", backend.write_buffers),
+                ("estimated_keys", backend.keys),
+                ("pending_compaction_bytes", backend.pending_compaction),
+            ];
+            samples.extend(figures.map(|(name, value)| sample(&labels, name, value as f64)));
         }
         let databases: Vec<Arc<Database>> = {
             let tracked = self.tracked();
             let backends = tracked.1.values().filter_map(|t| t.backend.upgrade());
             backends.flat_map(|backend| backend.databases()).collect()
         };
-        for (name, ticker) in TICKERS {
+        samples.extend(TICKERS.map(|(name, ticker)| {
             let counts = databases.iter().map(|d| d.options.get_ticker_count(ticker));
-            group.gauge(name).set(counts.sum::<u64>() as f64);
-        }
+            sample(&[], name, counts.sum::<u64>() as f64)
+        }));
+        samples
+    }
+}
+
+fn sample(labels: &[(&str, &String)], name: &str, value: f64) -> MetricSample {
+    let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).clone()));
+    MetricSample {
+        scope: vec!["state".to_owned()],
+        labels: labels.collect(),
+        name: name.to_owned(),
+        value: MetricValue::Gauge(value),
     }
 }
 
@@ -202,6 +211,29 @@ const TICKERS: [(&str, Ticker); 8] = [
     ("read_bytes", Ticker::BytesRead),
     ("stall_micros", Ticker::StallMicros),
 ];
+
+/// Shows the backends of a job's process to readers of its numbers, from the moment when there are any.
+/// Clones show the same.
+#[derive(Clone, Default)]
+pub struct StateBoard(Arc<OnceLock<Arc<StateCoordinator>>>);
+
+impl StateBoard {
+    /// The coordinator of the backends, where the job's state spills.
+    pub fn coordinator(&self) -> Option<&Arc<StateCoordinator>> {
+        self.0.get()
+    }
+
+    /// Shows this one. Where one is shown already, that stays.
+    pub(crate) fn show(&self, coordinator: Arc<StateCoordinator>) {
+        let _ = self.0.set(coordinator);
+    }
+}
+
+impl fmt::Debug for StateBoard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StateBoard").finish_non_exhaustive()
+    }
+}
 
 impl Drop for StateCoordinator {
     fn drop(&mut self) {

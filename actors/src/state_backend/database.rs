@@ -27,6 +27,9 @@ const WRITE_BUFFERS: i32 = 4;
 /// Files of the first level from which writes are slowed down, and stopped.
 const SLOWED_AT: i32 = 20;
 const STOPPED_AT: i32 = 36;
+/// The part of a write buffer that is a filter: a key that is not in it, as most that the tables in front
+/// have to ask for, costs no search.
+const BUFFER_FILTER: f64 = 0.05;
 /// A manifest that has grown to this is begun anew: each checkpoint holds a copy of it.
 const MANIFEST_SIZE: usize = 256 << 10;
 /// Threads of RocksDB for all databases together.
@@ -74,6 +77,8 @@ impl Common {
         options.set_bottommost_compression_type(DBCompressionType::Zstd);
         options.set_avoid_unnecessary_blocking_io(true);
         options.set_max_manifest_file_size(MANIFEST_SIZE);
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(BUFFER_FILTER);
         options.set_keep_log_file_num(1);
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_size(self.settings.block_size as usize);

@@ -13,4 +13,4 @@ mod scan;
 mod tests;
 
 pub use backend::RocksSpill;
-pub use coordinator::{BackendId, BackendReport, StateCoordinator, StateReport};
+pub use coordinator::{BackendId, BackendReport, StateBoard, StateCoordinator, StateReport};

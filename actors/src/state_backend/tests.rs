@@ -11,7 +11,6 @@ use tidegate_engine::checkpoint::{
     CheckpointId, OperatorImage, RestoredJob, StateData, StateVisitor,
 };
 use tidegate_engine::hash::{key_group, key_hash, owner_of_group};
-use tidegate_engine::metrics::MetricRegistry;
 use tidegate_engine::state::backing::{Changes, Spill};
 use tidegate_engine::state::{BackedTable, RocksDbSettings};
 use tidegate_engine::time::Timestamp;
@@ -275,9 +274,7 @@ fn backends_are_tracked_measured_and_cleaned_up() {
         Ok(3)
     });
     put.and_then(|()| backing.write(&changes)).expect("writes");
-    let metrics = MetricRegistry::new();
-    state.publish(&metrics);
-    let text = tidegate_engine::metrics::render_prometheus(&metrics.snapshot(0));
+    let text = tidegate_engine::metrics::render_prometheus(&state.samples());
     assert!(text.contains("tidegate_state_written_bytes"), "{text}");
     let report = state.report();
     let owners: Vec<_> = report

@@ -246,6 +246,10 @@ impl<F: Format> SourceReader for FileReader<F> {
     fn close(&mut self) -> Flow {
         self.fetcher = None;
         self.block = None;
-        self.bad.close()
+        self.bad.flush()
+    }
+
+    fn flushed(&mut self) -> Flow<bool> {
+        self.bad.flushed()
     }
 }

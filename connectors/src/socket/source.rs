@@ -255,7 +255,11 @@ impl SourceReader for SocketReader {
     }
 
     fn close(&mut self) -> Flow {
-        self.bad.close()
+        self.bad.flush()
+    }
+
+    fn flushed(&mut self) -> Flow<bool> {
+        self.bad.flushed()
     }
 }
 

@@ -42,6 +42,9 @@ impl<S: Source> Upstream for FromSource<S> {
         let (source, operator) = (Arc::new(self.source), self.operator);
         let checked = source.clone();
         graph.edit(|g| {
+            if !checked.replayable() {
+                g.set_forgetful(operator);
+            }
             g.add_check(operator, Arc::new(move || checked.check()));
             let factory = move |cx: &mut BuildContext| {
                 let down = make(cx)?;

@@ -97,6 +97,28 @@ pub struct CheckpointFigures {
     pub subtasks: Vec<SubtaskFigures>,
 }
 
+impl CheckpointFigures {
+    /// Becomes what `newer` is, of which it was an earlier state: answers are only ever added.
+    fn catch_up(&mut self, newer: &Self) {
+        let known = self.subtasks.len();
+        if self.id != newer.id || known > newer.subtasks.len() {
+            self.clone_from(newer);
+            return;
+        }
+        self.subtasks.extend_from_slice(&newer.subtasks[known..]);
+        if self.failure_message.is_none() {
+            self.failure_message.clone_from(&newer.failure_message);
+        }
+        self.status = newer.status;
+        self.latest_ack_timestamp = newer.latest_ack_timestamp;
+        self.state_size = newer.state_size;
+        self.end_to_end_duration = newer.end_to_end_duration;
+        self.num_acknowledged_subtasks = newer.num_acknowledged_subtasks;
+        self.discarded = newer.discarded;
+        self.failure_timestamp = newer.failure_timestamp;
+    }
+}
+
 /// How many checkpoints there were in this attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointCounts {
@@ -176,6 +198,34 @@ impl CheckpointHistory {
             latest: LatestCheckpoints::default(),
             history: VecDeque::new(),
             keep: keep as usize,
+        }
+    }
+
+    /// Becomes what `newer` is, of which it was an earlier state. Copies what has been added or has changed since, and
+    /// not what was there.
+    pub fn catch_up(&mut self, newer: &Self) {
+        (self.counts, self.keep) = (newer.counts, newer.keep);
+        self.latest.restored = newer.latest.restored;
+        for (shown, latest) in [
+            (&mut self.latest.completed, &newer.latest.completed),
+            (&mut self.latest.savepoint, &newer.latest.savepoint),
+            (&mut self.latest.failed, &newer.latest.failed),
+        ] {
+            let number = |figures: &Option<CheckpointFigures>| figures.as_ref().map(|f| f.id);
+            if number(shown) != number(latest) {
+                shown.clone_from(latest);
+            }
+        }
+        let newest = self.history.front().map(|figures| figures.id);
+        let added = newer.history.iter();
+        let added = added.take_while(|figures| Some(figures.id) != newest);
+        let added: Vec<_> = added.cloned().collect();
+        for figures in added.into_iter().rev() {
+            self.history.push_front(figures);
+        }
+        self.history.truncate(newer.history.len());
+        for (shown, newer) in self.history.iter_mut().zip(&newer.history) {
+            shown.catch_up(newer);
         }
     }
 
@@ -295,3 +345,7 @@ impl CheckpointHistory {
         Some(figures.clone())
     }
 }
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

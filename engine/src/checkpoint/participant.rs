@@ -23,6 +23,9 @@ pub struct Timing {
     pub save: i64,
 }
 
+/// Entries of state that a stage saves in one turn: some hundred microseconds.
+const SAVED_IN_A_TURN: usize = 4096;
+
 /// Shared by all stages of one subtask.
 #[derive(Clone, Default)]
 pub struct Participant(Rc<Shared>);
@@ -30,6 +33,8 @@ pub struct Participant(Rc<Shared>);
 #[derive(Default)]
 struct Shared {
     me: u32,
+    /// Entries of state that a stage saves in one turn, where a test says so.
+    saved_in_a_turn: Option<usize>,
     mode: CheckpointMode,
     restored: Option<Arc<RestoredJob>>,
     spill: Option<Rc<dyn Spill>>,
@@ -37,6 +42,8 @@ struct Shared {
     under_way: RefCell<VecDeque<UnderWay>>,
     /// No barrier up to this one is of use any more.
     settled: Cell<CheckpointId>,
+    /// The newest that the head was told of.
+    newest: Cell<CheckpointId>,
     barrier_passed: Cell<bool>,
 }
 
@@ -70,6 +77,19 @@ impl Participant {
             shared.spill = Some(spill);
         }
         self
+    }
+
+    /// Has stages save no more than so many entries of state in one turn. To be called before any stage has it.
+    pub fn saving_at_most(mut self, entries: usize) -> Self {
+        if let Some(shared) = Rc::get_mut(&mut self.0) {
+            shared.saved_in_a_turn = Some(entries.max(1));
+        }
+        self
+    }
+
+    /// How many entries of state a stage saves in one turn.
+    pub fn saved_in_a_turn(&self) -> usize {
+        self.0.saved_in_a_turn.unwrap_or(SAVED_IN_A_TURN)
     }
 
     /// What states spill to where they may become larger than memory.
@@ -128,8 +148,14 @@ impl Participant {
         });
     }
 
+    /// Whether the head of the chain is yet to be told that this checkpoint begins: it is told once, and in order.
+    pub fn is_news(&self, barrier: Barrier) -> bool {
+        barrier.id > self.0.newest.get()
+    }
+
     /// The head of the chain was told that this checkpoint begins.
     pub fn triggered(&self, barrier: Barrier) {
+        self.0.newest.set(barrier.id);
         self.with(barrier, |u| u.triggered = true);
     }
 

@@ -20,6 +20,8 @@ pub struct GraphBuilder {
     recoveries: Vec<(OperatorId, Recovery)>,
     problems: Vec<String>,
     endless: bool,
+    /// Sources that can't go back to where a checkpoint saw them.
+    forgetful: Vec<OperatorId>,
 }
 
 /// A shared handle to a graph in the making.
@@ -121,6 +123,11 @@ impl GraphBuilder {
         self.endless = true;
     }
 
+    /// Notes that a source can't go back to where a checkpoint saw it.
+    pub fn set_forgetful(&mut self, source: OperatorId) {
+        self.forgetful.push(source);
+    }
+
     /// Notes a problem that validation reports.
     pub fn problem(&mut self, problem: String) {
         self.problems.push(problem);
@@ -157,6 +164,7 @@ impl GraphBuilder {
             checks: self.checks.clone(),
             recoveries: self.recoveries.clone(),
             bounded: !self.endless,
+            forgetful: self.forgetful.clone(),
         };
         if let Some(checkpoints) = &graph.settings.checkpoints {
             graph.settings.channels.mode = checkpoints.mode;

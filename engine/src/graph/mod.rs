@@ -151,6 +151,8 @@ pub struct JobGraph {
     pub recoveries: Vec<(OperatorId, Recovery)>,
     /// Whether every source comes to an end.
     pub bounded: bool,
+    /// Sources that can't go back to where a checkpoint saw them.
+    pub forgetful: Vec<OperatorId>,
 }
 
 impl JobGraph {
@@ -299,6 +301,21 @@ impl JobGraph {
             recover(self, from).map_err(|fault| fault.at(name))?;
         }
         Ok(())
+    }
+
+    /// What a job with checkpoints does not survive whole, one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        if self.settings.checkpoints.is_none() {
+            return Vec::new();
+        }
+        let warning = |source: &OperatorId| {
+            let name = &self.operators[source.0 as usize].name;
+            format!(
+                "the source '{name}' can't read again what it has read: records in flight are lost at a \
+                 restart, whatever the checkpoints hold"
+            )
+        };
+        self.forgetful.iter().map(warning).collect()
     }
 
     /// The plan, for printing.

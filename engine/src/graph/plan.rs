@@ -12,6 +12,9 @@ pub struct Plan {
     pub job: String,
     /// The vertices in the order of their definition.
     pub vertices: Vec<PlanVertex>,
+    /// What it does not survive whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A vertex of a plan.
@@ -83,6 +86,7 @@ impl Plan {
         Plan {
             job: graph.name.clone(),
             vertices: vertices.collect(),
+            warnings: graph.warnings(),
         }
     }
 
@@ -112,6 +116,9 @@ impl fmt::Display for Plan {
             );
             let line = "-".repeat(text.chars().count() + 2);
             writeln!(f, "  +{line}+\n  | {text} |\n  +{line}+")?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
         }
         Ok(())
     }

@@ -238,6 +238,9 @@ impl Subtask {
 
     /// A checkpoint begins.
     pub fn trigger(&mut self, barrier: Barrier) -> Flow {
+        if !self.participant.is_news(barrier) {
+            return Ok(());
+        }
         self.head.trigger(barrier)?;
         self.participant.triggered(barrier);
         Ok(())

@@ -168,6 +168,9 @@ impl Network {
         let vertices = vertices.map(|v| (job.vertex_name(v), job.parallelism(v)));
         let stats = Arc::new(JobStats::new(vertices));
         let mode = job.settings.channels.mode;
+        // Often state is saved in many turns, between which records change it.
+        let mut dice = Dice(seed ^ 0x5AFE);
+        let entries = (dice.roll(2) == 0).then(|| 1 + dice.roll(6));
         let build = |factory: &tidegate_engine::graph::Factory, me| {
             let woken = Arc::new(AtomicBool::new(true));
             let wake = woken.clone();
@@ -175,7 +178,11 @@ impl Network {
             let (job, clock, stats) = (job.clone(), clock.clone(), stats.clone());
             let slice = job.settings.slice;
             let mut context = BuildContext::new(job, me, clock, stats, waker);
-            context.participant = Participant::new(me, mode, restored.clone());
+            let participant = Participant::new(me, mode, restored.clone());
+            context.participant = match entries {
+                Some(entries) => participant.saving_at_most(entries),
+                None => participant,
+            };
             let head = factory(&mut context).expect("the chain is built");
             let mut subtask = Subtask::new(head, slice, context.participant.clone());
             subtask.open().expect("the chain opens");

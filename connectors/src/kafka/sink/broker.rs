@@ -92,6 +92,7 @@ impl Broker for KafkaBroker {
             let Err(error) = instance.producer.init_transactions(SLICE) else {
                 return Ok(instance);
             };
+            instance.producer.poll(Duration::ZERO);
             instance.refused(&error)?;
             let again = instance.again(&error) && began.elapsed() < FENCE;
             if !again || self.closing() {

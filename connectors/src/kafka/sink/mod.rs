@@ -35,7 +35,7 @@ use committer::Committer;
 use delivery::Delivery;
 use plain::PlainProducer;
 use progress::Progress;
-use rdkafka::producer::{BaseProducer, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, ThreadedProducer};
 use serializer::{Choose, Encoder};
 use settings::SinkSettings;
 use std::collections::hash_map::RandomState;
@@ -113,8 +113,7 @@ impl<T: 'static> KafkaSink<T> {
             .create_with_context(delivery.clone())
             .map_err(|error| Fault::user(format_args!("Kafka: {error}")))?;
         let servers = self.settings.client.servers();
-        let partitions =
-            |topic: &str| topic::partitions(client.client(), &delivery.contact, servers, topic);
+        let partitions = |topic: &str| topic::partitions(&client, &delivery, servers, topic);
         let mut session = Session::default();
         if !self.settings.topic.is_empty() {
             session.partitions = partitions(&self.settings.topic)?;

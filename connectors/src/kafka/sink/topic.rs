@@ -1,11 +1,10 @@
 //! What has to be known of topics before anything is written: that they are there, and how many partitions
 //! they have.
 
+use super::delivery::Delivery;
 use crate::kafka::admin::KafkaAdmin;
 use crate::kafka::client::ClientSettings;
-use crate::kafka::contact::Contact;
-use rdkafka::ClientContext;
-use rdkafka::client::Client;
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use tidegate_engine::fault::{Fault, Flow};
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// How long a broker may be away when an attempt begins, and a topic that it creates by itself take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a topic that isn't there is looked for.
 const CREATION: Duration = Duration::from_secs(5);
@@ -24,15 +23,16 @@ const CREATION: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many partitions a topic has.
-pub(super) fn partitions<C: ClientContext>(
-    client: &Client<C>,
-    contact: &Contact,
+pub(super) fn partitions(
+    client: &BaseProducer<Delivery>,
+    delivery: &Delivery,
     servers: &str,
     topic: &str,
 ) -> Flow<i32> {
+    let contact = &delivery.contact;
     let began = Instant::now();
     loop {
-        let (why, missing) = match client.fetch_metadata(Some(topic), ANSWER) {
+        let (why, missing) = match client.client().fetch_metadata(Some(topic), ANSWER) {
             Err(error) => (error.to_string(), false),
             Ok(metadata) => {
                 let found = metadata.topics().iter().find(|t| t.name() == topic);
@@ -64,6 +64,8 @@ pub(super) fn partitions<C: ClientContext>(
                 }
             }
         };
+        // What it has heard it tells when it is asked.
+        client.poll(Duration::ZERO);
         if let Some(trouble) = contact.hopeless() {
             return Err(Fault::user(format_args!("Kafka at {servers}: {trouble}")));
         }

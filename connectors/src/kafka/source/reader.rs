@@ -385,7 +385,11 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
 
     fn close(&mut self) -> Flow {
         self.covered = self.positions();
-        self.decoding.bad.close()
+        self.decoding.bad.flush()
+    }
+
+    fn flushed(&mut self) -> Flow<bool> {
+        self.decoding.bad.flushed()
     }
 }
 

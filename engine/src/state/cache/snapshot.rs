@@ -10,6 +10,8 @@ use crate::hash::key_hash;
 use crate::state::backing::{Export, Scan};
 use std::any::type_name;
 
+/// One of so many entries of a budget is written back rather than passed.
+const WRITTEN_OF: usize = 8;
 /// Keys that a load takes in before it makes room.
 const LOADED_AT_ONCE: usize = 1024;
 
@@ -39,7 +41,9 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         let end = self.slots.num_buckets();
         let mut bucket = from.min(end);
         let until = bucket.saturating_add(budget.saturating_mul(4)).min(end);
-        while bucket < until {
+        // What is written costs far more than what is passed.
+        let mut left = (budget / WRITTEN_OF).max(1);
+        while bucket < until && left > 0 {
             if let Some(slot) = self.slots.get_bucket_mut(bucket)
                 && slot.dirty != 0
                 && slot.dirty != self.epoch
@@ -47,6 +51,7 @@ impl<K: Key, V: StateValue> Cache<K, V> {
                 write_back(slot, self.max_parallelism, &mut self.changes)?;
                 slot.dirty = 0;
                 self.dirty -= 1;
+                left -= 1;
             }
             bucket += 1;
         }

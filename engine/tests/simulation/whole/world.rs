@@ -14,8 +14,8 @@ use tidegate_engine::checkpoint::storage::{
 };
 use tidegate_engine::checkpoint::{
     self, Action, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage, Coordinator,
-    Event, Loaded, Outcome, Phase, Publication, RequestId, RestoredJob, SavepointKind, Stopped,
-    SubtaskFile, SubtaskImage, SubtaskRef, Which,
+    Event, Loaded, Notice, Outcome, Phase, Publication, RequestId, RestoredJob, SavepointKind,
+    Stopped, SubtaskFile, SubtaskImage, SubtaskRef, Which,
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::sink::committables;
@@ -186,6 +186,7 @@ impl World {
         if self.dice.roll(2) == 0 {
             self.count("crashes");
             self.attempt = None;
+            self.tear();
             // A new process knows only what is there.
             let listed = checkpoint::storage::checkpoints(&self.storage).expect("lists");
             let greatest = listed.iter().map(|l| l.id).max();
@@ -202,6 +203,21 @@ impl World {
         };
         self.die();
         self.tell(Event::SubtaskGone { subtask });
+    }
+
+    /// What the process was writing, or what was not synced, may be torn: of what no metadata names, anything.
+    fn tear(&mut self) {
+        for path in self.storage.paths() {
+            let Some((folder, _)) = path.split_once('/') else {
+                continue;
+            };
+            let published = read_metadata(&self.storage, folder).is_ok();
+            if !published && self.happens(2) {
+                self.storage
+                    .damage(&path, |bytes| bytes.truncate(bytes.len() / 2));
+                self.count("torn files");
+            }
+        }
     }
 
     fn die(&mut self) {
@@ -350,8 +366,39 @@ impl World {
         let mut queues = attempt.orders.iter_mut().filter(|(_, q)| !q.is_empty());
         let (who, queue) = queues.nth(choice).expect("it was counted");
         let (who, control) = (*who, queue.pop_front().expect("it was not empty"));
+        if self.is_lost(control) {
+            return;
+        }
+        let repeated =
+            matches!(control, Control::Trigger(_) | Control::Settled(_)) && self.happens(40);
+        let Some(attempt) = &mut self.attempt else {
+            return;
+        };
+        if repeated {
+            // It comes once more, behind what has been sent since.
+            attempt.orders.entry(who).or_default().push_back(control);
+        }
         attempt.network.tell(who, control);
+        if repeated {
+            self.count("repeated messages");
+        }
         self.take_reports();
+    }
+
+    /// Whether a message to a subtask never arrives. What ends a job is said until it is heard.
+    fn is_lost(&mut self, control: Control) -> bool {
+        let may_be = match control {
+            Control::Trigger(barrier) => barrier.kind == BarrierKind::Checkpoint,
+            Control::Settled(Notice::Completed { last, .. }) => !last,
+            Control::Settled(Notice::Aborted { .. }) | Control::EndInput | Control::Release => {
+                false
+            }
+        };
+        let lost = may_be && self.happens(200);
+        if lost {
+            self.count("lost messages");
+        }
+        lost
     }
 
     fn take_reports(&mut self) {
