@@ -95,9 +95,12 @@ impl Topic {
 
     /// Gives the topic more partitions.
     pub fn grow(&self, partitions: i32) {
-        self.admin()
-            .grow(&self.name, partitions)
-            .expect("the topic grows");
+        let grown = self.admin().grow(&self.name, partitions);
+        grown.expect("the topic grows");
+        // The producer is to know of it too.
+        let client = self.producer.client();
+        let metadata = client.fetch_metadata(Some(&self.name), DEADLINE);
+        metadata.expect("the broker answers");
     }
 
     /// Removes the topic.

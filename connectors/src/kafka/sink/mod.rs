@@ -17,6 +17,7 @@ mod record;
 mod serializer;
 mod settings;
 #[cfg(test)]
+#[path = "tests/simulation.rs"]
 mod simulation;
 mod takeover;
 mod topic;
