@@ -44,6 +44,7 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 use takeover::Takeover;
 use tidegate_engine::build::OpenContext;
+use tidegate_engine::checkpoint::CheckpointMode;
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::sink::{RecoveryContext, Sink};
 use writer::{Closing, Commits, Staged, Way};
@@ -128,6 +129,12 @@ impl<T: 'static> KafkaSink<T> {
                  or use .at_least_once()",
             ));
         };
+        if checkpoints.mode == CheckpointMode::AtLeastOnce {
+            return Err(Fault::user(
+                "exactly-once into Kafka doesn't go with checkpoints that let records count twice; take \
+                 exactly-once checkpoints, or use .at_least_once()",
+            ));
+        }
         if let Some(interval) = checkpoints.interval {
             self.settings.check_interval(interval)?;
         }
