@@ -2,8 +2,8 @@
 //! Kafka, by a process that is killed again and again, with another parallelism each time. Who reads what is
 //! committed sees every count once and in order, and no transaction is left open.
 //!
-//! `make chaos-kafka KILLS=100` kills more often than the tests do; `SEED=n` chooses other moments. With the
-//! feature `failpoints` the process also dies at each step of a commit and of a takeover.
+//! `make chaos-kafka KILLS=100` kills more often than the tests do; `SEED=n` chooses other moments. The
+//! process also dies at each step of a commit and of a takeover.
 
 #[path = "kafka_sink/kafka.rs"]
 #[allow(dead_code, reason = "some of it is for other tests")]
@@ -146,7 +146,7 @@ fn a_process_that_hangs_and_comes_back_changes_nothing() {
     let began = Instant::now();
     match old.live(PATIENCE) {
         Life::Ended(code, complaint) => {
-            assert_eq!(code, Some(1), "the old one stops: {complaint}");
+            assert_eq!(code, Some(101), "the old one stops: {complaint}");
             assert!(complaint.contains("taken over"), "{complaint}");
             println!(
                 "the old one stops {} ms after it came back: {complaint}",
@@ -249,7 +249,6 @@ fn a_recovery_that_comes_later_than_the_transaction_timeout_loses_nothing() {
 }
 
 /// Each step at which a process can die on its way from one commit to the next.
-#[cfg(feature = "failpoints")]
 const STEPS: [&str; 12] = [
     "before_prepare",
     "after_prepare",
@@ -264,8 +263,6 @@ const STEPS: [&str; 12] = [
     "takeover_produced",
     "between_takeovers",
 ];
-
-#[cfg(feature = "failpoints")]
 #[test]
 fn killed_at_each_step() {
     let Some(_) = broker() else { return };

@@ -61,13 +61,11 @@ fn image(id: u64, names: &[&str], stored: &StoredFiles) -> SubtaskImage {
     }
 }
 
+/// The name, the checkpoint that stored it, the path.
+type Stored = (String, u64, String);
+
 /// The names of a checkpoint's files, the checkpoint that each was stored for, and its path.
-fn store(
-    storage: &MemoryStorage,
-    id: u64,
-    names: &[&str],
-    stored: &StoredFiles,
-) -> Vec<(String, u64, String)> {
+fn store(storage: &MemoryStorage, id: u64, names: &[&str], stored: &StoredFiles) -> Vec<Stored> {
     let mut image = image(id, names, stored);
     store_files(storage, CheckpointId(id), &mut image).expect("stores");
     let StateData::Files(files) = &image.operators[0].states[0].data else {
@@ -144,8 +142,8 @@ proptest! {
         steps in prop::collection::vec((prop::collection::vec(0..9u8, 0..6), any::<bool>(), 0..3usize), 1..30),
     ) {
         let (storage, stored) = (MemoryStorage::default(), StoredFiles::default());
-        let mut complete: Vec<(u64, Vec<(String, u64, String)>)> = Vec::new();
-        let mut open: Vec<(u64, Vec<(String, u64, String)>)> = Vec::new();
+        let mut complete: Vec<(u64, Vec<Stored>)> = Vec::new();
+        let mut open: Vec<(u64, Vec<Stored>)> = Vec::new();
         for (id, (names, good, settle)) in (1..).zip(steps) {
             let mut names: Vec<String> = names.iter().map(|n| format!("n{n}")).collect();
             names.sort_unstable();

@@ -19,18 +19,9 @@ const PARTITIONS: i32 = 8;
 /// More keys than partitions.
 const KEYS: u64 = 40;
 
-/// The broker's address; `None`, and a line that says so, where there is none.
+/// The broker's address; `None` where there can be none, which is said.
 pub fn broker() -> Option<String> {
-    let address = std::env::var("TIDEGATE_KAFKA").unwrap_or_else(|_| "localhost:9092".to_owned());
-    let consumer: Result<BaseConsumer, _> = config(&address).create();
-    let there = consumer.is_ok_and(|c| {
-        c.fetch_metadata(Some("orders"), Duration::from_secs(3))
-            .is_ok()
-    });
-    if !there {
-        println!("SKIPPED: no Kafka broker answers at {address}; `make kafka` starts one");
-    }
-    there.then_some(address)
+    integration_tests::kafka::broker().map(str::to_owned)
 }
 
 fn config(address: &str) -> ClientConfig {

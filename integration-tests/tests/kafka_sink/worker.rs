@@ -43,7 +43,6 @@ impl Worker {
     }
 
     /// One that kills itself when it comes to a step for the `hit`th time.
-    #[cfg(feature = "failpoints")]
     pub fn start_dying(
         orders: &Orders,
         folder: &Path,
@@ -156,7 +155,6 @@ fn told(name: &str) -> String {
 
 /// What the process does: it reads orders, counts them per key, and writes each count.
 pub fn work() {
-    #[cfg(feature = "failpoints")]
     die_at();
     let parallelism = told("WORKER_PARALLELISM").parse().expect("a number");
     let mut env = StreamEnv::with_parallelism(parallelism);
@@ -198,14 +196,11 @@ pub fn work() {
         .sink("counts", sink)
         .uid("counts");
     if let Err(error) = env.execute(JOB) {
-        eprintln!("error: {error}");
-        std::process::exit(1);
+        panic!("{error}");
     }
-    std::process::exit(0);
 }
 
 /// Kills this process where it was told to.
-#[cfg(feature = "failpoints")]
 fn die_at() {
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
     let Ok(dies) = std::env::var("WORKER_DIES") else {
