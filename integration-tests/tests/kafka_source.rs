@@ -257,7 +257,7 @@ fn counted(
     .count()
     .map(|w| (w.key, w.value))
     .sink("counts", collect.clone());
-    env.execute("counted").unwrap();
+    env.execute("counted").expect("it runs");
     collect.take().into_iter().map(|(_, count)| count).collect()
 }
 

@@ -35,10 +35,10 @@ fn read_on(
         .bootstrap_servers(broker().expect("there is one"))
         .topic(&topic.name);
     let collect = Collect::new();
-    env.source("numbers", source.build().unwrap())
+    env.source("numbers", source.build().expect("the source is sound"))
         .map(|n| n.parse::<i64>().unwrap_or(-1))
         .sink("seen", collect.clone());
-    let job = env.start("rescaled").unwrap();
+    let job = env.start("rescaled").expect("it starts");
     let (started, mut seen) = (Instant::now(), Vec::new());
     while seen.len() < at_least {
         assert!(started.elapsed() < DEADLINE, "{} of {at_least}", seen.len());
@@ -60,8 +60,8 @@ fn read_on(
         }
     }
     job.savepoint(SavepointKind::Stop, Some(target(to)))
-        .unwrap();
-    job.wait().unwrap();
+        .expect("it stops");
+    job.wait().expect("it ends well");
     seen.extend(collect.take().into_iter().map(|(_, n)| n));
     seen
 }

@@ -14,7 +14,7 @@ pub fn follow<D: Deserializer<Item = String>>(
     let env = StreamEnv::with_parallelism(2);
     let collect = Collect::new();
     env.source("followed", source).sink("seen", collect.clone());
-    let job = env.start("following").unwrap();
+    let job = env.start("following").expect("it starts");
     let started = std::time::Instant::now();
     let mut seen = Vec::new();
     loop {
