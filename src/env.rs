@@ -1,9 +1,9 @@
 //! Where a job begins: settings from the command line, sources, and execution.
 
 use crate::checkpoint_args::CheckpointArgs;
+use crate::state_args::StateArgs;
 use clap::{Args, Parser, ValueEnum};
 use std::fmt;
-use std::path::PathBuf;
 use tidegate_actors::metrics_server::MetricsSettings;
 use tidegate_actors::progress::ProgressMode;
 use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings, RunningJob};
@@ -11,7 +11,6 @@ use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
 use tidegate_engine::checkpoint;
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
-use tidegate_engine::state::{RocksDbSettings, StateBackend};
 
 /// The most key groups, and so the most subtasks, that an operator may have.
 const MOST: i64 = 32_768;
@@ -68,24 +67,12 @@ pub struct EnvArgs {
     /// Checkpoints and recovery.
     #[command(flatten)]
     pub checkpoints: CheckpointArgs,
-    /// Where keyed state is kept: in memory, or in RocksDB as far as it does not fit [default: memory]
-    #[arg(long, value_name = "BACKEND", value_enum)]
-    pub state_backend: Option<StateBackendName>,
-    /// The folder for RocksDB's files while the job runs [default: /tmp/flink-state]
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    /// Where keyed state is kept.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// Print the job's plan, as a picture and as JSON, and do not run it
     #[arg(long)]
     pub plan: bool,
-}
-
-/// The backends that `--state-backend` knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum StateBackendName {
-    /// Tables of this process.
-    Memory,
-    /// Tables in front of RocksDB.
-    Rocksdb,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -150,11 +137,7 @@ impl StreamEnv {
             settings.channels.flush_interval_ms = ms;
         }
         settings.checkpoints = args.checkpoints.settings();
-        if args.state_backend == Some(StateBackendName::Rocksdb) {
-            let mut rocksdb = RocksDbSettings::default();
-            rocksdb.state_dir = args.state_dir.clone().unwrap_or(rocksdb.state_dir);
-            settings.state = StateBackend::RocksDb(rocksdb);
-        }
+        settings.state = args.state.backend();
         settings.channels.check_grammar = std::env::var_os(CHECK_GRAMMAR).is_some();
         let mut run = RunSettings::default();
         run.cores = args.cores.unwrap_or(run.cores).max(1);

@@ -48,10 +48,12 @@
 
 pub mod checkpoint_args;
 pub mod env;
+mod state_args;
 pub mod testing;
 
 pub use checkpoint_args::CheckpointArgs;
 pub use env::{EnvArgs, Error, Result, ShowProgress, StreamEnv};
+pub use state_args::{StateArgs, StateBackendName};
 pub use tidegate_actors as actors;
 pub use tidegate_connectors as connectors;
 pub use tidegate_engine as engine;

@@ -3,7 +3,7 @@
 use crate::generator::Generator;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
-use tidegate::CheckpointArgs;
+use tidegate::{CheckpointArgs, StateArgs};
 
 /// NEXMark: an auction site's stream, and the questions that the benchmark asks of it.
 #[derive(Clone, Debug, Parser)]
@@ -59,6 +59,8 @@ pub struct Arguments {
     pub source_rate: Option<usize>,
     #[command(flatten)]
     pub checkpoints: CheckpointArgs,
+    #[command(flatten)]
+    pub state: StateArgs,
     /// What a benchmark runs in a process of its own.
     #[arg(long, value_enum, hide = true, conflicts_with_all = ["query", "bench"])]
     pub bench_part: Option<ChildPart>,

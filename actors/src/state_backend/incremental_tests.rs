@@ -192,8 +192,11 @@ fn a_checkpoint_stores_what_changed_since_the_one_before() {
         let (_, mut tables) = restored(&state, &job, 1);
         let (table, _) = &mut tables[0];
         put(table, 7, 2);
-        let (_, bytes) = save(table, 4, 1, &storage, turn);
-        assert_eq!(bytes * 33 < all_bytes, own, "{bytes} of {all_bytes}");
+        let (fourth, bytes) = save(table, 4, 1, &storage, turn);
+        // RocksDB may compact some of them meanwhile.
+        let goes_on = files(&fourth).index.files.iter().any(|f| f.since.0 < 4);
+        assert_eq!(goes_on, own, "{bytes} of {all_bytes}");
+        assert!(!own || bytes < all_bytes, "{bytes} of {all_bytes}");
     }
 }
 

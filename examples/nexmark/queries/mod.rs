@@ -16,6 +16,7 @@ use anyhow::Result;
 use sink::RowsOut;
 use source::Events;
 use std::path::PathBuf;
+use tidegate::StateArgs;
 use tidegate::engine::api::FromSource;
 use tidegate::prelude::*;
 
@@ -46,6 +47,8 @@ pub struct Run {
     pub source_rate: Option<usize>,
     /// Checkpoints and recovery.
     pub checkpoints: CheckpointArgs,
+    /// Where its state is kept.
+    pub state: StateArgs,
 }
 
 impl Run {
@@ -55,6 +58,7 @@ impl Run {
             output: arguments.output.clone(),
             source_rate: arguments.source_rate,
             checkpoints: arguments.checkpoints.clone(),
+            state: arguments.state.clone(),
         }
     }
 }
@@ -70,6 +74,7 @@ pub fn run<E: Event>(
         parallelism: Some(options.parallelism as u32),
         source_rate: run.source_rate,
         checkpoints: run.checkpoints,
+        state: run.state,
         ..EnvArgs::default()
     };
     let job = Job::<E> {
