@@ -263,7 +263,7 @@ impl SubtaskActor {
         let queued = subtask.queued() as u64;
         let took = began.elapsed();
         let limit = Duration::from_micros(self.shared.job.settings.slice_micros);
-        subtask.fit_slice(took, limit);
+        subtask.fit_step(took, limit);
         let busy = took.as_nanos() as u64;
         self.end_turn();
         for stats in &self.stats {

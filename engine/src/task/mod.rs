@@ -34,8 +34,20 @@ pub enum Next {
     },
 }
 
-/// Batches of one step at most: small batches of many channels share the cost of a step.
-const BATCHES_PER_STEP: usize = 8;
+/// Batches of one step at most, before anything is known of what they cost: small batches of many channels share
+/// the cost of a step.
+const FIRST_BATCHES: usize = 8;
+
+/// Batches of one step at most where they are cheap. Between two steps other subtasks of the core have theirs, and
+/// push this one's state out of the core's caches.
+const MOST_BATCHES: usize = 128;
+
+/// What a step did as much of as it may.
+#[derive(Clone, Copy, Debug)]
+enum Full {
+    Slice,
+    Batches,
+}
 
 /// Records of the first slice, before anything is known of what a record costs.
 const FIRST_SLICE: usize = 512;
@@ -53,8 +65,10 @@ pub struct Subtask {
     not_before: Timestamp,
     slice: usize,
     longest_slice: usize,
-    /// The last step read a slice.
-    has_read: bool,
+    /// Batches of the next step at most.
+    batches: usize,
+    /// By what the last step was full.
+    full: Option<Full>,
     /// Records that the source may read in the next step at most, while it is held back.
     allowance: Option<usize>,
     /// At the end of the last step it could not take input.
@@ -76,7 +90,8 @@ impl Subtask {
             not_before,
             slice,
             longest_slice: slice,
-            has_read: false,
+            batches: FIRST_BATCHES,
+            full: None,
             allowance: None,
             held_back: false,
         }
@@ -131,48 +146,60 @@ impl Subtask {
         self.allowance = records;
     }
 
-    /// Begins with short slices, which [`Subtask::fit_slice`] lengthens where records are cheap.
+    /// Begins with short slices, which [`Subtask::fit_step`] lengthens where records are cheap.
     pub fn begin_short(&mut self) {
         self.slice = self.longest_slice.min(FIRST_SLICE);
     }
 
-    /// Fits the slices to come to how long a step took: half as long after one that took longer than
-    /// `limit`, twice as long, up to the most, after one well below it.
-    pub fn fit_slice(&mut self, took: Duration, limit: Duration) {
-        if !std::mem::take(&mut self.has_read) || limit.is_zero() {
+    /// Fits the steps to come to how long a full one took: half as much after one that took longer than `limit`,
+    /// twice as much, up to the most, after one well below it.
+    pub fn fit_step(&mut self, took: Duration, limit: Duration) {
+        let (much, most) = match self.full.take() {
+            Some(Full::Slice) => (&mut self.slice, self.longest_slice),
+            Some(Full::Batches) => (&mut self.batches, MOST_BATCHES),
+            None => return,
+        };
+        if limit.is_zero() {
             return;
         }
         if took > limit {
-            self.slice = (self.slice / 2).max(1);
+            *much = (*much / 2).max(1);
         } else if took < limit / 4 {
-            self.slice = (self.slice * 2).min(self.longest_slice);
+            *much = (*much * 2).min(most);
         }
     }
 
-    /// Takes a few batches or reads one slice, then gives the chain a turn.
+    /// Takes the batches that are there, though not too many, reads one slice where none is left, and gives the chain a
+    /// turn. Both in one step: where a core has many subtasks, each works off what all the others have sent since its last
+    /// one, and its state comes into the core's caches once for all of it.
     pub fn step(&mut self, now: Timestamp, outbox: &mut dyn Outbox) -> Flow<Next> {
-        let mut progress = false;
-        for _ in 0..BATCHES_PER_STEP {
-            if !self.take_one_batch()? {
-                break;
-            }
-            progress = true;
+        let mut taken = 0;
+        while taken < self.batches && self.take_one_batch()? {
+            taken += 1;
         }
+        let full = taken == self.batches;
+        self.full = full.then_some(Full::Batches);
+        let mut progress = taken > 0;
         let held = self.allowance == Some(0);
-        if !progress && !held && self.reading && self.not_before <= now && self.head.room() {
+        let reads = !full && !held && self.reading && self.not_before <= now;
+        if reads && self.head.room() {
             let slice = self.slice.min(self.allowance.unwrap_or(usize::MAX));
-            progress = true;
             match self.head.poll(slice)? {
-                Poll::Read(_) => self.has_read = true,
+                Poll::Read(_) => {
+                    self.full = Some(Full::Slice);
+                    progress = true;
+                }
                 Poll::Wait(pause) => {
-                    progress = false;
                     self.not_before = now.plus(pause.max(Duration::from_micros(1)));
                     if pause < Duration::from_millis(1) {
                         self.not_before = now;
                         progress = true;
                     }
                 }
-                Poll::End => self.reading = false,
+                Poll::End => {
+                    self.reading = false;
+                    progress = true;
+                }
             }
         }
         let held_back = held || self.queued > 0 || !self.head.room();

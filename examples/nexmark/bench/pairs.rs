@@ -109,6 +109,25 @@ impl Case {
         }
     }
 
+    /// How many times as fast two bare loops at once are, each with its own events, as one alone: what the machine's
+    /// second core is worth for this work at present, and the most that an engine could make of it.
+    pub fn second_core(self, events: u64) -> Result<f64> {
+        let mut gains = Vec::new();
+        for _ in 0..PAIRS {
+            let alone = self.run(Runner::Loop, events)?.wall;
+            let watch = Stopwatch::start();
+            std::thread::scope(|scope| {
+                let both = [(); 2].map(|()| scope.spawn(|| self.run(Runner::Loop, events)));
+                both.into_iter().try_for_each(|one| {
+                    let ran = one.join().expect("a bare loop does not panic");
+                    ran.map(drop)
+                })
+            })?;
+            gains.push(2.0 * alone / watch.stop().0);
+        }
+        Ok(median(gains))
+    }
+
     /// Alternating runs of two sides.
     pub fn compare(self, ours: Runner, theirs: Runner, events: u64) -> Result<Comparison> {
         let mut pairs = Vec::new();
