@@ -267,7 +267,7 @@ fn settings_that_do_not_fit_are_refused_when_the_sink_is_built() {
                 .transaction_timeout(Duration::from_millis(10)),
             "between 1 s",
         ),
-        (sink().exactly_once("t").max_epoch_bytes(1 << 40), "900 MiB"),
+        (sink().exactly_once("t").max_epoch_memory(1000), "16 KiB"),
         (sink().max_unacknowledged(0), "lets nothing be sent"),
         (sink().property("linger.ms", "soon"), "linger.ms"),
         (sink().property("retries", "0"), "retries"),

@@ -83,7 +83,7 @@ impl PartialEq for Local {
 
 impl Eq for Local {}
 
-/// Files of a running store that stay as they are for as long as this is held.
+/// Files of a running store or sink that stay as they are for as long as this is held.
 pub trait LocalFiles: Send + Sync {
     /// Their names.
     fn names(&self) -> Vec<String>;
@@ -239,6 +239,16 @@ pub struct RestoredFiles<'a> {
     pub origin: Option<&'a FilesOrigin>,
 }
 
+impl FilesOrigin {
+    /// The bytes of a file, verified.
+    pub fn read(&self, file: &FileRef) -> Flow<Vec<u8>> {
+        let storage = &self.storage;
+        let bytes = storage.read(&file.path, file.length).map_err(Fault::user)?;
+        check_shared(&storage.place(&file.path), &bytes, file).map_err(Fault::user)?;
+        Ok(bytes)
+    }
+}
+
 impl RestoredFiles<'_> {
     /// Whether checkpoints of this job may name these files too.
     pub fn own(&self) -> bool {
@@ -247,12 +257,10 @@ impl RestoredFiles<'_> {
 
     /// The bytes of a file, verified.
     pub fn read(&self, file: &FileRef) -> Flow<Vec<u8>> {
-        let Some(FilesOrigin { storage, .. }) = self.origin else {
-            return Err(Fault::internal("restored files without their storage"));
-        };
-        let bytes = storage.read(&file.path, file.length).map_err(Fault::user)?;
-        check_shared(&storage.place(&file.path), &bytes, file).map_err(Fault::user)?;
-        Ok(bytes)
+        match self.origin {
+            Some(origin) => origin.read(file),
+            None => Err(Fault::internal("restored files without their storage")),
+        }
     }
 }
 

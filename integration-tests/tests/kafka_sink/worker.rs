@@ -5,10 +5,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 use tidegate::actors::checkpoint_storage::LocalStorage;
-use tidegate::actors::checkpointing::{Checkpointing, Restore};
+use tidegate::actors::checkpointing::{Checkpointing, Restore, Target};
 use tidegate::connectors::kafka::{KafkaSink, KafkaSource};
 use tidegate::engine::checkpoint::CheckpointSettings;
 use tidegate::prelude::*;
@@ -20,6 +21,9 @@ const RATE: f64 = 3000.0;
 
 /// Short, so that a test can outwait it.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The file that is there while a process is held.
+const HELD: &str = "held";
 
 /// How a life went.
 pub enum Life {
@@ -50,8 +54,27 @@ impl Worker {
         step: &str,
         hit: u32,
     ) -> Self {
-        let dies = format!("kafka_sink::{step} {hit}");
-        Worker::spawn(orders, folder, parallelism, true, Some(dies))
+        let dies = ("WORKER_DIES", format!("kafka_sink::{step} {hit}"));
+        Worker::spawn(orders, folder, parallelism, true, &[dies])
+    }
+
+    /// One that stops at a step when it comes to it for the `hit`th time, until it is released.
+    pub fn start_holding(
+        orders: &Orders,
+        folder: &Path,
+        parallelism: u32,
+        step: &str,
+        hit: u32,
+    ) -> Self {
+        let holds = ("WORKER_HOLDS", format!("kafka_sink::{step} {hit}"));
+        Worker::spawn(orders, folder, parallelism, true, &[holds])
+    }
+
+    /// One that goes on from an older checkpoint than the newest, and is allowed to or not.
+    pub fn start_from(orders: &Orders, folder: &Path, place: &Path, reemit: bool) -> Self {
+        let from = ("WORKER_FROM", place.display().to_string());
+        let reemit = ("WORKER_REEMITS", if reemit { "yes" } else { "no" }.to_owned());
+        Worker::spawn(orders, folder, 2, false, &[from, reemit])
     }
 
     fn spawn(
@@ -59,7 +82,7 @@ impl Worker {
         folder: &Path,
         parallelism: u32,
         held: bool,
-        dies: Option<String>,
+        more: &[(&str, String)],
     ) -> Self {
         let lives = fs::read_dir(folder).map_or(0, Iterator::count);
         let stderr = folder.join(format!("stderr-{lives}"));
@@ -82,9 +105,12 @@ impl Worker {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        if let Some(dies) = dies {
-            command.env("WORKER_DIES", dies);
-        }
+        // Every other life has too little memory for an epoch, and those that die at a step.
+        let little = lives % 2 == 0 || !more.is_empty();
+        command.env("WORKER_MEMORY", (if little { 32 << 10 } else { 32 << 20 }).to_string());
+        command.env("TIDEGATE_KAFKA", &orders.address);
+        command.env("WORKER_SIGNS", folder);
+        command.envs(more.iter().map(|(name, value)| (name, value)));
         let child = command.spawn().expect("this program can be started");
         Worker {
             child,
@@ -123,6 +149,22 @@ impl Worker {
         assert!(sent.expect("kill is there").success());
     }
 
+    /// Waits until it has come to where it stops.
+    pub fn holds(&mut self) {
+        let began = Instant::now();
+        while !self.folder.join(HELD).exists() {
+            if let Life::Ended(code, complaint) = self.live_on(Duration::from_millis(5)) {
+                panic!("ended with {code:?}: {complaint}");
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{}", self.complaint());
+        }
+    }
+
+    /// Lets it go on.
+    pub fn release(&self) {
+        fs::remove_file(self.folder.join(HELD)).expect("it is held");
+    }
+
     /// What it has said so far.
     pub fn complaint(&self) -> String {
         fs::read_to_string(&self.stderr).unwrap_or_default()
@@ -156,15 +198,23 @@ fn told(name: &str) -> String {
 /// What the process does: it reads orders, counts them per key, and writes each count.
 pub fn work() {
     die_at();
+    hold_at();
     let parallelism = told("WORKER_PARALLELISM").parse().expect("a number");
     let mut env = StreamEnv::with_parallelism(parallelism);
     env.settings_mut().checkpoints = Some(CheckpointSettings::every(Duration::from_millis(200)));
     let storage = Arc::new(LocalStorage::new(told("WORKER_FOLDER")));
     let mut checkpointing = Checkpointing::new(storage);
-    checkpointing.restore = Restore::Latest;
+    checkpointing.restore = match std::env::var("WORKER_FROM") {
+        Err(_) => Restore::Latest,
+        Ok(place) => {
+            let (storage, folder) = LocalStorage::of_checkpoint(Path::new(&place));
+            let storage = Arc::new(storage);
+            Restore::From(Target { storage, folder })
+        }
+    };
     env.run_settings_mut().checkpointing = Some(checkpointing);
     env.run_settings_mut().source_rate = (told("WORKER_HELD") == "yes").then_some(RATE);
-    let address = std::env::var("TIDEGATE_KAFKA").unwrap_or_else(|_| "localhost:9092".to_owned());
+    let address = told("TIDEGATE_KAFKA");
     let output = told("WORKER_OUTPUT");
     let source = KafkaSource::string()
         .bootstrap_servers(&address)
@@ -183,6 +233,8 @@ pub fn work() {
         })
         .exactly_once(&output)
         .transaction_timeout(TRANSACTION_TIMEOUT)
+        .max_epoch_memory(told("WORKER_MEMORY").parse().expect("a number"))
+        .allow_reemit(std::env::var("WORKER_REEMITS").is_ok_and(|reemits| reemits == "yes"))
         .build()
         .expect("the sink is sound");
     env.source("orders", source)
@@ -200,22 +252,44 @@ pub fn work() {
     }
 }
 
+/// Stops where it was told to, until the file that says so is removed.
+fn hold_at() {
+    let Ok(holds) = std::env::var("WORKER_HOLDS") else {
+        return;
+    };
+    let sign = Path::new(&told("WORKER_SIGNS")).join(HELD);
+    at(&holds, move || {
+        File::create(&sign).expect("the sign can be written");
+        while sign.exists() {
+            thread::park_timeout(Duration::from_millis(2));
+        }
+    });
+}
+
 /// Kills this process where it was told to.
 fn die_at() {
-    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
     let Ok(dies) = std::env::var("WORKER_DIES") else {
         return;
     };
-    let (step, hit) = dies.split_once(' ').expect("a step and a number");
+    at(&dies, || {
+        let _ = Command::new("kill")
+            .args(["-KILL", &std::process::id().to_string()])
+            .status();
+    });
+}
+
+/// Does something once, at a step and when it is come to for the so manieth time.
+fn at(step_and_hit: &str, act: impl Fn() + Send + Sync + 'static) {
+    let (step, hit) = step_and_hit
+        .split_once(' ')
+        .expect("a step and a number");
     let left = AtomicU32::new(hit.parse().expect("a number"));
     let scenario = fail::FailScenario::setup();
-    fail::cfg_callback(step, move || {
+    let callback = move || {
         if left.fetch_sub(1, SeqCst) == 1 {
-            let _ = Command::new("kill")
-                .args(["-KILL", &std::process::id().to_string()])
-                .status();
+            act();
         }
-    })
-    .expect("the step can be watched");
+    };
+    fail::cfg_callback(step, callback).expect("the step can be watched");
     std::mem::forget(scenario);
 }

@@ -273,9 +273,9 @@ impl Instance for KafkaInstance {
         Ok(())
     }
 
-    fn produce(&mut self, segment: &[u8]) -> Result<(), Trouble> {
+    fn produce(&mut self, records: &[u8]) -> Result<(), Trouble> {
         let topic = &self.broker.settings.topic;
-        for (n, frame) in Frames::new(segment).enumerate() {
+        for (n, frame) in Frames::new(records).enumerate() {
             self.send(topic, &frame?)?;
             if n % 1024 == 0 {
                 self.producer.poll(Duration::ZERO);

@@ -1,8 +1,8 @@
 //! A sink that writes to Kafka: as fast as it goes, at least once or exactly once.
 //!
 //! Without transactions records go to librdkafka as they come, and a checkpoint waits until all are
-//! acknowledged. Exactly once they stay in memory until the next checkpoint, become part of it, and are sent
-//! when it is complete: in one transaction with a record that says so (`protocol.rs`, `committer.rs`). What a
+//! acknowledged. Exactly once they stay here until the next checkpoint, in memory or on disk (`spill.rs`), become
+//! part of it, and are sent when it is complete: in one transaction with a record that says so (`protocol.rs`, `committer.rs`). What a
 //! crash leaves behind the next attempt sends, or finds sent (`takeover.rs`).
 
 mod broker;
@@ -16,6 +16,8 @@ mod protocol;
 mod record;
 mod serializer;
 mod settings;
+mod spill;
+mod staged;
 #[cfg(test)]
 #[path = "tests/simulation.rs"]
 mod simulation;
@@ -31,7 +33,7 @@ pub use writer::KafkaWriter;
 
 use crate::background::Background;
 use broker::KafkaBroker;
-use committable::{Committable, Owner};
+use committable::{Committable, Owner, Segments};
 use committer::Committer;
 use delivery::Delivery;
 use plain::PlainProducer;
@@ -47,7 +49,8 @@ use tidegate_engine::build::OpenContext;
 use tidegate_engine::checkpoint::CheckpointMode;
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::sink::{RecoveryContext, Sink};
-use writer::{Closing, Commits, Staged, Way};
+use staged::Staged;
+use writer::{Closing, Commits, Plain, Way};
 
 /// Writes records to Kafka.
 ///
@@ -70,8 +73,8 @@ use writer::{Closing, Commits, Staged, Way};
 ///
 /// The job has to take checkpoints, and the readers to read `read_committed`. Records become visible when a
 /// checkpoint that covers them is complete, so they are late by the checkpoint interval and the time that it
-/// takes to send them. Until then a subtask keeps them in memory, and the checkpoint keeps them too
-/// ([`KafkaSinkBuilder::max_epoch_bytes`]). However long a recovery takes, nothing is lost.
+/// takes to send them. Until then a subtask keeps them, what is too much for memory on disk
+/// ([`KafkaSinkBuilder::max_epoch_memory`]), and the checkpoint keeps them too. However long a recovery takes, nothing is lost.
 ///
 /// The compacted progress topic must stay as it is. A checkpoint that is older than what was committed is
 /// refused ([`KafkaSinkBuilder::allow_reemit`]). A run of the job that another one took over from stops.
@@ -80,6 +83,15 @@ pub struct KafkaSink<T> {
     choose: Option<Choose<T>>,
     settings: SinkSettings,
     session: Mutex<Session>,
+}
+
+/// Segments that a checkpoint holds.
+struct Checkpointed<'a>(&'a RecoveryContext<'a>);
+
+impl Segments for Checkpointed<'_> {
+    fn read(&self, name: &str) -> Flow<Vec<u8>> {
+        self.0.read(name)
+    }
 }
 
 /// What an attempt has found out before its writers are opened.
@@ -150,7 +162,7 @@ impl<T: 'static> KafkaSink<T> {
         let committables = committables.collect::<Flow<Vec<_>>>()?;
         Takeover::new(owner, context.parallelism(), restored, committables)
             .allow_reemit(self.settings.allow_reemit)
-            .run(&broker)?;
+            .run(&broker, &Checkpointed(context))?;
         session.transactions = Some((broker, owner));
         Ok(session)
     }
@@ -173,11 +185,8 @@ impl<T: 'static> KafkaSink<T> {
             told: 0,
         };
         let unacknowledged = self.settings.max_unacknowledged.unwrap_or(u32::MAX);
-        let way = Way::Plain {
-            delivery,
-            safe,
-            batch: u64::from(unacknowledged / 4).max(1),
-        };
+        let batch = u64::from(unacknowledged / 4).max(1);
+        let way = Way::Plain(Plain::new(delivery, safe, batch));
         Ok((Background::start(sender, context.waker())?, way))
     }
 }
@@ -214,13 +223,14 @@ impl<T: 'static> Sink<T> for KafkaSink<T> {
         };
         let slot = context.subtask();
         let metrics = context.metrics().add_group("kafka");
+        let staged = Staged::new((slot, owner), &self.settings, context.waker());
         let commits = Commits {
             committer: Committer::new(broker.until(closing.0.clone()), slot, owner),
+            spilled: staged.spilled(),
             records: metrics.counter("records.committed"),
             transactions: metrics.counter("transactions.committed"),
         };
         let thread = Background::start(commits, context.waker())?;
-        let staged = Staged::new(slot, owner, self.settings.max_epoch_bytes);
-        KafkaWriter::new(closing, encoder, thread, Way::Staged(staged)).warm_up()
+        KafkaWriter::new(closing, encoder, thread, Way::Staged(Box::new(staged))).warm_up()
     }
 }

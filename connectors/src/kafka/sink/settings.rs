@@ -3,6 +3,7 @@
 use crate::kafka::client::{ClientSettings, KafkaError};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::BaseProducer;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What is promised of each record.
@@ -54,7 +55,9 @@ pub(super) struct SinkSettings {
     pub(super) progress_topic: Option<String>,
     pub(super) allow_reemit: bool,
     pub(super) max_unacknowledged: Option<u32>,
-    pub(super) max_epoch_bytes: usize,
+    pub(super) max_epoch_bytes: u64,
+    pub(super) max_epoch_memory: usize,
+    pub(super) spill_dir: Option<PathBuf>,
     pub(super) preset: &'static [(&'static str, &'static str)],
 }
 
@@ -70,7 +73,9 @@ impl Default for SinkSettings {
             progress_topic: None,
             allow_reemit: false,
             max_unacknowledged: None,
-            max_epoch_bytes: 512 << 20,
+            max_epoch_bytes: 4 << 30,
+            max_epoch_memory: 32 << 20,
+            spill_dir: None,
             preset: &[],
         }
     }
@@ -79,8 +84,8 @@ impl Default for SinkSettings {
 /// What brokers allow by default.
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(900);
 
-/// As a checkpoint can hold it, with what else it holds.
-const LARGEST_EPOCH: usize = 900 << 20;
+/// The least memory for an epoch: less makes a file of every few records.
+const LEAST_MEMORY: usize = 16 << 10;
 
 /// librdkafka's own default.
 const MESSAGE_MAX_BYTES: usize = 1_000_000;
@@ -206,9 +211,9 @@ impl SinkSettings {
             let why = format_args!("{timeout:?} is not between 1 s and 1 day");
             return Err(KafkaError::property("transaction.timeout.ms", why));
         }
-        if self.max_epoch_bytes > LARGEST_EPOCH {
+        if self.max_epoch_memory < LEAST_MEMORY {
             return Err(KafkaError::Missing(
-                ".max_epoch_bytes(..): a checkpoint holds at most 900 MiB of a subtask's output",
+                ".max_epoch_memory(..): at least 16 KiB, or every few records make a file",
             ));
         }
         self.transactional(&self.prefix)
