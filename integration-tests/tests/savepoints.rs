@@ -73,15 +73,24 @@ fn assert_whole(ledger: &Ledger, what: &str) {
     }
 }
 
+/// A job that has read so many events, too slow to come to its end meanwhile.
+fn under_way(run: Run, events: u64, folder: &Path, ledger: &Ledger) -> RunningJob {
+    let run = Run {
+        rate: Some(RATE),
+        ..run
+    };
+    let job = start(&run, folder, ledger).expect("starts");
+    has_read(&job, events);
+    job
+}
+
 /// Runs the job to its middle and ends it there.
 fn stopped(parallelism: u32, folder: &Path, ledger: &Ledger, into: Option<&Path>) -> PathBuf {
     let run = Run {
         parallelism,
-        rate: Some(RATE),
         ..Run::default()
     };
-    let job = start(&run, folder, ledger).expect("starts");
-    has_read(&job, EVENTS / 2);
+    let job = under_way(run, EVENTS / 2, folder, ledger);
     let place = job.savepoint(SavepointKind::Stop, into.map(target));
     job.wait().expect("it ends well");
     PathBuf::from(place.expect("a savepoint"))
@@ -105,12 +114,7 @@ fn a_stopped_job_is_carried_on_at_half_and_double_parallelism() {
 #[test]
 fn a_job_goes_on_after_a_savepoint_and_the_savepoint_can_be_carried_on_too() {
     let (folder, ledger) = (folder(), Ledger::default());
-    let run = Run {
-        rate: Some(RATE),
-        ..Run::default()
-    };
-    let job = start(&run, folder.path(), &ledger).expect("starts");
-    has_read(&job, EVENTS / 3);
+    let job = under_way(Run::default(), EVENTS / 3, folder.path(), &ledger);
     let place = job
         .savepoint(SavepointKind::Savepoint, None)
         .expect("a savepoint");
@@ -134,12 +138,7 @@ fn a_job_goes_on_after_a_savepoint_and_the_savepoint_can_be_carried_on_too() {
 #[test]
 fn a_drained_job_tells_all_that_it_has_read() {
     let (folder, ledger) = (folder(), Ledger::default());
-    let run = Run {
-        rate: Some(RATE),
-        ..Run::default()
-    };
-    let job = start(&run, folder.path(), &ledger).expect("starts");
-    has_read(&job, EVENTS / 2);
+    let job = under_way(Run::default(), EVENTS / 2, folder.path(), &ledger);
     let place = job
         .savepoint(SavepointKind::Drain, None)
         .expect("a savepoint");
@@ -181,12 +180,10 @@ fn a_drained_job_tells_all_that_it_has_read() {
 fn latest_is_where_the_job_was_stopped_wherever_that_lies() {
     let (folder, elsewhere, ledger) = (folder(), self::folder(), Ledger::default());
     let run = Run {
-        rate: Some(RATE),
         interval: Some(Duration::from_millis(30)),
         ..Run::default()
     };
-    let job = start(&run, folder.path(), &ledger).expect("starts");
-    has_read(&job, EVENTS / 2);
+    let job = under_way(run, EVENTS / 2, folder.path(), &ledger);
     let mine = elsewhere.path().join("mine");
     let place = job
         .savepoint(SavepointKind::Stop, Some(target(&mine)))
@@ -219,12 +216,10 @@ fn latest_is_where_the_job_was_stopped_wherever_that_lies() {
 fn latest_is_never_a_savepoint_on_the_way() {
     let (folder, ledger) = (folder(), Ledger::default());
     let run = Run {
-        rate: Some(RATE),
         interval: Some(Duration::from_millis(30)),
         ..Run::default()
     };
-    let job = start(&run, folder.path(), &ledger).expect("starts");
-    has_read(&job, EVENTS / 2);
+    let job = under_way(run, EVENTS / 2, folder.path(), &ledger);
     job.savepoint(SavepointKind::Savepoint, None)
         .expect("a savepoint");
     // Killed at once: what was committed is what a checkpoint before the savepoint covers, or one behind it.

@@ -1,6 +1,7 @@
 //! The topics of the tests: orders that are put in, counts that come out, and what the broker knows of
 //! transactions.
 
+use integration_tests::kafka;
 use integration_tests::processes::root;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -21,7 +22,7 @@ const KEYS: u64 = 40;
 
 /// The broker's address; `None` where there can be none, which is said.
 pub fn broker() -> Option<String> {
-    integration_tests::kafka::broker().map(str::to_owned)
+    kafka::broker().map(str::to_owned)
 }
 
 fn config(address: &str) -> ClientConfig {
@@ -237,10 +238,12 @@ pub fn read_all(topic: &str) -> Vec<Read> {
 }
 
 fn alter(topic: &str, setting: &str) {
-    let class = "kafka.admin.ConfigCommand";
-    let mut tool = Command::new(root().join(".ci/kafka"));
-    tool.args(["tool", class, "--bootstrap-server", &address(), "--alter"]);
-    tool.args([
+    let altered = kafka::control(&[
+        "tool",
+        "kafka.admin.ConfigCommand",
+        "--bootstrap-server",
+        &address(),
+        "--alter",
         "--entity-type",
         "topics",
         "--entity-name",
@@ -248,12 +251,7 @@ fn alter(topic: &str, setting: &str) {
         "--add-config",
         setting,
     ]);
-    let altered = tool.output().expect("Kafka's own tools can be started");
-    assert!(
-        altered.status.success(),
-        "{}",
-        String::from_utf8_lossy(&altered.stderr)
-    );
+    altered.expect("the broker takes the setting");
 }
 
 /// Messages of this topic may have so many bytes.
@@ -279,14 +277,5 @@ pub fn put(topic: &str, key: &str, value: &str) {
 
 /// Starts, kills, pauses or resumes the broker at a port.
 pub fn control(port: &str, what: &str) {
-    let tool = root().join(".ci/kafka");
-    let done = Command::new(tool)
-        .args([what, "--port", port])
-        .output()
-        .expect("it can be started");
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
+    kafka::control(&[what, "--port", port]).expect("the broker can be controlled");
 }

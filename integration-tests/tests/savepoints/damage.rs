@@ -2,7 +2,7 @@
 
 use super::job::{EVENTS, Run, define, env, finish, has_read, start};
 use super::ledger::Ledger;
-use super::{RATE, answers, assert_whole, folder, stopped};
+use super::{RATE, answers, assert_whole, folder, stopped, under_way};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,12 +60,10 @@ fn whatever_file_is_damaged_the_job_refuses_and_names_it() {
 fn a_damaged_latest_is_refused_and_an_older_one_taken_only_by_name() {
     let (folder, ledger) = (folder(), Ledger::default());
     let run = Run {
-        rate: Some(RATE),
         interval: Some(Duration::from_millis(40)),
         ..Run::default()
     };
-    let job = start(&run, folder.path(), &ledger).expect("starts");
-    has_read(&job, EVENTS / 2);
+    let job = under_way(run, EVENTS / 2, folder.path(), &ledger);
     job.cancel();
     job.wait().expect_err("cancelled");
     let number = |path: &PathBuf| {

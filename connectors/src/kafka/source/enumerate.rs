@@ -36,10 +36,10 @@ pub(super) struct Search {
 /// What was found.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Partitions to read.
-    Splits(Vec<Split>),
-    /// There is no other partition for now.
-    All,
+    /// What is to be read besides the restored splits: there is no other partition for now.
+    All(Vec<Split>),
+    /// New partitions.
+    New(Vec<Split>),
     /// A topic that the pattern matched is gone.
     Gone(String),
     /// The job can't go on.
@@ -121,7 +121,7 @@ impl Enumerator {
                 Ok(splits) => {
                     missing.clear();
                     if !splits.is_empty() {
-                        tell(Found::Splits(splits));
+                        tell(Found::New(splits));
                     }
                 }
                 Err(Trouble::Missing(topic)) if missing.insert(topic.clone()) => {
@@ -159,8 +159,7 @@ impl Enumerator {
         loop {
             let trouble = match self.first_round(known) {
                 Ok(splits) => {
-                    tell(Found::Splits(splits));
-                    tell(Found::All);
+                    tell(Found::All(splits));
                     return Ok(true);
                 }
                 Err(trouble) => trouble,

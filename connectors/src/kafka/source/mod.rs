@@ -155,10 +155,10 @@ impl<D: Deserializer> Source for KafkaSource<D> {
             .iter()
             .filter(|s| owner(&s.topic, s.partition, share.1) == share.0);
         // Those that are still to be given an end come later.
-        let mine = mine
-            .filter(|split| !self.search.bounded || split.end.is_some())
+        let (waiting, mine): (Vec<_>, Vec<_>) = mine
             .cloned()
-            .collect();
+            .partition(|split| self.search.bounded && split.end.is_none());
+        let unsearched = Restored::unsearched_by(restored.as_ref(), share);
         let enumerator = Enumerator {
             consumer: consumer.clone(),
             contact,
@@ -168,8 +168,8 @@ impl<D: Deserializer> Source for KafkaSource<D> {
             restored,
         };
         let searching = enumerator.start(context.waker())?;
-        let mut reader =
-            KafkaReader::new(self, context, consumer, searching, hungry, bad, &metrics);
+        let reader = KafkaReader::new(self, context, consumer, searching, hungry, bad, &metrics);
+        let mut reader = reader.until_found(unsearched, waiting);
         reader.assign(mine)?;
         Ok(reader)
     }

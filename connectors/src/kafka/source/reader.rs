@@ -5,7 +5,7 @@ use super::decode::{Decoding, Meters};
 use super::deserialize::Deserializer;
 use super::enumerate::{Found, Searching};
 use super::listen::{Consumer, Listener, alarm};
-use super::split::{BEGINNING, Saved, Split};
+use super::split::{BEGINNING, Region, Saved, Split};
 use crate::dead_letters::BadRecords;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{CommitMode, Consumer as _};
@@ -38,12 +38,15 @@ pub struct KafkaReader<D: Deserializer> {
     consumer: Option<Arc<Consumer>>,
     searching: Option<Searching>,
     complete: bool,
+    /// What it has yet to look for, and positions that are known and wait for an end: both until the search is
+    /// complete.
+    unsearched: Vec<Region>,
+    waiting: Vec<Split>,
     bounded: bool,
     max_poll_records: usize,
     hungry: Arc<AtomicBool>,
     waker: Waker,
     meters: Meters,
-    share: (u32, u32),
     tells_group: bool,
     /// Positions that the next complete checkpoint covers.
     covered: Option<TopicPartitionList>,
@@ -88,15 +91,22 @@ impl<D: Deserializer> KafkaReader<D> {
             consumer: Some(consumer),
             searching: Some(searching),
             complete: false,
+            unsearched: Vec::new(),
+            waiting: Vec::new(),
             bounded: source.search.bounded,
             max_poll_records: source.max_poll_records,
             hungry,
             waker: context.waker(),
             meters: Meters::new(context.clock(), metrics),
-            share: (context.subtask(), context.parallelism()),
             tells_group: source.tells_group,
             covered: None,
         }
+    }
+
+    /// What is part of checkpoints until the search for partitions is complete.
+    pub(super) fn until_found(mut self, unsearched: Vec<Region>, waiting: Vec<Split>) -> Self {
+        (self.unsearched, self.waiting) = (unsearched, waiting);
+        self
     }
 
     /// Begins to read splits.
@@ -153,9 +163,11 @@ impl<D: Deserializer> KafkaReader<D> {
             .and_then(|s| s.found.try_recv().ok())
         {
             match found {
-                Found::Splits(splits) => self.assign(splits)?,
-                Found::All => {
+                Found::New(splits) => self.assign(splits)?,
+                Found::All(splits) => {
+                    self.assign(splits)?;
                     self.complete = true;
+                    (self.unsearched, self.waiting) = Default::default();
                     self.track.complete();
                 }
                 Found::Gone(topic) => {
@@ -354,24 +366,11 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
     fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
         self.decoding.bad.flush()?;
         self.covered = self.positions();
-        let reading = self
-            .partitions
-            .iter()
-            .filter(|partition| partition.queue.is_some());
-        let mut saved = reading
-            .map(|p| Saved::from(&p.split).encode())
-            .collect::<Flow<Vec<_>>>()?;
-        if !self.complete {
-            let (subtask, parallelism) = self.share;
-            saved.push(
-                Saved::Searching {
-                    subtask,
-                    parallelism,
-                }
-                .encode()?,
-            );
-        }
-        Ok(saved)
+        let reading = self.partitions.iter().filter(|p| p.queue.is_some());
+        let reading = reading.map(|p| &p.split).chain(&self.waiting);
+        let unsearched = self.unsearched.iter().cloned().map(Saved::Unsearched);
+        let saved = reading.map(Saved::from).chain(unsearched);
+        saved.map(|saved| saved.encode()).collect()
     }
 
     fn completed(&mut self, _checkpoint: CheckpointId) -> Flow {

@@ -6,7 +6,7 @@ use tidegate_engine::checkpoint::codec;
 use tidegate_engine::fault::{Fault, Flow};
 
 /// The layout of what is saved.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Stands for the partition's beginning, wherever that is when reading starts.
 pub(super) const BEGINNING: i64 = -2;
@@ -32,9 +32,16 @@ pub(super) enum Saved {
         next: i64,
         end: Option<i64>,
     },
-    /// A subtask of so many that had not found its partitions yet.
-    Searching { subtask: u32, parallelism: u32 },
+    /// Partitions that nobody had looked for yet.
+    Unsearched(Region),
 }
+
+/// A subtask, and how many there were.
+pub(super) type Share = (u32, u32);
+
+/// The partitions that belong to all of these shares: of a subtask that had not found its partitions yet, as far as
+/// those before it, whose positions it began with, had not found them either.
+pub(super) type Region = Vec<Share>;
 
 impl Saved {
     pub(super) fn encode(&self) -> Flow<Vec<u8>> {
@@ -78,8 +85,8 @@ pub(super) fn owner(topic: &str, partition: i32, parallelism: u32) -> u32 {
 #[derive(Debug, Default)]
 pub(super) struct Restored {
     pub(super) splits: Vec<Split>,
-    /// Subtasks that had not found their partitions yet.
-    searching: Vec<(u32, u32)>,
+    /// What nobody had looked for yet.
+    unsearched: Vec<Region>,
 }
 
 impl Restored {
@@ -98,10 +105,7 @@ impl Restored {
                     next,
                     end,
                 }),
-                Saved::Searching {
-                    subtask,
-                    parallelism,
-                } => restored.searching.push((subtask, parallelism)),
+                Saved::Unsearched(region) => restored.unsearched.push(region),
             }
         }
         Ok(restored)
@@ -110,13 +114,31 @@ impl Restored {
     /// Whether a partition that is not among the splits was looked for already, so that it is a new one, or
     /// one that was read to its end.
     pub(super) fn was_searched(&self, topic: &str, partition: i32) -> bool {
-        let mut searching = self.searching.iter();
-        !searching.any(|(subtask, parallelism)| owner(topic, partition, *parallelism) == *subtask)
+        let owns = |(subtask, of): &Share| owner(topic, partition, *of) == *subtask;
+        !self.unsearched.iter().any(|region| region.iter().all(owns))
     }
 
     /// Whether all partitions were found.
     pub(super) fn complete(&self) -> bool {
-        self.searching.is_empty()
+        self.unsearched.is_empty()
+    }
+
+    /// What a subtask has yet to look for in the beginning.
+    pub(super) fn unsearched_by(restored: Option<&Self>, share: Share) -> Vec<Region> {
+        let Some(restored) = restored else {
+            return vec![vec![share]];
+        };
+        let (subtask, parallelism) = share;
+        let narrowed = restored.unsearched.iter().filter_map(|region| {
+            let mut region = region.clone();
+            match region.iter().find(|(_, of)| *of == parallelism) {
+                Some((other, _)) if *other != subtask => return None,
+                Some(_) => {}
+                None => region.push(share),
+            }
+            Some(region)
+        });
+        narrowed.collect()
     }
 }
 
@@ -146,13 +168,9 @@ mod tests {
             next: 17,
             end: Some(40),
         };
-        let searching = Saved::Searching {
-            subtask: 1,
-            parallelism: 2,
-        };
         let saved = [
             Saved::from(&split).encode().unwrap(),
-            searching.encode().unwrap(),
+            Saved::Unsearched(vec![(1, 2)]).encode().unwrap(),
         ];
         let restored = Restored::decode(&saved).unwrap();
         assert_eq!(restored.splits, [split]);
@@ -167,5 +185,64 @@ mod tests {
         other[0] = 9;
         let fault = Restored::decode(&[other]).unwrap_err().to_string();
         assert!(fault.contains("not those of a Kafka source"), "{fault}");
+    }
+
+    /// What became of a subtask until the checkpoint that the next attempt begins with: it found its partitions, and
+    /// read some of them to their end.
+    #[derive(Clone, Copy, Debug)]
+    struct Fate {
+        found: bool,
+        ended: u16,
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_partition_is_begun_once_however_often_attempts_end_while_they_look(
+            attempts in proptest::collection::vec(
+                proptest::collection::vec((proptest::bool::ANY, proptest::num::u16::ANY), 1..5), 1..6)
+        ) {
+            const PARTITIONS: i32 = 12;
+            let mut begun = [0; PARTITIONS as usize];
+            let mut saved: Option<Vec<Vec<u8>>> = None;
+            for fates in attempts {
+                let parallelism = fates.len() as u32;
+                let restored = saved.map(|saved| Restored::decode(&saved).unwrap());
+                let mut next = Vec::new();
+                for (subtask, fate) in fates.iter().enumerate() {
+                    let fate = Fate { found: fate.0, ended: fate.1 };
+                    let share = (subtask as u32, parallelism);
+                    let mine = |partition: i32| owner("orders", partition, parallelism) == share.0;
+                    let known = restored.iter().flat_map(|r| &r.splits);
+                    let mut reading: Vec<i32> =
+                        known.map(|s| s.partition).filter(|p| mine(*p)).collect();
+                    if fate.found {
+                        for partition in (0..PARTITIONS).filter(|p| mine(*p)) {
+                            let was = restored.as_ref().is_some_and(|r| r.was_searched("orders", partition));
+                            if !reading.contains(&partition) && !was {
+                                begun[partition as usize] += 1;
+                                reading.push(partition);
+                            }
+                        }
+                    } else {
+                        let regions = Restored::unsearched_by(restored.as_ref(), share);
+                        next.extend(regions.into_iter().map(|r| Saved::Unsearched(r).encode().unwrap()));
+                    }
+                    reading.retain(|partition| fate.ended >> partition & 1 == 0);
+                    next.extend(reading.into_iter().map(|partition| {
+                        let topic = "orders".into();
+                        let split = Split { topic, partition, next: 1, end: Some(9) };
+                        Saved::from(&split).encode().unwrap()
+                    }));
+                }
+                saved = Some(next);
+            }
+            // An attempt that finds everything begins what is left.
+            let restored = Restored::decode(&saved.unwrap()).unwrap();
+            for partition in 0..PARTITIONS {
+                let known = restored.splits.iter().any(|s| s.partition == partition);
+                begun[partition as usize] += i32::from(!known && !restored.was_searched("orders", partition));
+            }
+            proptest::prop_assert_eq!(begun, [1; PARTITIONS as usize]);
+        }
     }
 }
