@@ -208,7 +208,12 @@ impl Read {
 
 /// All messages of a topic.
 pub fn read_all(topic: &str) -> Vec<Read> {
-    let mut config = config(&address());
+    read_all_at(&address(), topic)
+}
+
+/// All messages of a topic at another broker than the shared one.
+pub fn read_all_at(address: &str, topic: &str) -> Vec<Read> {
+    let mut config = config(address);
     let config = config.set("enable.partition.eof", "true");
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let partitions = assign(&consumer, topic);

@@ -4,9 +4,10 @@ use crate::kafka::Orders;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::{Checkpointing, Restore, Target};
@@ -43,7 +44,7 @@ pub struct Worker {
 impl Worker {
     /// Starts it with what its last life left; held to a rate or not.
     pub fn start(orders: &Orders, folder: &Path, parallelism: u32, held: bool) -> Self {
-        Worker::spawn(orders, folder, parallelism, held, None)
+        Worker::spawn(orders, folder, parallelism, held, &[])
     }
 
     /// One that kills itself when it comes to a step for the `hit`th time.
@@ -58,15 +59,14 @@ impl Worker {
         Worker::spawn(orders, folder, parallelism, true, &[dies])
     }
 
-    /// One that stops at a step when it comes to it for the `hit`th time, until it is released.
+    /// One that stops at each of these steps in turn, until it is released.
     pub fn start_holding(
         orders: &Orders,
         folder: &Path,
         parallelism: u32,
-        step: &str,
-        hit: u32,
+        steps: &[&str],
     ) -> Self {
-        let holds = ("WORKER_HOLDS", format!("kafka_sink::{step} {hit}"));
+        let holds = ("WORKER_HOLDS", steps.join(" "));
         Worker::spawn(orders, folder, parallelism, true, &[holds])
     }
 
@@ -252,18 +252,34 @@ pub fn work() {
     }
 }
 
-/// Stops where it was told to, until the file that says so is removed.
+/// Stops where it was told to, each time until the file that says so is removed, and some commits after the last
+/// time.
 fn hold_at() {
     let Ok(holds) = std::env::var("WORKER_HOLDS") else {
         return;
     };
     let sign = Path::new(&told("WORKER_SIGNS")).join(HELD);
-    at(&holds, move || {
-        File::create(&sign).expect("the sign can be written");
-        while sign.exists() {
-            thread::park_timeout(Duration::from_millis(2));
-        }
-    });
+    let steps: Vec<String> = holds.split(' ').map(str::to_owned).collect();
+    let passed = Arc::new(Mutex::new((0, 0)));
+    let scenario = fail::FailScenario::setup();
+    for step in steps.iter().collect::<BTreeSet<_>>() {
+        let (steps, passed, sign) = (steps.clone(), passed.clone(), sign.clone());
+        let mine = step.clone();
+        let callback = move || {
+            let mut passed = passed.lock().unwrap_or_else(PoisonError::into_inner);
+            passed.1 += 1;
+            if passed.1 < 5 || steps.get(passed.0) != Some(&mine) {
+                return;
+            }
+            *passed = (passed.0 + 1, 0);
+            File::create(&sign).expect("the sign can be written");
+            while sign.exists() {
+                thread::park_timeout(Duration::from_millis(2));
+            }
+        };
+        fail::cfg_callback(format!("kafka_sink::{step}"), callback).expect("it can be watched");
+    }
+    std::mem::forget(scenario);
 }
 
 /// Kills this process where it was told to.

@@ -182,6 +182,13 @@ impl<T: 'static> KafkaSinkBuilder<T> {
         self
     }
 
+    /// How long a running job waits while no broker answers, or doesn't acknowledge a record, before it fails; by
+    /// default 2 minutes. The log, the progress line and the metric `brokers.silence.seconds` tell that it waits.
+    pub fn broker_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.broker_timeout = timeout;
+        self
+    }
+
     /// The compacted topic in which exactly-once writes down how far it is, of one partition and this sink's
     /// own; it is created if it isn't there. Default: `tidegate-progress.` and the transactional id.
     pub fn progress_topic(mut self, topic: impl Into<String>) -> Self {

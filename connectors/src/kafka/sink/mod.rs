@@ -32,6 +32,7 @@ pub use settings::{DeliveryGuarantee, Partitioner};
 pub use writer::KafkaWriter;
 
 use crate::background::Background;
+use crate::kafka::outage::Outage;
 use broker::KafkaBroker;
 use committable::{Committable, Owner, Segments};
 use committer::Committer;
@@ -167,8 +168,21 @@ impl<T: 'static> KafkaSink<T> {
         Ok(session)
     }
 
+    /// Shows whether brokers answer a subtask.
+    fn outage(&self, context: &OpenContext<'_>) -> Outage {
+        Outage::new(
+            self.settings.client.servers(),
+            self.settings.broker_timeout,
+            context
+                .metrics()
+                .add_group("kafka")
+                .gauge("brokers.silence.seconds"),
+            Some(context.stats()),
+        )
+    }
+
     fn open_plain(&self, context: &OpenContext<'_>, closing: &Closing) -> Flow<(Background, Way)> {
-        let delivery = Delivery::waking(context.waker());
+        let delivery = Delivery::waking(context.waker(), self.outage(context));
         let config = self.settings.producer()?;
         let producer: ThreadedProducer<Delivery> = config
             .create_with_context(delivery.clone())
@@ -179,6 +193,7 @@ impl<T: 'static> KafkaSink<T> {
             producer,
             delivery: delivery.clone(),
             topic: self.settings.topic.as_str().into(),
+            servers: self.settings.client.servers().to_owned(),
             safe,
             closing: closing.0.clone(),
             lost: metrics.counter("records.lost"),
@@ -221,11 +236,12 @@ impl<T: 'static> Sink<T> for KafkaSink<T> {
             let (thread, way) = self.open_plain(context, &closing)?;
             return Ok(KafkaWriter::new(closing, encoder, thread, way));
         };
+        let broker = broker.until(closing.0.clone(), self.outage(context));
         let slot = context.subtask();
         let metrics = context.metrics().add_group("kafka");
         let staged = Staged::new((slot, owner), &self.settings, context.waker());
         let commits = Commits {
-            committer: Committer::new(broker.until(closing.0.clone()), slot, owner),
+            committer: Committer::new(broker, slot, owner),
             spilled: staged.spilled(),
             records: metrics.counter("records.committed"),
             transactions: metrics.counter("transactions.committed"),

@@ -1,6 +1,7 @@
 //! What a sink promises and how it sends, as properties of librdkafka that fit each other.
 
 use crate::kafka::client::{ClientSettings, KafkaError};
+use crate::kafka::outage;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::BaseProducer;
 use std::path::PathBuf;
@@ -52,6 +53,7 @@ pub(super) struct SinkSettings {
     pub(super) partitioner: Option<Partitioner>,
     pub(super) prefix: String,
     pub(super) transaction_timeout: Duration,
+    pub(super) broker_timeout: Duration,
     pub(super) progress_topic: Option<String>,
     pub(super) allow_reemit: bool,
     pub(super) max_unacknowledged: Option<u32>,
@@ -70,6 +72,7 @@ impl Default for SinkSettings {
             partitioner: None,
             prefix: String::new(),
             transaction_timeout: LONGEST_TRANSACTION,
+            broker_timeout: outage::PATIENCE,
             progress_topic: None,
             allow_reemit: false,
             max_unacknowledged: None,
@@ -99,6 +102,7 @@ impl SinkSettings {
         let safe = self.guarantee != DeliveryGuarantee::None;
         let idempotent = safe && !self.weaker();
         let unacknowledged = self.max_unacknowledged.map(|n| n.to_string());
+        let timeout = self.broker_timeout.as_millis().max(1).to_string();
         let mut defaults = vec![
             ("linger.ms", "5"),
             ("acks", if safe { "all" } else { "1" }),
@@ -106,10 +110,11 @@ impl SinkSettings {
                 "enable.idempotence",
                 if idempotent { "true" } else { "false" },
             ),
-            ("message.timeout.ms", "120000"),
+            ("message.timeout.ms", &timeout),
+            ("statistics.interval.ms", "1000"),
             ("queue.buffering.max.kbytes", "65536"),
         ];
-        defaults.extend(self.common());
+        defaults.extend(self.common().map(|(name, value)| (name, value)));
         let mut fixed = vec![("delivery.report.only.error", "true")];
         if let Some(unacknowledged) = &unacknowledged {
             fixed.push(("queue.buffering.max.messages", unacknowledged));

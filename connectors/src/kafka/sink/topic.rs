@@ -4,6 +4,7 @@
 use super::delivery::Delivery;
 use crate::kafka::admin::KafkaAdmin;
 use crate::kafka::client::ClientSettings;
+use rdkafka::client::Client;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use std::thread;
@@ -83,6 +84,22 @@ pub(super) fn partitions(
         }
         thread::park_timeout(PAUSE);
     }
+}
+
+/// Why nothing can be delivered to a topic, where that is because somebody has deleted it.
+#[cold]
+pub(super) fn gone(client: &Client<Delivery>, servers: &str, topic: &str) -> Option<Fault> {
+    let metadata = client.fetch_metadata(Some(topic), ANSWER).ok()?;
+    let found = metadata.topics().iter().find(|t| t.name() == topic)?;
+    let unknown = matches!(
+        found.error().map(RDKafkaErrorCode::from),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+    );
+    unknown.then(|| {
+        Fault::external(format_args!(
+            "the topic '{topic}' is gone from {servers} while it was being written"
+        ))
+    })
 }
 
 /// Creates the compacted topic in which progress is written down, if it isn't there; and refuses one that

@@ -56,6 +56,8 @@ pub(super) struct Plain {
     buffer: Vec<u8>,
     /// Records in the buffer.
     records: u64,
+    /// That a record can't be delivered was seen.
+    lost: bool,
 }
 
 impl Plain {
@@ -66,6 +68,7 @@ impl Plain {
             batch,
             buffer: Vec::new(),
             records: 0,
+            lost: false,
         }
     }
 
@@ -144,8 +147,10 @@ impl<T: 'static> SinkWriter<T> for KafkaWriter<T> {
     fn turn(&mut self, _now: Timestamp) -> Flow<Timestamp> {
         match &mut self.way {
             Way::Plain(plain) => {
-                if let Some(failure) = plain.delivery.failure().filter(|_| plain.safe) {
-                    return Err(Fault::external(failure));
+                // The thread says what it was: it may ask the broker.
+                if plain.safe && !plain.lost && plain.delivery.failures() > 0 {
+                    plain.lost = true;
+                    self.thread.flush()?;
                 }
             }
             Way::Staged(staged) => staged.pump()?,
