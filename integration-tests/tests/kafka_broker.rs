@@ -116,7 +116,7 @@ fn a_broker_that_dies_and_comes_back_or_stays_away() {
 /// A commit is held between its records and its end, and behind its end, while the broker dies and comes back;
 /// and the request that ends it is lost with the broker that it was sent to.
 fn restarted_while_commits_are_under_way(broker: &Own) {
-    let orders = broker.orders(30_000);
+    let orders = broker.orders(80_000);
     let folder = tempfile::tempdir().expect("there is room for files");
     let holds = ["before_commit", "before_commit", "after_commit"];
     let mut worker = Worker::start_holding(&orders, folder.path(), 2, &holds);
@@ -133,7 +133,9 @@ fn restarted_while_commits_are_under_way(broker: &Own) {
             worker.release();
         }
         let checkpoint = worker.checkpoint();
-        println!("restarted while a commit was held {step}, request lost: {lost}, checkpoint {checkpoint}");
+        println!(
+            "restarted while a commit was held {step}, request lost: {lost}, checkpoint {checkpoint}"
+        );
     }
     ends(worker, &orders);
 }
@@ -211,7 +213,10 @@ fn jobs(folder: &Path, topic: &str, bears: Duration) -> Vec<(&'static str, Runni
     let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(folder)));
     checkpointing.restart = RestartStrategy::None;
     env.run_settings_mut().checkpointing = Some(checkpointing);
-    endless(&env, sink().exactly_once(topic).build().expect("it is sound"));
+    endless(
+        &env,
+        sink().exactly_once(topic).build().expect("it is sound"),
+    );
     let commits = env.start("commits").expect("it starts");
     vec![("reads", reads), ("writes", writes), ("commits", commits)]
 }
@@ -259,7 +264,10 @@ fn gone(broker: &Own) {
         until(what, || job.ended());
         let error = job.wait().expect_err("it fails").to_string();
         println!("{what}, after {:?}: {error}", began.elapsed());
-        assert!(error.contains("refused") && !error.contains('\n'), "{what}: {error}");
+        assert!(
+            error.contains("refused") && !error.contains('\n'),
+            "{what}: {error}"
+        );
         let words = match what {
             "reads" => "has answered for",
             "writes" => "could not be delivered",
@@ -267,5 +275,9 @@ fn gone(broker: &Own) {
         };
         assert!(error.contains(words), "{what}: {error}");
     }
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -255,14 +255,19 @@ fn an_older_checkpoint_is_refused_unless_its_output_may_come_twice() {
             let json: serde_json::Value = serde_json::from_str(value).ok()?;
             json["checkpoint"].as_u64()
         };
-        let all = markers.iter().filter_map(|m| checkpoint(m.value.as_deref()?));
+        let all = markers
+            .iter()
+            .filter_map(|m| checkpoint(m.value.as_deref()?));
         all.max().unwrap_or(0)
     };
     while committed() < old + 2 {
         assert!(began.elapsed() < PATIENCE, "{}", worker.complaint());
         alive(&mut worker);
     }
-    assert!(matches!(worker.live(Duration::from_millis(1)), Life::Killed));
+    assert!(matches!(
+        worker.live(Duration::from_millis(1)),
+        Life::Killed
+    ));
     let place = mine.join(format!("chk-{old}"));
     for (reemit, words) in [(false, "would be there twice"), (true, "")] {
         let mut worker = Worker::start_from(&orders, folder.path(), &place, reemit);
@@ -281,7 +286,10 @@ fn an_older_checkpoint_is_refused_unless_its_output_may_come_twice() {
         let all = got.len();
         got.sort_unstable();
         got.dedup();
-        assert!(got.into_iter().eq(1..=want), "nothing of key {key} is missing");
+        assert!(
+            got.into_iter().eq(1..=want),
+            "nothing of key {key} is missing"
+        );
         twice += all as u64 - want;
     }
     assert!(twice > 0, "what lay between came twice, as was allowed");

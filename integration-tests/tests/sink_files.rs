@@ -97,7 +97,10 @@ impl TwoPhase for FiledWriter {
     ) -> Flow<Option<Arc<dyn LocalFiles>>> {
         let files = self.files.iter();
         let files = files.filter(|(name, _)| committables.contains(&name.as_bytes()));
-        Ok(Some(Arc::new(Kept(files.cloned().collect(), stored.clone()))))
+        Ok(Some(Arc::new(Kept(
+            files.cloned().collect(),
+            stored.clone(),
+        ))))
     }
 }
 
@@ -173,7 +176,11 @@ fn numbers(files: &[String]) -> usize {
     let words = files.iter().flat_map(|file| file.split_whitespace());
     let mut all: Vec<u64> = words.map(|word| word.parse().expect("a number")).collect();
     all.sort_unstable();
-    assert!(all.iter().copied().eq(0..all.len() as u64), "{} numbers", all.len());
+    assert!(
+        all.iter().copied().eq(0..all.len() as u64),
+        "{} numbers",
+        all.len()
+    );
     all.len()
 }
 
@@ -197,7 +204,9 @@ fn a_savepoint_holds_them_itself_wherever_it_is_moved() {
     let sink = Filed::default();
     let job = start(&sink, folder.path(), Restore::Nothing);
     checkpoints(folder.path(), 2);
-    let place = job.savepoint(SavepointKind::Savepoint, None).expect("a savepoint");
+    let place = job
+        .savepoint(SavepointKind::Savepoint, None)
+        .expect("a savepoint");
     job.cancel();
     let _ = job.wait();
     let elsewhere = tempfile::tempdir().expect("a folder");

@@ -67,7 +67,8 @@ impl Silence {
     }
 
     fn length(&self, now: Duration) -> Duration {
-        self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+        self.since
+            .map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 }
 
@@ -146,7 +147,12 @@ impl Outage {
     pub(crate) fn silent(&self, why: &str) {
         if let Word::Lasts(lasts) = self.change(|silence, now| silence.goes_on(now, why)) {
             let (servers, patience) = (&self.0.servers, self.0.patience);
-            tracing::warn!(servers, ?lasts, ?patience, "Kafka doesn't answer; the job waits{why}");
+            tracing::warn!(
+                servers,
+                ?lasts,
+                ?patience,
+                "Kafka doesn't answer; the job waits{why}"
+            );
         }
     }
 
@@ -238,7 +244,10 @@ mod tests {
         std::thread::park_timeout(Duration::from_millis(5));
         outage.silent("");
         let fault = outage.unbearable().expect("it lasts");
-        assert!(fault.message().starts_with("no broker of here:9092"), "{fault}");
+        assert!(
+            fault.message().starts_with("no broker of here:9092"),
+            "{fault}"
+        );
         assert!(fault.message().ends_with(": refused"), "{fault}");
         assert!(gauge.get() > 0.0);
         outage.answered();

@@ -73,7 +73,10 @@ mod tests {
     #[test]
     fn what_is_below_is_the_storages_own() {
         let all: Arc<dyn CheckpointStorage> = Arc::new(MemoryStorage::default());
-        for (folder, full) in [("savepoint-1-a", "savepoint-1-a/shared/x"), ("", "shared/x")] {
+        for (folder, full) in [
+            ("savepoint-1-a", "savepoint-1-a/shared/x"),
+            ("", "shared/x"),
+        ] {
             let below = Below::new(all.clone(), folder);
             below.write("shared/x", &[b"by", b"tes"]).expect("writes");
             assert_eq!(all.read(full, 9).expect("is there"), b"bytes");

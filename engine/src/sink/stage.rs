@@ -2,8 +2,8 @@
 
 use super::SinkWriter;
 use super::two_phase::{COMMITTABLES, FILES};
-use crate::checkpoint::visitor::{Capture, Opaque};
 use crate::checkpoint::shared::Local;
+use crate::checkpoint::visitor::{Capture, Opaque};
 use crate::checkpoint::{
     Barrier, CheckpointId, Commits, FilesImage, FilesIndex, Notice, OperatorImage, Participant,
     StateData, StateImage, StateKind, StateVisitor, StoredFiles,

@@ -1,13 +1,13 @@
 //! The process that is killed: this test program again, told by its environment what to do.
 
 use crate::kafka::Orders;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::thread;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::{Checkpointing, Restore, Target};
@@ -60,12 +60,7 @@ impl Worker {
     }
 
     /// One that stops at each of these steps in turn, until it is released.
-    pub fn start_holding(
-        orders: &Orders,
-        folder: &Path,
-        parallelism: u32,
-        steps: &[&str],
-    ) -> Self {
+    pub fn start_holding(orders: &Orders, folder: &Path, parallelism: u32, steps: &[&str]) -> Self {
         let holds = ("WORKER_HOLDS", steps.join(" "));
         Worker::spawn(orders, folder, parallelism, true, &[holds])
     }
@@ -73,7 +68,10 @@ impl Worker {
     /// One that goes on from an older checkpoint than the newest, and is allowed to or not.
     pub fn start_from(orders: &Orders, folder: &Path, place: &Path, reemit: bool) -> Self {
         let from = ("WORKER_FROM", place.display().to_string());
-        let reemit = ("WORKER_REEMITS", if reemit { "yes" } else { "no" }.to_owned());
+        let reemit = (
+            "WORKER_REEMITS",
+            if reemit { "yes" } else { "no" }.to_owned(),
+        );
         Worker::spawn(orders, folder, 2, false, &[from, reemit])
     }
 
@@ -107,7 +105,10 @@ impl Worker {
             .stderr(log);
         // Every other life has too little memory for an epoch, and those that die at a step.
         let little = lives % 2 == 0 || !more.is_empty();
-        command.env("WORKER_MEMORY", (if little { 32 << 10 } else { 32 << 20 }).to_string());
+        command.env(
+            "WORKER_MEMORY",
+            (if little { 32 << 10 } else { 32 << 20 }).to_string(),
+        );
         command.env("TIDEGATE_KAFKA", &orders.address);
         command.env("WORKER_SIGNS", folder);
         command.envs(more.iter().map(|(name, value)| (name, value)));
@@ -156,7 +157,11 @@ impl Worker {
             if let Life::Ended(code, complaint) = self.live_on(Duration::from_millis(5)) {
                 panic!("ended with {code:?}: {complaint}");
             }
-            assert!(began.elapsed() < Duration::from_secs(60), "{}", self.complaint());
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{}",
+                self.complaint()
+            );
         }
     }
 
@@ -268,7 +273,7 @@ fn hold_at() {
         let callback = move || {
             let mut passed = passed.lock().unwrap_or_else(PoisonError::into_inner);
             passed.1 += 1;
-            if passed.1 < 5 || steps.get(passed.0) != Some(&mine) {
+            if passed.1 < 3 || steps.get(passed.0) != Some(&mine) {
                 return;
             }
             *passed = (passed.0 + 1, 0);
@@ -296,9 +301,7 @@ fn die_at() {
 
 /// Does something once, at a step and when it is come to for the so manieth time.
 fn at(step_and_hit: &str, act: impl Fn() + Send + Sync + 'static) {
-    let (step, hit) = step_and_hit
-        .split_once(' ')
-        .expect("a step and a number");
+    let (step, hit) = step_and_hit.split_once(' ').expect("a step and a number");
     let left = AtomicU32::new(hit.parse().expect("a number"));
     let scenario = fail::FailScenario::setup();
     let callback = move || {

@@ -30,6 +30,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How long nothing need come forward before that is called silence.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// How long it is listened to what a client has heard.
+const HEARING: Duration = Duration::from_millis(5);
+
 /// How often the queue is looked at while it is full.
 const FULL: Duration = Duration::from_millis(1);
 
@@ -114,7 +117,7 @@ impl Broker for KafkaBroker {
                 self.outage.answered();
                 return Ok(instance);
             };
-            instance.producer.poll(Duration::ZERO);
+            instance.producer.poll(HEARING);
             instance.refused(&error)?;
             let unsure = self.heard(Err(instance.unsure("can't begin", &error)));
             let again = instance.again(&error) && began.elapsed() < FENCE.min(self.patience());

@@ -206,7 +206,10 @@ fn list(bytes: &[u8]) -> Option<(Vec<Segment>, &[u8])> {
         length: u64::from_le_bytes(numbers[0]),
         checksum: Checksum(u64::from_le_bytes(numbers[1])),
     };
-    Some((all.as_chunks::<8>().0.chunks(2).map(segment).collect(), rest))
+    Some((
+        all.as_chunks::<8>().0.chunks(2).map(segment).collect(),
+        rest,
+    ))
 }
 
 #[cfg(test)]

@@ -16,11 +16,11 @@ mod protocol;
 mod record;
 mod serializer;
 mod settings;
-mod spill;
-mod staged;
 #[cfg(test)]
 #[path = "tests/simulation.rs"]
 mod simulation;
+mod spill;
+mod staged;
 mod takeover;
 mod topic;
 mod writer;
@@ -42,6 +42,7 @@ use progress::Progress;
 use rdkafka::producer::{BaseProducer, ThreadedProducer};
 use serializer::{Choose, Encoder};
 use settings::SinkSettings;
+use staged::Staged;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,7 +51,6 @@ use tidegate_engine::build::OpenContext;
 use tidegate_engine::checkpoint::CheckpointMode;
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::sink::{RecoveryContext, Sink};
-use staged::Staged;
 use writer::{Closing, Commits, Plain, Way};
 
 /// Writes records to Kafka.

@@ -215,13 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_read_back_until_their_epoch_is_committed_and_for_as_long_as_a_checkpoint_holds_them() {
+    fn segments_are_read_back_until_their_epoch_is_committed_and_for_as_long_as_a_checkpoint_holds_them()
+     {
         let folder = tempfile::tempdir().unwrap();
         let (closed, spilled) = (Closed::default(), Spilled::default());
         let mut spiller = Spiller::new(folder.path().to_owned(), closed.clone());
         let first = spill(&mut spiller, &closed, &spilled, 7);
         let second = spill(&mut spiller, &closed, &spilled, 8);
-        assert_eq!(folder.path().read_dir().unwrap().count(), 0, "no name is left");
+        assert_eq!(
+            folder.path().read_dir().unwrap().count(),
+            0,
+            "no name is left"
+        );
         assert_eq!(spilled.read(&about(7).segment(1)).unwrap(), b"four");
         let kept = spilled.files(&[&first, &second], &StoredFiles::default());
         let kept = kept.unwrap().unwrap();
@@ -231,7 +236,10 @@ mod tests {
         assert_eq!(spilled.read(&about(8).segment(0)).unwrap(), b"one");
         assert_eq!(kept.read(&about(7).segment(1)).unwrap(), b"four");
         let missing = spilled.files(&[&first], &StoredFiles::default());
-        assert!(missing.is_err(), "a checkpoint without it would be of no use");
+        assert!(
+            missing.is_err(),
+            "a checkpoint without it would be of no use"
+        );
     }
 
     #[test]

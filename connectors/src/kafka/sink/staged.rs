@@ -62,11 +62,7 @@ struct Committing {
 }
 
 impl Staged {
-    pub(super) fn new(
-        (slot, owner): (u32, Owner),
-        settings: &SinkSettings,
-        waker: Waker,
-    ) -> Self {
+    pub(super) fn new((slot, owner): (u32, Owner), settings: &SinkSettings, waker: Waker) -> Self {
         let folder = settings.spill_dir.clone();
         Staged {
             slot,

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a topic that isn't there is looked for.
 const CREATION: Duration = Duration::from_secs(5);
 
+/// How long it is listened to what the client has heard.
+const HEARING: Duration = Duration::from_millis(10);
+
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -65,8 +68,8 @@ pub(super) fn partitions(
                 }
             }
         };
-        // What it has heard it tells when it is asked.
-        client.poll(Duration::ZERO);
+        // What it has heard it tells when it is asked, one thing after the other.
+        client.poll(HEARING);
         if let Some(trouble) = contact.hopeless() {
             return Err(Fault::user(format_args!("Kafka at {servers}: {trouble}")));
         }

@@ -286,7 +286,8 @@ fn epoch(
                 count += 1;
             }
             if spills && bytes.len() > HEADER && process.world.dice.below(2) == 0 {
-                let records = std::mem::replace(&mut bytes, Committable::buffer()).split_off(HEADER);
+                let records =
+                    std::mem::replace(&mut bytes, Committable::buffer()).split_off(HEADER);
                 let name = about.segment(segments.len());
                 segments.push(Segment::of(&records));
                 disk.0.insert(name, records);
@@ -479,7 +480,10 @@ fn an_older_checkpoint_is_refused_unless_allowed() {
     let older = || Takeover::new(Owner(1000), 2, Some(newest - 1), Vec::new());
     let fault = older().run(&process(&world), &Disk::default()).unwrap_err();
     assert!(fault.message().contains("would be there twice"), "{fault}");
-    older().allow_reemit(true).run(&process(&world), &Disk::default()).unwrap();
+    older()
+        .allow_reemit(true)
+        .run(&process(&world), &Disk::default())
+        .unwrap();
     assert_eq!(world.kafka.borrow().markers[&0].checkpoint, newest - 1);
 }
 
@@ -489,16 +493,23 @@ fn output_of_a_run_that_was_taken_over_from_is_refused() {
     let newest = world.latest.borrow().as_ref().unwrap().id;
     let strange = vec![committable(0, newest + 1, 12345)];
     let takeover = Takeover::new(Owner(1000), 2, Some(newest + 1), strange.clone());
-    let fault = takeover.run(&process(&world), &Disk::default()).unwrap_err();
+    let fault = takeover
+        .run(&process(&world), &Disk::default())
+        .unwrap_err();
     assert!(fault.message().contains("taken over from since"), "{fault}");
     world.kafka.borrow_mut().markers.clear();
     let takeover = Takeover::new(Owner(1000), 2, Some(newest + 1), strange);
-    let fault = takeover.run(&process(&world), &Disk::default()).unwrap_err();
+    let fault = takeover
+        .run(&process(&world), &Disk::default())
+        .unwrap_err();
     assert!(
         fault.message().contains("progress topic knows nothing"),
         "{fault}"
     );
-    takeover.allow_reemit(true).run(&process(&world), &Disk::default()).unwrap();
+    takeover
+        .allow_reemit(true)
+        .run(&process(&world), &Disk::default())
+        .unwrap();
     assert_eq!(world.kafka.borrow().log.last(), Some(&(99, 1)));
 }
 
