@@ -222,6 +222,45 @@ fn killed_at_each_step() {
     verify(&orders);
 }
 
+/// Neither the process that writes an epoch nor the one that finds it in the checkpoint keeps it in memory.
+#[test]
+fn an_epoch_that_is_much_larger_than_memory_is_sent_once() {
+    let Some(_) = broker() else { return };
+    let orders = Orders::produce(0);
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let mut dies = Worker::start_large(&orders, folder.path(), Some("after_part"));
+    assert!(
+        matches!(dies.live(PATIENCE), Life::Ended(None, _)),
+        "{}",
+        dies.complaint()
+    );
+    let mut ends = Worker::start_large(&orders, folder.path(), None);
+    match ends.live(PATIENCE) {
+        Life::Ended(code, complaint) => assert_eq!(code, Some(0), "{complaint}"),
+        Life::Killed => panic!("it does not come to its end: {}", ends.complaint()),
+    }
+    let recovers = ends.most_memory();
+    let (size, count) = worker::LARGE;
+    let whole = |orders: &Orders| {
+        let numbers = kafka::numbers(&orders.address, &orders.output);
+        assert!(numbers.into_iter().eq(0..count), "each is there once");
+    };
+    whole(&orders);
+    let orders = Orders::produce(0);
+    let elsewhere = tempfile::tempdir().expect("there is room for files");
+    let mut writes = Worker::start_large(&orders, elsewhere.path(), None);
+    assert!(
+        matches!(writes.live(PATIENCE), Life::Ended(Some(0), _)),
+        "{}",
+        writes.complaint()
+    );
+    whole(&orders);
+    let megabytes = size as u64 * count / 1_000_000;
+    let writes = writes.most_memory();
+    println!("an epoch of {megabytes} MB: {writes} MB to write it, {recovers} MB to recover it");
+    assert!(writes.max(recovers) < megabytes * 4 / 5);
+}
+
 /// Copies a folder with all that is in it.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");

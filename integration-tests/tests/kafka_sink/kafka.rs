@@ -140,6 +140,29 @@ pub fn read_committed(address: &str, topic: &str) -> BTreeMap<u64, Vec<u64>> {
     counts
 }
 
+/// The numbers with which the messages of a topic begin, sorted.
+pub fn numbers(address: &str, topic: &str) -> Vec<u64> {
+    let mut config = config(address);
+    let config = config.set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let partitions = assign(&consumer, topic);
+    let (mut all, mut ended) = (Vec::new(), 0);
+    while ended < partitions {
+        match consumer.poll(SOME_TIME) {
+            Some(Ok(message)) => {
+                let value = message.payload().expect("a value");
+                let number = value.first_chunk().expect("a number");
+                all.push(u64::from_be_bytes(*number));
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("{error}"),
+            None => panic!("{topic} can't be read in time"),
+        }
+    }
+    all.sort_unstable();
+    all
+}
+
 fn assign(consumer: &BaseConsumer, topic: &str) -> i32 {
     let metadata = consumer
         .fetch_metadata(Some(topic), SOME_TIME)

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::{Checkpointing, Restore, Target};
+use tidegate::connectors::Generator;
 use tidegate::connectors::kafka::{KafkaSink, KafkaSource};
 use tidegate::engine::checkpoint::CheckpointSettings;
 use tidegate::prelude::*;
@@ -57,6 +58,21 @@ impl Worker {
     ) -> Self {
         let dies = ("WORKER_DIES", format!("kafka_sink::{step} {hit}"));
         Worker::spawn(orders, folder, parallelism, true, &[dies])
+    }
+
+    /// One whose output is one epoch that is too large for memory; it may have to die on the way.
+    pub fn start_large(orders: &Orders, folder: &Path, dies: Option<&str>) -> Self {
+        let mut more = vec![("WORKER_LARGE", "yes".to_owned())];
+        more.extend(dies.map(|step| ("WORKER_DIES", format!("kafka_sink::{step} 3"))));
+        Worker::spawn(orders, folder, 1, false, &more)
+    }
+
+    /// The most memory that it took, in MB, as it said in the end.
+    pub fn most_memory(&self) -> u64 {
+        let said = self.complaint();
+        let line = said.lines().find(|line| line.starts_with("VmHWM"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kilobytes.unwrap_or_else(|| panic!("it doesn't say: {said}")) / 1024
     }
 
     /// One that stops at each of these steps in turn, until it is released.
@@ -204,6 +220,9 @@ fn told(name: &str) -> String {
 pub fn work() {
     die_at();
     hold_at();
+    if std::env::var("WORKER_LARGE").is_ok() {
+        return work_large();
+    }
     let parallelism = told("WORKER_PARALLELISM").parse().expect("a number");
     let mut env = StreamEnv::with_parallelism(parallelism);
     env.settings_mut().checkpoints = Some(CheckpointSettings::every(Duration::from_millis(200)));
@@ -255,6 +274,45 @@ pub fn work() {
     if let Err(error) = env.execute(JOB) {
         panic!("{error}");
     }
+}
+
+/// Bytes of a record of an epoch that is much too large for memory, and how many there are.
+pub const LARGE: (usize, u64) = (1000, 150_000);
+
+/// What it does instead where it is told to: all of its output is one epoch. In the end it tells how much memory it
+/// took at most.
+fn work_large() {
+    let mut env = StreamEnv::with_parallelism(1);
+    let seldom = CheckpointSettings::every(Duration::from_secs(600));
+    env.settings_mut().checkpoints = Some(seldom);
+    let storage = Arc::new(LocalStorage::new(told("WORKER_FOLDER")));
+    let mut checkpointing = Checkpointing::new(storage);
+    checkpointing.restore = Restore::Latest;
+    env.run_settings_mut().checkpointing = Some(checkpointing);
+    let output = told("WORKER_OUTPUT");
+    let sink = KafkaSink::with_serializer(|n: &u64, into: &mut Vec<u8>| {
+        into.extend(n.to_be_bytes());
+        into.resize(LARGE.0, b'x');
+        Ok(())
+    });
+    let sink = sink
+        .bootstrap_servers(told("TIDEGATE_KAFKA"))
+        .topic(&output)
+        .exactly_once(&output)
+        .transaction_timeout(Duration::from_secs(900))
+        .max_epoch_memory(8 << 20)
+        .property("queue.buffering.max.kbytes", "16384")
+        .build()
+        .expect("the sink is sound");
+    env.source("numbers", Generator::new(LARGE.1, |n| n))
+        .sink("out", sink)
+        .uid("out");
+    if let Err(error) = env.execute(JOB) {
+        panic!("{error}");
+    }
+    let status = fs::read_to_string("/proc/self/status").expect("Linux tells it");
+    let most = status.lines().find(|line| line.starts_with("VmHWM"));
+    eprintln!("{}", most.expect("Linux knows it"));
 }
 
 /// Stops where it was told to, each time until the file that says so is removed, and some commits after the last

@@ -245,6 +245,7 @@ impl<T: 'static> Sink<T> for KafkaSink<T> {
             spilled: staged.spilled(),
             records: metrics.counter("records.committed"),
             transactions: metrics.counter("transactions.committed"),
+            latency: metrics.histogram("commit.latency"),
         };
         let thread = Background::start(commits, context.waker())?;
         KafkaWriter::new(closing, encoder, thread, Way::Staged(Box::new(staged))).warm_up()

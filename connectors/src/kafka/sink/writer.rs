@@ -11,9 +11,10 @@ use crate::background::{Background, Write};
 use crate::failpoints::failpoint;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Instant;
 use tidegate_engine::checkpoint::{CheckpointId, LocalFiles, StoredFiles};
 use tidegate_engine::fault::{Fault, Flow};
-use tidegate_engine::metrics::Counter;
+use tidegate_engine::metrics::{Counter, Histogram};
 use tidegate_engine::sink::{SinkWriter, TwoPhase};
 use tidegate_engine::time::Timestamp;
 
@@ -249,6 +250,8 @@ pub(super) struct Commits {
     /// Counts committed records, and transactions.
     pub(super) records: Counter,
     pub(super) transactions: Counter,
+    /// How long commits take, in milliseconds.
+    pub(super) latency: Histogram,
 }
 
 impl Write for Commits {
@@ -265,7 +268,9 @@ impl Write for Commits {
 
     fn commit(&mut self, committable: Vec<u8>, _last: bool) -> Flow {
         let committable = Committable::decode(committable)?;
+        let began = Instant::now();
         self.committer.commit(&committable, &self.spilled)?;
+        self.latency.record(began.elapsed().as_millis() as u64);
         self.records.add(committable.records);
         self.transactions.inc();
         Ok(())
