@@ -41,8 +41,8 @@ sim: setup ## Simulate checkpoints and recovery under crashes: SEEDS=n of them, 
 chaos: setup ## Kill running jobs at random moments, KILLS=n times, and compare their output with a run without kills
 	@KILLS='$(KILLS)' SEED='$(SEED)' .ci/chaos
 
-chaos-kafka: setup ## Kill a job between two Kafka topics, KILLS=n times, and read what it committed
-	@KILLS='$(KILLS)' SEED='$(SEED)' .ci/chaos-kafka
+chaos-kafka: setup ## Kill a job between two Kafka topics, KILLS=n times, and the broker, BROKER_KILLS=n times
+	@KILLS='$(KILLS)' SEED='$(SEED)' BROKER_KILLS='$(BROKER_KILLS)' .ci/chaos-kafka
 
 bench: setup ## Measure the NEXMark queries against bare loops, and against other engines where they are prepared
 	cargo run $(PROFILE) --example nexmark -- --bench

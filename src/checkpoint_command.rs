@@ -309,12 +309,13 @@ fn verify_checkpoint(found: &Found, into: &mut Vec<Verified>) {
         });
     }
     for file in &metadata.shared {
-        let place = storage.place(&file.path);
+        let path = metadata.shared_path(folder, file);
+        let place = storage.place(&path);
         // Several checkpoints name it.
         if into.iter().any(|known| known.place == place) {
             continue;
         }
-        let read = storage.read(&file.path, file.length);
+        let read = storage.read(&path, file.length);
         let checked = read.and_then(|bytes| check_shared(&place, &bytes, file));
         into.push(Verified {
             place,

@@ -12,7 +12,7 @@ use tidegate_engine::checkpoint::storage::{
     METADATA, checkpoints, join, publish_to, read_metadata,
 };
 use tidegate_engine::checkpoint::{
-    self as checkpoint, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointStorage,
+    self as checkpoint, BarrierKind, Below, CheckpointId, CheckpointMetadata, CheckpointStorage,
     FilesOrigin, Loaded, Outcome, RestartStrategy, RestoredJob, Which,
 };
 use tidegate_engine::clock::Clock;
@@ -259,12 +259,18 @@ impl Checkpointing {
         Ok(newest.map(|loaded| self.begin_with(loaded, &self.storage)))
     }
 
-    /// `storage` is where shared files are. A savepoint, which may lie elsewhere, has none.
+    /// `storage` is where it was asked for: shared files lie there, and those of a savepoint in its own folder.
     fn begin_with(&self, loaded: Loaded, storage: &Arc<dyn CheckpointStorage>) -> Arc<RestoredJob> {
         let job = loaded.job.allow_left_over(self.allow_non_restored_state);
+        let checkpoint = loaded.metadata.kind == BarrierKind::Checkpoint;
+        let storage = loaded.elsewhere.unwrap_or_else(|| storage.clone());
+        let own = storage.lasting_place("") == self.storage.lasting_place("");
         let origin = FilesOrigin {
-            storage: storage.clone(),
-            own: storage.lasting_place("") == self.storage.lasting_place(""),
+            own: own && checkpoint,
+            storage: match checkpoint {
+                true => storage,
+                false => Arc::new(Below::new(storage, loaded.folder)),
+            },
         };
         Arc::new(job.with_files(origin))
     }

@@ -249,8 +249,10 @@ impl CheckpointCoordinator {
                 delete_files(&*storage, fresh.map(|file| &file.file));
                 retention::discard(&*storage, &folder)
             } else {
-                let mut paths = files.iter().map(|(_, f)| join(&folder, &f.file.path));
-                paths.try_for_each(|path| storage.delete(&path))
+                let shared = files.iter().flat_map(|(_, f)| f.index.shared());
+                let own = files.iter().map(|(_, f)| &f.file);
+                let mut all = own.chain(shared.map(|shared| &shared.file));
+                all.try_for_each(|file| storage.delete(&join(&folder, &file.path)))
             };
             if let Err(error) = deleted {
                 tracing::warn!("{error}");

@@ -19,6 +19,9 @@ const ELSEWHERE: Duration = Duration::from_secs(5);
 /// The records of how long ago the present rate is measured against.
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// Shorter silences of what a job speaks to are not shown.
+const NOTABLE: Duration = Duration::from_secs(3);
+
 /// Clears the line, and keeps a long one from wrapping, after which it could not be rewritten.
 const REWRITE: &str = "\r\x1b[2K\x1b[?7l";
 const WRAP_AGAIN: &str = "\x1b[?7h";
@@ -63,6 +66,8 @@ pub struct Figures {
     pub watermark: Option<Timestamp>,
     /// The most pressed vertex, if that is above healthy.
     pub pressed: Option<(String, f64)>,
+    /// The vertex whose outside has not answered for longest, and for how long, if for more than a moment.
+    pub silent: Option<(String, Duration)>,
 }
 
 /// Puts lines together; knows the rate from the lines before.
@@ -90,6 +95,10 @@ impl Progress {
         if let Some((vertex, pressure)) = &now.pressed {
             let level = PressureLevel::of(*pressure).to_string().to_lowercase();
             let _ = write!(line, "  {level} at '{vertex}'");
+        }
+        if let Some((vertex, lasts)) = &now.silent {
+            let seconds = lasts.as_secs();
+            let _ = write!(line, "  no answer to '{vertex}' for {seconds} s");
         }
         line
     }
@@ -134,6 +143,8 @@ impl Figures {
         let sources = subtasks.iter().filter(|s| has(s, "source"));
         let sinks = subtasks.iter().filter(|s| has(s, "sink"));
         let open = |at: &i64| *at != Timestamp::MAX.0;
+        let silent = subtasks.iter().max_by_key(|s| s.silence_ms);
+        let silent = silent.filter(|s| s.silence_ms >= NOTABLE.as_millis() as u64);
         let highest = telemetry.pressure.highest();
         let pressed = highest.filter(|r| PressureLevel::of(r.pressure) > PressureLevel::Healthy);
         Figures {
@@ -149,6 +160,7 @@ impl Figures {
                 .min()
                 .map(Timestamp),
             pressed: pressed.map(|report| (report.vertex, report.pressure)),
+            silent: silent.map(|s| (s.vertex.clone(), Duration::from_millis(s.silence_ms))),
         }
     }
 }
@@ -233,12 +245,13 @@ mod tests {
             dead_letters: 1_234_567,
             watermark: Some(Timestamp(0)),
             pressed: Some(("count -> out".into(), 0.7)),
+            silent: Some(("orders".into(), Duration::from_millis(12_400))),
             ..at(2_000, 100)
         };
         assert_eq!(
             Progress::default().line(&full),
             "2.0 s  read 100 (50/s)  written 12  late 3  dead letters 1,234,567  \
-             watermark 1970-01-01T00:00:00Z  high pressure at 'count -> out'"
+             watermark 1970-01-01T00:00:00Z  high pressure at 'count -> out'  no answer to 'orders' for 12 s"
         );
     }
 

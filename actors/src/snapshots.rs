@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tidegate_engine::checkpoint::shared::{delete_files, store_files};
 use tidegate_engine::checkpoint::{
-    self as checkpoint, CheckpointId, Event, Notice, Phase, SubtaskFile, SubtaskImage, SubtaskRef,
-    write_image_to,
+    self as checkpoint, BarrierKind, Below, CheckpointId, CheckpointStorage, Event, Notice, Phase,
+    SubtaskFile, SubtaskImage, SubtaskRef, write_image_to,
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Flow;
@@ -165,11 +165,17 @@ impl Snapshots {
 /// Writes an image and those of its shared files that are new; the bytes of the latter.
 fn write(target: &Target, image: &mut SubtaskImage) -> checkpoint::Result<(SubtaskFile, u64)> {
     let storage = &*target.storage;
-    let fresh = store_files(storage, image.barrier.id, image)?;
+    // A savepoint stands alone: its files lie in its own folder.
+    let below = Below::new(target.storage.clone(), target.folder.as_str());
+    let files: &dyn CheckpointStorage = match image.barrier.kind {
+        BarrierKind::Checkpoint => storage,
+        BarrierKind::Savepoint | BarrierKind::Stop => &below,
+    };
+    let fresh = store_files(files, image.barrier.id, image)?;
     match write_image_to(storage, &target.folder, image) {
         Ok(file) => Ok((file, fresh.iter().map(|file| file.length).sum())),
         Err(error) => {
-            delete_files(storage, &fresh);
+            delete_files(files, &fresh);
             Err(error)
         }
     }

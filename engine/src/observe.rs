@@ -43,6 +43,8 @@ pub struct SubtaskStats {
     pub turn_began: AtomicU64,
     /// Timers that are set.
     pub timers: AtomicU64,
+    /// Milliseconds for which what it reads from or writes to has not answered; 0 while it does.
+    pub silence_ms: AtomicU64,
     /// Nanoseconds since the job's start at which the rest in progress began; 0 while it works.
     /// Its length is in neither `idle_ns` nor `backpressured_ns` before it ends.
     pub rest_began: AtomicU64,
@@ -93,6 +95,7 @@ pub struct SubtaskSnapshot {
     pub idle_ns: u64,
     pub backpressured_ns: u64,
     pub timers: u64,
+    pub silence_ms: u64,
 }
 
 impl SubtaskStats {
@@ -132,6 +135,7 @@ impl SubtaskStats {
             idle_ns: self.idle_ns.load(Relaxed),
             backpressured_ns: self.backpressured_ns.load(Relaxed),
             timers: self.timers.load(Relaxed),
+            silence_ms: self.silence_ms.load(Relaxed),
         }
     }
 }
@@ -235,6 +239,7 @@ impl JobStats {
                 backpressured_ns,
                 turn_began,
                 timers,
+                silence_ms,
                 rest_began,
                 rest_blocked,
             } = stats;
@@ -246,7 +251,9 @@ impl JobStats {
                 late,
                 dead_letters,
             ];
-            let gauges = [queued, credits, buffered, turn_began, timers, rest_began];
+            let gauges = [
+                queued, credits, buffered, turn_began, timers, rest_began, silence_ms,
+            ];
             let times = [busy_ns, idle_ns, backpressured_ns];
             for number in numbers.into_iter().chain(gauges).chain(times) {
                 number.store(0, Relaxed);

@@ -9,9 +9,12 @@
 #[allow(dead_code, reason = "some of it is for other tests")]
 mod kafka;
 #[path = "kafka_sink/worker.rs"]
+#[allow(dead_code, reason = "some of it is for other tests")]
 mod worker;
 
-use kafka::{Orders, broker, read_committed};
+use kafka::{Orders, broker, verify};
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 use worker::{Life, Worker};
 
@@ -46,27 +49,6 @@ impl Dice {
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
-}
-
-/// That the counts of each key are there once and in order.
-fn verify(orders: &Orders) {
-    let counts = read_committed(&orders.output);
-    for (key, want) in orders.counts() {
-        let got = counts.get(&key).map(Vec::as_slice).unwrap_or_default();
-        let first = got.iter().zip(1..).find(|(got, want)| *got != want);
-        assert!(
-            got.len() as u64 == want && first.is_none(),
-            "key {key}: {} counts where there should be {want}; the first that is not in order: {first:?}",
-            got.len()
-        );
-    }
-    assert_eq!(
-        counts.len(),
-        orders.counts().count(),
-        "keys that nobody ordered"
-    );
-    let open = kafka::open_transactions(&orders.output);
-    assert_eq!(open, Vec::<String>::new(), "transactions are left open");
 }
 
 #[test]
@@ -162,66 +144,6 @@ fn a_process_that_hangs_and_comes_back_changes_nothing() {
     verify(&orders);
 }
 
-/// Lets a process live that is not to end.
-fn alive(worker: &mut Worker, how_long: Duration) {
-    if let Life::Ended(code, complaint) = worker.live_on(how_long) {
-        panic!("ended with {code:?}: {complaint}");
-    }
-}
-
-/// Waits until a process has completed two checkpoints more.
-fn progresses(worker: &mut Worker, since: u64) {
-    let began = Instant::now();
-    while worker.checkpoint() < since + 2 {
-        alive(worker, Duration::from_millis(50));
-        assert!(
-            began.elapsed() < PATIENCE,
-            "no progress: {}",
-            worker.complaint()
-        );
-    }
-}
-
-/// With a broker of its own, so that it is in nobody's way: `TIDEGATE_KAFKA=localhost:9192 cargo test --release
-/// --test kafka_sink the_broker -- --ignored --nocapture`
-#[test]
-#[ignore = "takes minutes, and a broker that may be killed"]
-fn the_broker_is_killed_restarted_and_paused() {
-    let address =
-        std::env::var("TIDEGATE_KAFKA").expect("the address of a broker that may be killed");
-    let port = address.rsplit_once(':').map_or("9192", |(_, port)| port);
-    kafka::control(port, "start");
-    let orders = Orders::produce(400_000);
-    let folder = tempfile::tempdir().expect("there is room for files");
-    let mut worker = Worker::start(&orders, folder.path(), 2, true);
-    let mut dice = Dice::new();
-    progresses(&mut worker, 0);
-    let kills = number("TIDEGATE_CHAOS_KILLS").unwrap_or(10);
-    for kill in 1..=kills {
-        let before = worker.checkpoint();
-        alive(&mut worker, Duration::from_millis(dice.below(1000)));
-        kafka::control(port, "kill");
-        println!("broker killed for the {kill}. time, checkpoint {before}");
-        kafka::control(port, "start");
-        progresses(&mut worker, before);
-    }
-    kafka::control(port, "pause");
-    println!("broker paused, checkpoint {}", worker.checkpoint());
-    alive(&mut worker, Duration::from_secs(60));
-    kafka::control(port, "resume");
-    let before = worker.checkpoint();
-    progresses(&mut worker, before);
-    println!("broker resumed, checkpoint {}", worker.checkpoint());
-    match worker.live(Duration::from_secs(400)) {
-        Life::Ended(code, complaint) => assert_eq!(code, Some(0), "{complaint}"),
-        Life::Killed => panic!("it does not come to its end: {}", worker.complaint()),
-    }
-    verify(&orders);
-    println!(
-        "chaos-kafka: the broker was killed {kills} times and paused for 60 s: everything is there once"
-    );
-}
-
 /// A transaction that was open when the process died is given up by the broker long before the next life.
 #[test]
 fn a_recovery_that_comes_later_than_the_transaction_timeout_loses_nothing() {
@@ -249,13 +171,18 @@ fn a_recovery_that_comes_later_than_the_transaction_timeout_loses_nothing() {
 }
 
 /// Each step at which a process can die on its way from one commit to the next.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 16] = [
+    "before_spill",
+    "after_spill",
     "before_prepare",
     "after_prepare",
     "before_begin",
     "in_transaction",
+    "after_part",
     "after_produce",
     "before_commit",
+    // Of what the life before has left.
+    "takeover_part",
     "after_commit",
     "after_fence",
     "takeover_fenced",
@@ -293,4 +220,123 @@ fn killed_at_each_step() {
         worker.complaint()
     );
     verify(&orders);
+}
+
+/// Neither the process that writes an epoch nor the one that finds it in the checkpoint keeps it in memory.
+#[test]
+fn an_epoch_that_is_much_larger_than_memory_is_sent_once() {
+    let Some(_) = broker() else { return };
+    let orders = Orders::produce(0);
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let mut dies = Worker::start_large(&orders, folder.path(), Some("after_part"));
+    assert!(
+        matches!(dies.live(PATIENCE), Life::Ended(None, _)),
+        "{}",
+        dies.complaint()
+    );
+    let mut ends = Worker::start_large(&orders, folder.path(), None);
+    match ends.live(PATIENCE) {
+        Life::Ended(code, complaint) => assert_eq!(code, Some(0), "{complaint}"),
+        Life::Killed => panic!("it does not come to its end: {}", ends.complaint()),
+    }
+    let recovers = ends.most_memory();
+    let (size, count) = worker::LARGE;
+    let whole = |orders: &Orders| {
+        let numbers = kafka::numbers(&orders.address, &orders.output);
+        assert!(numbers.into_iter().eq(0..count), "each is there once");
+    };
+    whole(&orders);
+    let orders = Orders::produce(0);
+    let elsewhere = tempfile::tempdir().expect("there is room for files");
+    let mut writes = Worker::start_large(&orders, elsewhere.path(), None);
+    assert!(
+        matches!(writes.live(PATIENCE), Life::Ended(Some(0), _)),
+        "{}",
+        writes.complaint()
+    );
+    whole(&orders);
+    let megabytes = size as u64 * count / 1_000_000;
+    let writes = writes.most_memory();
+    println!("an epoch of {megabytes} MB: {writes} MB to write it, {recovers} MB to recover it");
+    assert!(writes.max(recovers) < megabytes * 4 / 5);
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("it can be listed").flatten() {
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("it is there").is_dir() {
+            true => copy(&entry.path(), &target),
+            // What goes meanwhile belongs to no checkpoint that is kept.
+            false => drop(fs::copy(entry.path(), target)),
+        }
+    }
+}
+
+#[test]
+fn an_older_checkpoint_is_refused_unless_its_output_may_come_twice() {
+    let Some(_) = broker() else { return };
+    let orders = Orders::produce(20_000);
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let mut worker = Worker::start(&orders, folder.path(), 2, true);
+    let began = Instant::now();
+    while worker.checkpoint() < 3 {
+        assert!(began.elapsed() < PATIENCE, "{}", worker.complaint());
+        alive(&mut worker);
+    }
+    let (old, mine) = (worker.checkpoint(), folder.path().join("mine"));
+    copy(&folder.path().join("checkpoints"), &mine);
+    let progress = format!("tidegate-progress.{}-counts", orders.output);
+    let committed = || {
+        let markers = kafka::read_all(&progress);
+        let checkpoint = |value: &str| {
+            let json: serde_json::Value = serde_json::from_str(value).ok()?;
+            json["checkpoint"].as_u64()
+        };
+        let all = markers
+            .iter()
+            .filter_map(|m| checkpoint(m.value.as_deref()?));
+        all.max().unwrap_or(0)
+    };
+    while committed() < old + 2 {
+        assert!(began.elapsed() < PATIENCE, "{}", worker.complaint());
+        alive(&mut worker);
+    }
+    assert!(matches!(
+        worker.live(Duration::from_millis(1)),
+        Life::Killed
+    ));
+    let place = mine.join(format!("chk-{old}"));
+    for (reemit, words) in [(false, "would be there twice"), (true, "")] {
+        let mut worker = Worker::start_from(&orders, folder.path(), &place, reemit);
+        match worker.live(PATIENCE) {
+            Life::Ended(code, complaint) => {
+                assert_eq!(code == Some(0), reemit, "from {old}: {complaint}");
+                assert!(complaint.contains(words), "{complaint}");
+            }
+            Life::Killed => panic!("it does not come to its end: {}", worker.complaint()),
+        }
+    }
+    let counts = kafka::read_committed(&orders.address, &orders.output);
+    let mut twice = 0;
+    for (key, want) in orders.counts() {
+        let mut got = counts.get(&key).cloned().unwrap_or_default();
+        let all = got.len();
+        got.sort_unstable();
+        got.dedup();
+        assert!(
+            got.into_iter().eq(1..=want),
+            "nothing of key {key} is missing"
+        );
+        twice += all as u64 - want;
+    }
+    assert!(twice > 0, "what lay between came twice, as was allowed");
+}
+
+/// Lets a process live for a moment that is not to end.
+fn alive(worker: &mut Worker) {
+    if let Life::Ended(code, complaint) = worker.live_on(Duration::from_millis(20)) {
+        panic!("ended with {code:?}: {complaint}");
+    }
 }

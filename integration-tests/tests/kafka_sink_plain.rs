@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "the orders are for other tests")]
 mod kafka;
 
+use integration_tests::kafka::Topic;
 use kafka::{broker, fresh_topic, read_all};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::Checkpointing;
-use tidegate::connectors::kafka::{DeliveryGuarantee, KafkaSink, KafkaSinkBuilder};
+use tidegate::connectors::kafka::{DeliveryGuarantee, KafkaSink, KafkaSinkBuilder, Sasl, Tls};
 use tidegate::connectors::{Generator, Values};
 use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
 use tidegate::prelude::*;
@@ -267,7 +268,7 @@ fn settings_that_do_not_fit_are_refused_when_the_sink_is_built() {
                 .transaction_timeout(Duration::from_millis(10)),
             "between 1 s",
         ),
-        (sink().exactly_once("t").max_epoch_bytes(1 << 40), "900 MiB"),
+        (sink().exactly_once("t").max_epoch_memory(1000), "16 KiB"),
         (sink().max_unacknowledged(0), "lets nothing be sent"),
         (sink().property("linger.ms", "soon"), "linger.ms"),
         (sink().property("retries", "0"), "retries"),
@@ -278,5 +279,186 @@ fn settings_that_do_not_fit_are_refused_when_the_sink_is_built() {
     assert!(
         sink().property("acks", "1").build().is_ok(),
         "a weaker promise of the user's own"
+    );
+}
+
+/// Writes a word through a listener of the secured broker, exactly once, and reads back what is there.
+fn securely(
+    address: &str,
+    topic: &str,
+    tls: Option<Tls>,
+    sasl: Option<Sasl>,
+) -> Result<(), String> {
+    let mut sink = KafkaSink::string().bootstrap_servers(address).topic(topic);
+    if let Some(tls) = tls {
+        sink = sink.tls(tls);
+    }
+    if let Some(sasl) = sasl {
+        sink = sink.sasl(sasl);
+    }
+    let sink = sink.exactly_once(topic).build().expect("it is sound");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut env = StreamEnv::with_parallelism(1);
+    env.settings_mut().checkpoints = Some(CheckpointSettings::every(Duration::from_millis(100)));
+    let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(folder.path())));
+    checkpointing.restart = RestartStrategy::None;
+    env.run_settings_mut().checkpointing = Some(checkpointing);
+    env.source("words", Values::new(["secret".to_owned()]))
+        .sink("out", sink);
+    env.execute("secret")
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn tls_and_sasl_let_in_who_may_write_and_nobody_else() {
+    let port = 29092;
+    if broker().is_none() {
+        return;
+    }
+    let arguments = |what| [what, "--port", "29092", "--secure"].map(str::to_owned);
+    let control = |what| {
+        let all = arguments(what);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        integration_tests::kafka::control(&all).expect("the broker can be controlled")
+    };
+    let (plain, folder) = (control("start"), control("dir"));
+    let (user, password) = ("tidegate", "tidegate-secret");
+    let trusting = || Some(Tls::new().authority(format!("{folder}/ca.pem")));
+    let at = |n: u16| format!("localhost:{}", port + n);
+    let topic = fresh_topic("secret");
+    let refused = |tls, sasl, port, words: &str| {
+        let said = securely(&at(port), &topic, tls, sasl).expect_err("it may not");
+        assert!(
+            said.to_lowercase().contains(words) && !said.contains('\n'),
+            "{said}"
+        );
+        assert!(
+            !said.contains("guessed") && !said.contains(password),
+            "{said}"
+        );
+    };
+    // Who is refused waits for a while, so all of them do at once.
+    std::thread::scope(|scope| {
+        for wrong in [
+            Sasl::plain(user, "guessed"),
+            Sasl::scram_sha_256(user, "guessed"),
+            Sasl::scram_sha_512("nobody", password),
+        ] {
+            scope.spawn(|| refused(trusting(), Some(wrong), 3, "authentication"));
+        }
+        scope.spawn(|| refused(Some(Tls::new()), None, 1, "certificate"));
+    });
+    let mut written = 0;
+    let mut writes = |address: &str, tls, sasl| {
+        securely(address, &topic, tls, sasl).expect("it may");
+        written += 1;
+        assert_eq!(kafka::read_all_at(&plain, &topic).len(), written);
+    };
+    writes(&at(1), trusting(), None);
+    writes(&at(2), None, Some(Sasl::plain(user, password)));
+    for sasl in [
+        Sasl::plain(user, password),
+        Sasl::scram_sha_256(user, password),
+        Sasl::scram_sha_512(user, password),
+    ] {
+        writes(&at(3), trusting(), Some(sasl));
+    }
+    control("remove");
+}
+
+/// A job without end that writes to a topic, and loses it.
+#[test]
+fn a_topic_that_is_deleted_while_it_is_written_is_one_clear_error() {
+    let Some(address) = broker() else { return };
+    for exactly_once in [false, true] {
+        let topic = Topic::new(&address, "deleted", 2);
+        let mut sink = strings(&topic.name)
+            .expect("a broker")
+            .property("allow.auto.create.topics", "false")
+            .broker_timeout(Duration::from_secs(5));
+        if exactly_once {
+            sink = sink.exactly_once(&topic.name);
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut env = StreamEnv::with_parallelism(1);
+        env.settings_mut().checkpoints =
+            Some(CheckpointSettings::every(Duration::from_millis(100)));
+        let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(folder.path())));
+        checkpointing.restart = RestartStrategy::None;
+        env.run_settings_mut().checkpointing = Some(checkpointing);
+        let words = Generator::new(u64::MAX, |n| n.to_string()).per_second(1000.0);
+        env.source("words", words)
+            .sink("out", sink.build().expect("it is sound"));
+        let job = env.start("deleted").expect("it starts");
+        let started = std::time::Instant::now();
+        let mut removed = false;
+        while !job.ended() {
+            if !removed && started.elapsed() > Duration::from_secs(1) {
+                topic.remove();
+                removed = true;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "it goes on");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        let said = job.wait().expect_err("it fails").to_string();
+        println!(
+            "exactly once: {exactly_once}, after {:?}: {said}",
+            started.elapsed()
+        );
+        let gone = format!("the topic '{}' is gone", topic.name);
+        assert!(said.contains(&gone) && !said.contains('\n'), "{said}");
+    }
+}
+
+#[test]
+fn nulls_arrive_exactly_once_too_and_a_message_that_is_too_large_is_one_clear_error() {
+    let topic = fresh_topic("nulls");
+    let Some(sink) = strings(&topic) else { return };
+    let sink = sink
+        .tombstone_if(|text| text.starts_with("gone"))
+        .headers(|text, record| {
+            if text != "gone" {
+                record.key().extend_from_slice(text.as_bytes());
+            }
+        })
+        .exactly_once(&topic)
+        .build()
+        .expect("it is sound");
+    let words = ["kept", "gone", "gone too"].map(str::to_owned);
+    let run = |sink, words: Vec<String>| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut env = StreamEnv::with_parallelism(1);
+        let every = CheckpointSettings::every(Duration::from_millis(100));
+        env.settings_mut().checkpoints = Some(every);
+        let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(folder.path())));
+        checkpointing.restart = RestartStrategy::None;
+        env.run_settings_mut().checkpointing = Some(checkpointing);
+        env.source("words", Values::new(words)).sink("out", sink);
+        env.execute("nulls").map_err(|error| error.to_string())
+    };
+    run(sink, words.to_vec()).expect("it ends well");
+    let mut messages: Vec<_> = read_all(&topic)
+        .into_iter()
+        .map(|message| (message.key, message.value))
+        .collect();
+    messages.sort();
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        messages,
+        [
+            (None, None),
+            (text("gone too"), None),
+            (text("kept"), text("kept"))
+        ]
+    );
+    // The topic's own limit is only known to the broker.
+    kafka::limit_messages(&topic, 10_000);
+    let sink = strings(&topic).expect("a broker").exactly_once(&topic);
+    let long = "x".repeat(100_000);
+    let said = run(sink.build().expect("it is sound"), vec![long]).expect_err("it is too long");
+    assert!(
+        said.contains(&topic) && said.contains("too large"),
+        "{said}"
     );
 }

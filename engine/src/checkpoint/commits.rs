@@ -49,6 +49,12 @@ impl Commits {
         self.open.push_back(Committable { epoch, bytes });
     }
 
+    /// All that this checkpoint covers and that isn't known to be committed.
+    pub fn covered(&self, id: CheckpointId) -> impl Iterator<Item = &[u8]> {
+        let covered = self.open.iter().filter(move |c| c.epoch <= id);
+        covered.map(|c| c.bytes.as_slice())
+    }
+
     /// What the snapshot of this checkpoint has to hold: all that it covers and that isn't known to be
     /// committed.
     pub fn to_save(&self, id: CheckpointId) -> Vec<Vec<u8>> {

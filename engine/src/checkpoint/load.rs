@@ -7,10 +7,12 @@ use super::image::SubtaskImage;
 use super::index::SubtaskIndex;
 use super::metadata::{CheckpointMetadata, SubtaskFile};
 use super::restore::RestoredJob;
-use super::stopped::{self, Stopped};
+use super::stopped::{self, Located, Stopped};
 use super::storage::{
     CheckpointStorage, METADATA, checkpoint_folder, checkpoints, join, read_metadata,
 };
+use std::fmt;
+use std::sync::Arc;
 
 /// Which checkpoint of a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +24,22 @@ pub enum Which<'a> {
 }
 
 /// A checkpoint that was read and verified.
-#[derive(Debug)]
 pub struct Loaded {
     /// What it says of itself.
     pub metadata: CheckpointMetadata,
     /// What the job goes on from.
     pub job: RestoredJob,
+    /// Its folder.
+    pub folder: String,
+    /// The storage that the folder is in, where that is another one than was asked.
+    pub elsewhere: Option<Arc<dyn CheckpointStorage>>,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let folder = &self.folder;
+        write!(f, "Loaded({folder}: {:?}, {:?})", self.metadata, self.job)
+    }
 }
 
 /// Reads a checkpoint, verifying every byte of it.
@@ -44,7 +56,12 @@ pub fn load(storage: &dyn CheckpointStorage, which: Which<'_>) -> Result<Loaded>
         operators.extend(image.operators.into_iter().map(|o| (number, o)));
     }
     let job = RestoredJob::new(metadata.id, operators);
-    Ok(Loaded { metadata, job })
+    Ok(Loaded {
+        metadata,
+        job,
+        folder,
+        elsewhere: None,
+    })
 }
 
 /// The checkpoint that a job goes on from, as its folder tells.
@@ -122,8 +139,11 @@ fn stopped_at(
     let located = stopped.savepoint(storage)?;
     let (storage, folder) = located.parts();
     *place = storage.place(folder);
-    let loaded = load(storage, Which::Folder(folder))?;
+    let mut loaded = load(storage, Which::Folder(folder))?;
     if loaded.metadata.id == id {
+        if let Located::Elsewhere(storage, _) = &located {
+            loaded.elsewhere = Some(storage.clone());
+        }
         return Ok(loaded);
     }
     let metadata = storage.place(&join(folder, METADATA));

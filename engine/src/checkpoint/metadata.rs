@@ -15,6 +15,7 @@ use super::barrier::{BarrierKind, CheckpointId};
 use super::checksum::Checksum;
 use super::error::{Error, Result};
 use super::index::SubtaskIndex;
+use super::storage::join;
 use crate::hash::KEY_HASH_VERSION;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,8 @@ const MAGIC: &str = "tidegate-checkpoint ";
 /// One file of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRef {
-    /// A subtask's own file: from the checkpoint's folder. A shared one: from the job's folder.
+    /// A subtask's own file: from the checkpoint's folder. A shared one: from the job's folder, or from
+    /// the savepoint's.
     pub path: String,
     /// How many bytes it has.
     pub length: u64,
@@ -70,7 +72,8 @@ pub struct CheckpointMetadata {
     pub created: Timestamp,
     /// The file of each subtask.
     pub subtasks: Vec<SubtaskFile>,
-    /// Files that later checkpoints may name too. A savepoint has none: it stands alone.
+    /// Files that later checkpoints may name too. Those of a savepoint nobody else names, and they lie in its
+    /// own folder: it stands alone.
     pub shared: Vec<FileRef>,
 }
 
@@ -100,6 +103,14 @@ impl CheckpointMetadata {
         self.shared = files.into_values().cloned().collect();
         if !self.shared.is_empty() {
             (self.format_version, self.min_reader_version) = (FORMAT, FORMAT);
+        }
+    }
+
+    /// The path of one of its shared files, where it lies in this folder itself.
+    pub fn shared_path(&self, folder: &str, file: &FileRef) -> String {
+        match self.kind {
+            BarrierKind::Checkpoint => file.path.clone(),
+            BarrierKind::Savepoint | BarrierKind::Stop => join(folder, &file.path),
         }
     }
 

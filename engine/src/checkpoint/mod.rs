@@ -10,6 +10,7 @@
 //! [`load`](mod@load) brings it back, verified to the last byte.
 
 mod barrier;
+mod below;
 mod checksum;
 pub mod codec;
 mod commits;
@@ -34,6 +35,7 @@ pub mod storage;
 pub mod visitor;
 
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};
+pub use below::Below;
 pub use checksum::Checksum;
 pub use codec::{Key, StateValue};
 pub use commits::Commits;
@@ -51,7 +53,9 @@ pub use protocol::{
 pub use restart::{Decision, ExponentialDelay, RestartPolicy, RestartStrategy};
 pub use restore::{RestoredJob, RestoredOperator};
 pub use settings::CheckpointSettings;
-pub use shared::{FilesImage, FilesIndex, FilesOrigin, RestoredFiles, SharedFile, StoredFiles};
+pub use shared::{
+    FilesImage, FilesIndex, FilesOrigin, LocalFiles, RestoredFiles, SharedFile, StoredFiles,
+};
 pub use stopped::Stopped;
 pub use storage::{CheckpointStorage, publish, publish_to, write_image, write_image_to};
 pub use visitor::StateVisitor;

@@ -65,6 +65,25 @@ impl RestoredJob {
             .collect()
     }
 
+    /// The bytes of a file that an operator's state of this name is in, in whichever subtask; verified.
+    pub fn read_file(&self, uid: &str, state: &str, file: &str) -> Flow<Vec<u8>> {
+        let images = self.operators.get(uid).into_iter().flatten();
+        let states = images.flat_map(|image| &image.states);
+        let mut files = states
+            .filter(|s| s.name == state)
+            .flat_map(|s| match &s.data {
+                StateData::Files(files) => files.index.files.as_slice(),
+                _ => &[],
+            });
+        match (files.find(|found| found.name == file), &self.origin) {
+            (Some(found), Some(origin)) => origin.read(&found.file),
+            _ => Err(Fault::user(format_args!(
+                "checkpoint {} does not hold the file '{file}' of the state '{state}'",
+                self.id
+            ))),
+        }
+    }
+
     /// The share of subtask `me` of `parallelism`; `None` where nothing was saved of this operator.
     pub fn operator(
         &self,

@@ -43,7 +43,8 @@ impl Recorded {
     /// What is recorded of a checkpoint in a folder.
     pub fn of(folder: &str, metadata: &CheckpointMetadata, completed: Timestamp) -> Self {
         let own = metadata.subtasks.iter().map(|s| join(folder, &s.file.path));
-        let shared = metadata.shared.iter().map(|file| file.path.clone());
+        let shared = metadata.shared.iter();
+        let shared = shared.map(|file| metadata.shared_path(folder, file));
         let mut files: BTreeSet<String> = own.chain(shared).collect();
         files.insert(join(folder, METADATA));
         Recorded {

@@ -9,7 +9,7 @@
 //! checkpoint was deleted meanwhile, the one that names its files can't be published
 //! ([`retention`](super::retention)).
 
-use super::barrier::{CheckpointId, Notice};
+use super::barrier::{BarrierKind, CheckpointId, Notice};
 use super::checksum::Checksum;
 use super::error::{Error, Result};
 use super::image::{StateData, SubtaskImage};
@@ -83,7 +83,7 @@ impl PartialEq for Local {
 
 impl Eq for Local {}
 
-/// Files of a running store that stay as they are for as long as this is held.
+/// Files of a running store or sink that stay as they are for as long as this is held.
 pub trait LocalFiles: Send + Sync {
     /// Their names.
     fn names(&self) -> Vec<String>;
@@ -156,12 +156,14 @@ pub fn store_files(
     image: &mut SubtaskImage,
 ) -> Result<Vec<FileRef>> {
     let mut fresh = Vec::new();
+    // A savepoint names no file of a checkpoint, nor is one of its own named by any.
+    let alone = image.barrier.kind != BarrierKind::Checkpoint;
     let states = image.operators.iter_mut().flat_map(|o| &mut o.states);
     for state in states {
         let StateData::Files(files) = &mut state.data else {
             continue;
         };
-        if let Err(error) = store_state(storage, id, files, &mut fresh) {
+        if let Err(error) = store_state(storage, (id, alone), files, &mut fresh) {
             delete_files(storage, &fresh);
             return Err(error);
         }
@@ -181,7 +183,7 @@ pub fn delete_files<'a>(
 
 fn store_state(
     storage: &dyn CheckpointStorage,
-    id: CheckpointId,
+    (id, alone): (CheckpointId, bool),
     image: &mut FilesImage,
     fresh: &mut Vec<FileRef>,
 ) -> Result {
@@ -189,7 +191,7 @@ fn store_state(
         return Ok(());
     };
     for name in local.names() {
-        if let Some(known) = local.stored().find(&name) {
+        if !alone && let Some(known) = local.stored().find(&name) {
             image.index.files.push(known);
             continue;
         }
@@ -209,7 +211,9 @@ fn store_state(
         let since = id;
         image.index.files.push(SharedFile { name, since, file });
     }
-    local.stored().add(id, &image.index.files);
+    if !alone {
+        local.stored().add(id, &image.index.files);
+    }
     Ok(())
 }
 
@@ -239,6 +243,16 @@ pub struct RestoredFiles<'a> {
     pub origin: Option<&'a FilesOrigin>,
 }
 
+impl FilesOrigin {
+    /// The bytes of a file, verified.
+    pub fn read(&self, file: &FileRef) -> Flow<Vec<u8>> {
+        let storage = &self.storage;
+        let bytes = storage.read(&file.path, file.length).map_err(Fault::user)?;
+        check_shared(&storage.place(&file.path), &bytes, file).map_err(Fault::user)?;
+        Ok(bytes)
+    }
+}
+
 impl RestoredFiles<'_> {
     /// Whether checkpoints of this job may name these files too.
     pub fn own(&self) -> bool {
@@ -247,12 +261,10 @@ impl RestoredFiles<'_> {
 
     /// The bytes of a file, verified.
     pub fn read(&self, file: &FileRef) -> Flow<Vec<u8>> {
-        let Some(FilesOrigin { storage, .. }) = self.origin else {
-            return Err(Fault::internal("restored files without their storage"));
-        };
-        let bytes = storage.read(&file.path, file.length).map_err(Fault::user)?;
-        check_shared(&storage.place(&file.path), &bytes, file).map_err(Fault::user)?;
-        Ok(bytes)
+        match self.origin {
+            Some(origin) => origin.read(file),
+            None => Err(Fault::internal("restored files without their storage")),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! <root>/<job>/chk-7/<random>            a subtask's file
 //! <root>/<job>/chk-7/_metadata           published last: with it the checkpoint is complete
-//! <root>/<job>/savepoint-8-<random>/...  a savepoint, the same inside
+//! <root>/<job>/savepoint-8-<random>/...  a savepoint, the same inside, and its shared/<random>
 //! <root>/<job>/shared/<random>           files that several checkpoints name
 //! <root>/<job>/stopped-8                 says where the savepoint is that ended the job
 //! ```

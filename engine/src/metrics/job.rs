@@ -40,6 +40,10 @@ pub fn subtask_samples(job: &str, subtask: &SubtaskSnapshot, now: Timestamp) -> 
         gauge("credits", subtask.credits),
         gauge("buffered.records", subtask.buffered),
         gauge("timers", subtask.timers),
+        sample(
+            "silence.seconds",
+            MetricValue::Gauge(subtask.silence_ms as f64 / 1000.0),
+        ),
     ];
     if let Some(at) = subtask.watermark.filter(|at| *at != Timestamp::MAX.0) {
         let lag = now.0.saturating_sub(at);
@@ -73,6 +77,7 @@ mod tests {
             records_in: 7,
             busy_ns: 1_500_000_000,
             credits: 900,
+            silence_ms: 4_500,
             watermark: Some(7_500),
             ..SubtaskSnapshot::default()
         };
@@ -82,6 +87,7 @@ mod tests {
             format!("tidegate_subtask_records_in_total{labels} 7\n"),
             format!("tidegate_subtask_busy_seconds_total{labels} 1.5\n"),
             format!("tidegate_subtask_credits{labels} 900\n"),
+            format!("tidegate_subtask_silence_seconds{labels} 4.5\n"),
             format!("tidegate_subtask_watermark_seconds{labels} 7.5\n"),
             format!("tidegate_subtask_watermark_lag_seconds{labels} 2.5\n"),
             "# TYPE tidegate_subtask_busy_seconds_total counter\n".to_owned(),

@@ -1,8 +1,8 @@
 //! What a sink learns when an attempt begins, before any writer is opened.
 
-use super::two_phase::committables;
+use super::two_phase::{FILES, committables};
 use crate::checkpoint::{CheckpointId, CheckpointSettings, RestoredJob};
-use crate::fault::Flow;
+use crate::fault::{Fault, Flow};
 use crate::graph::{JobGraph, OperatorId};
 
 /// Of which job a sink is part, and what the attempt goes on from.
@@ -45,6 +45,16 @@ impl<'a> RecoveryContext<'a> {
     /// When the job takes checkpoints; `None` if it takes none.
     pub fn checkpoints(&self) -> Option<&CheckpointSettings> {
         self.job.settings.checkpoints.as_ref()
+    }
+
+    /// The bytes of a file that [`TwoPhase::files`](super::TwoPhase::files) had named; verified.
+    pub fn read(&self, file: &str) -> Flow<Vec<u8>> {
+        match self.from {
+            Some(job) => job.read_file(&self.uid(), FILES, file),
+            None => Err(Fault::internal(format_args!(
+                "there is no checkpoint to read '{file}' from"
+            ))),
+        }
     }
 
     /// What the checkpoint covers and may not be visible yet, in the order of the checkpoints that made it.

@@ -1,10 +1,12 @@
 //! The last stage of a chain: hosts a writer, and keeps the order of its commits.
 
 use super::SinkWriter;
-use super::two_phase::COMMITTABLES;
+use super::two_phase::{COMMITTABLES, FILES};
+use crate::checkpoint::shared::Local;
 use crate::checkpoint::visitor::{Capture, Opaque};
 use crate::checkpoint::{
-    Barrier, CheckpointId, Commits, Notice, OperatorImage, Participant, StateVisitor,
+    Barrier, CheckpointId, Commits, FilesImage, FilesIndex, Notice, OperatorImage, Participant,
+    StateData, StateImage, StateKind, StateVisitor, StoredFiles,
 };
 use crate::fault::{Fault, Flow, PanicMark};
 use crate::node::Identity;
@@ -39,6 +41,8 @@ struct Epochs {
     preparing: VecDeque<Barrier>,
     /// What is durable and not known to be committed.
     commits: Commits,
+    /// Which of the writer's files checkpoints hold.
+    stored: StoredFiles,
     /// Everything up to this checkpoint was given to the writer to commit.
     asked: Option<CheckpointId>,
     /// The job's last checkpoint has been committed.
@@ -120,15 +124,50 @@ impl<T, W: SinkWriter<T>> SinkStage<T, W> {
         Ok(())
     }
 
+    /// The files in which parts lie of what a recovery would have to commit.
+    fn files(&mut self, id: CheckpointId) -> Flow<Option<FilesImage>> {
+        let Some(writer) = &mut self.writer else {
+            return Ok(None);
+        };
+        let Epochs {
+            commits, stored, ..
+        } = &self.epochs;
+        let covered: Vec<&[u8]> = commits.covered(id).collect();
+        let mark = PanicMark::new(&self.name);
+        let files = match writer.two_phase() {
+            Some(phases) if !covered.is_empty() => phases.files(&covered, stored),
+            _ => Ok(None),
+        };
+        mark.passed();
+        let files = files.map_err(|fault| self.named(fault))?;
+        Ok(files.map(|local| FilesImage {
+            index: FilesIndex {
+                format: FILES.to_owned(),
+                entries: local.names().len() as u64,
+                ..FilesIndex::default()
+            },
+            manifest: Vec::new(),
+            local: Local(Some(local)),
+        }))
+    }
+
     fn image(&mut self, id: CheckpointId) -> Flow<Option<OperatorImage>> {
+        let files = self.files(id)?;
         let Some(identity) = &self.identity else {
             return Ok(None);
         };
         let mut open = Opaque(self.epochs.commits.to_save(id));
         let mut capture = Capture::new(identity.max_parallelism);
         StateVisitor::freeze(&mut capture).union(COMMITTABLES, &mut open)?;
-        Ok((!open.0.is_empty())
-            .then(|| identity.image(&self.name, Timestamp::MIN, capture.into_states())))
+        let mut states = capture.into_states();
+        states.extend(files.map(|files| StateImage {
+            name: FILES.to_owned(),
+            kind: StateKind::Union,
+            key_type: String::new(),
+            value_type: "bytes".to_owned(),
+            data: StateData::Files(files),
+        }));
+        Ok((!open.0.is_empty()).then(|| identity.image(&self.name, Timestamp::MIN, states)))
     }
 
     /// Commits everything that a complete checkpoint covers.
@@ -205,6 +244,7 @@ impl<T, W: SinkWriter<T>> Stage for SinkStage<T, W> {
     }
 
     fn notify(&mut self, notice: Notice) -> Flow {
+        self.epochs.stored.settled(notice);
         // What an aborted checkpoint was to cover stays, and goes with the next one.
         if let Notice::Completed { id, last } = notice {
             self.commit(id, last)?;
@@ -218,6 +258,10 @@ impl<T, W: SinkWriter<T>> Stage for SinkStage<T, W> {
             turn.wake_at(wake_at);
         }
         self.prepare()?;
+        // As soon as it is known: what isn't is saved once more.
+        if self.epochs.asked.is_some() {
+            self.confirm()?;
+        }
         let more = self.written - std::mem::replace(&mut self.published, self.written);
         if more > 0 {
             self.stats.records_out.fetch_add(more, Relaxed);

@@ -5,8 +5,9 @@
 //! can commit later. So whenever a process dies, what a complete checkpoint covers is shown, once, and what
 //! none covers is not.
 
-use crate::checkpoint::{CheckpointId, Commits, RestoredJob};
+use crate::checkpoint::{CheckpointId, Commits, LocalFiles, RestoredJob, StoredFiles};
 use crate::fault::Flow;
+use std::sync::Arc;
 
 /// The hooks of a writer whose output becomes visible in two phases. None may block.
 pub trait TwoPhase {
@@ -24,10 +25,24 @@ pub trait TwoPhase {
 
     /// Whether all commits that were asked for are done.
     fn committed(&mut self) -> Flow<bool>;
+
+    /// The files on this machine in which parts of these committables lie, which a checkpoint is about to keep:
+    /// it keeps them too, and [`RecoveryContext::read`](super::RecoveryContext::read) gives them back by their
+    /// names, which no other file of the sink may ever have. `stored` knows which a checkpoint holds already.
+    fn files(
+        &mut self,
+        _committables: &[&[u8]],
+        _stored: &StoredFiles,
+    ) -> Flow<Option<Arc<dyn LocalFiles>>> {
+        Ok(None)
+    }
 }
 
 /// The name of the state in which a sink's committables are kept.
 pub(super) const COMMITTABLES: &str = "committables";
+
+/// The name of the state whose files parts of committables lie in.
+pub(super) const FILES: &str = "output";
 
 /// The committables that a checkpoint holds of a sink, in the order of the checkpoints that made them.
 pub fn committables(job: &RestoredJob, uid: &str) -> Flow<Vec<Vec<u8>>> {

@@ -39,6 +39,7 @@ fn address() -> String {
 
 /// Numbered orders in a topic of their own.
 pub struct Orders {
+    pub address: String,
     pub count: u64,
     pub input: String,
     pub output: String,
@@ -47,15 +48,21 @@ pub struct Orders {
 impl Orders {
     /// So many, over all partitions.
     pub fn produce(count: u64) -> Self {
+        Orders::produce_at(&address(), count)
+    }
+
+    /// The same, at another broker than the shared one.
+    pub fn produce_at(address: &str, count: u64) -> Self {
         let now = SystemTime::UNIX_EPOCH
             .elapsed()
             .map_or(0, |now| now.as_nanos());
         let orders = Orders {
+            address: address.to_owned(),
             count,
             input: format!("test-orders-{now}"),
             output: format!("test-counts-{now}"),
         };
-        let producer: BaseProducer = config(&address()).create().expect("a producer");
+        let producer: BaseProducer = config(address).create().expect("a producer");
         for topic in [&orders.input, &orders.output] {
             // Made by its first use.
             let metadata = producer.client().fetch_metadata(Some(topic), SOME_TIME);
@@ -86,9 +93,30 @@ impl Orders {
     }
 }
 
+/// That the counts of each key are there once and in order, and that no transaction is left open.
+pub fn verify(orders: &Orders) {
+    let counts = read_committed(&orders.address, &orders.output);
+    for (key, want) in orders.counts() {
+        let got = counts.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let first = got.iter().zip(1..).find(|(got, want)| *got != want);
+        assert!(
+            got.len() as u64 == want && first.is_none(),
+            "key {key}: {} counts where there should be {want}; the first that is not in order: {first:?}",
+            got.len()
+        );
+    }
+    assert_eq!(
+        counts.len(),
+        orders.counts().count(),
+        "keys that nobody ordered"
+    );
+    let open = open_transactions(&orders.address, &orders.output);
+    assert_eq!(open, Vec::<String>::new(), "transactions are left open");
+}
+
 /// The counts of each key, in the order in which they lie in their partition.
-pub fn read_committed(topic: &str) -> BTreeMap<u64, Vec<u64>> {
-    let mut config = config(&address());
+pub fn read_committed(address: &str, topic: &str) -> BTreeMap<u64, Vec<u64>> {
+    let mut config = config(address);
     let consumer: BaseConsumer = config
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
@@ -112,6 +140,29 @@ pub fn read_committed(topic: &str) -> BTreeMap<u64, Vec<u64>> {
     counts
 }
 
+/// The numbers with which the messages of a topic begin, sorted.
+pub fn numbers(address: &str, topic: &str) -> Vec<u64> {
+    let mut config = config(address);
+    let config = config.set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let partitions = assign(&consumer, topic);
+    let (mut all, mut ended) = (Vec::new(), 0);
+    while ended < partitions {
+        match consumer.poll(SOME_TIME) {
+            Some(Ok(message)) => {
+                let value = message.payload().expect("a value");
+                let number = value.first_chunk().expect("a number");
+                all.push(u64::from_be_bytes(*number));
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("{error}"),
+            None => panic!("{topic} can't be read in time"),
+        }
+    }
+    all.sort_unstable();
+    all
+}
+
 fn assign(consumer: &BaseConsumer, topic: &str) -> i32 {
     let metadata = consumer
         .fetch_metadata(Some(topic), SOME_TIME)
@@ -127,12 +178,11 @@ fn assign(consumer: &BaseConsumer, topic: &str) -> i32 {
 }
 
 /// The transactional ids of this topic's job whose transaction is open, as the broker tells.
-pub fn open_transactions(prefix: &str) -> Vec<String> {
+pub fn open_transactions(address: &str, prefix: &str) -> Vec<String> {
     let tool = root().join(".ci/kafka");
     let class = "org.apache.kafka.tools.TransactionsCommand";
-    let address = address();
     let listed = Command::new(tool)
-        .args(["tool", class, "--bootstrap-server", &address, "list"])
+        .args(["tool", class, "--bootstrap-server", address, "list"])
         .output()
         .expect("Kafka's own tools can be started");
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
@@ -181,7 +231,12 @@ impl Read {
 
 /// All messages of a topic.
 pub fn read_all(topic: &str) -> Vec<Read> {
-    let mut config = config(&address());
+    read_all_at(&address(), topic)
+}
+
+/// All messages of a topic at another broker than the shared one.
+pub fn read_all_at(address: &str, topic: &str) -> Vec<Read> {
+    let mut config = config(address);
     let config = config.set("enable.partition.eof", "true");
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let partitions = assign(&consumer, topic);

@@ -5,6 +5,8 @@ use super::progress::Progress;
 use super::protocol::{Broker, Instance, Marker, Markers, Trouble};
 use super::record::{Frame, Frames};
 use super::settings::SinkSettings;
+use super::topic;
+use crate::kafka::outage::Outage;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
@@ -14,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 use tidegate_engine::fault::Fault;
+use tidegate_engine::metrics::Gauge;
 
 /// How long a call waits before it is looked whether the job ends; it goes on behind that.
 const SLICE: Duration = Duration::from_millis(500);
@@ -23,6 +26,12 @@ const FENCE: Duration = Duration::from_secs(60);
 
 /// How long one question to the brokers may take.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long nothing need come forward before that is called silence.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// How long it is listened to what a client has heard.
+const HEARING: Duration = Duration::from_millis(5);
 
 /// How often the queue is looked at while it is full.
 const FULL: Duration = Duration::from_millis(1);
@@ -37,21 +46,26 @@ pub(super) struct KafkaBroker {
     progress: Arc<Progress>,
     /// The subtask ends: nothing is waited for any more.
     closing: Arc<AtomicBool>,
+    outage: Outage,
 }
 
 impl KafkaBroker {
     pub(super) fn new(settings: SinkSettings, progress: Progress) -> Self {
+        let gauge = Gauge::default();
+        let (servers, timeout) = (settings.client.servers(), settings.broker_timeout);
         KafkaBroker {
+            outage: Outage::new(servers, timeout, gauge, None),
             settings: Arc::new(settings),
             progress: Arc::new(progress),
             closing: Arc::default(),
         }
     }
 
-    /// For one subtask, which raises the flag when it ends.
-    pub(super) fn until(&self, closing: Arc<AtomicBool>) -> Self {
+    /// For one subtask, which raises the flag when it ends, and shows whether brokers answer.
+    pub(super) fn until(&self, closing: Arc<AtomicBool>, outage: Outage) -> Self {
         KafkaBroker {
             closing,
+            outage,
             ..self.clone()
         }
     }
@@ -60,9 +74,19 @@ impl KafkaBroker {
         self.closing.load(SeqCst)
     }
 
-    /// How long a transaction is tried.
+    /// How long nothing may come forward.
     fn patience(&self) -> Duration {
-        self.settings.transaction_timeout
+        self.settings.broker_timeout
+    }
+
+    /// Something was tried.
+    fn heard<R>(&self, tried: Result<R, Trouble>) -> Result<R, Trouble> {
+        match &tried {
+            Ok(_) => self.outage.answered(),
+            Err(Trouble::Unsure(why)) => self.outage.silent(&format!(": {why}")),
+            Err(Trouble::Fatal(_)) => {}
+        }
+        tried
     }
 }
 
@@ -90,31 +114,33 @@ impl Broker for KafkaBroker {
         );
         loop {
             let Err(error) = instance.producer.init_transactions(SLICE) else {
+                self.outage.answered();
                 return Ok(instance);
             };
-            instance.producer.poll(Duration::ZERO);
+            instance.producer.poll(HEARING);
             instance.refused(&error)?;
-            let again = instance.again(&error) && began.elapsed() < FENCE;
+            let unsure = self.heard(Err(instance.unsure("can't begin", &error)));
+            let again = instance.again(&error) && began.elapsed() < FENCE.min(self.patience());
             if !again || self.closing() {
-                return Err(instance.unsure("can't begin", &error));
+                return unsure;
             }
         }
     }
 
     fn glance(&self) -> Result<(BTreeSet<u32>, Markers), Trouble> {
-        self.progress.glance()
+        self.heard(self.progress.glance())
     }
 
     fn markers(&self) -> Result<Markers, Trouble> {
-        self.progress.markers(&self.closing)
+        self.heard(self.progress.markers(&self.closing))
     }
 
     fn pause(&self, tries: u32) -> bool {
         let pause = PAUSES.0.saturating_mul(1 << tries.min(6)).min(PAUSES.1);
         thread::park_timeout(pause);
-        // Pauses alone come to the timeout of a transaction; a try takes longer than a pause.
+        // However it fails, brokers that are there included: pauses alone may come to so much.
         let total = PAUSES.1.saturating_mul(tries);
-        !self.closing() && total < self.patience()
+        !self.closing() && total < self.patience() && self.outage.unbearable().is_none()
     }
 }
 
@@ -187,6 +213,17 @@ impl KafkaInstance {
         ))
     }
 
+    /// Nothing came forward for longer than is borne.
+    #[cold]
+    fn stuck(&self, what: &str, error: &KafkaError) -> Trouble {
+        let settings = &self.broker.settings;
+        let (servers, topic) = (settings.client.servers(), &settings.topic);
+        match topic::gone(self.producer.client(), servers, topic) {
+            Some(gone) => gone.into(),
+            None => self.unsure(what, error),
+        }
+    }
+
     /// What became of the records that were sent.
     fn delivered(&self) -> Result<(), Trouble> {
         match self.delivery.failure() {
@@ -220,6 +257,7 @@ impl KafkaInstance {
 
     fn send(&self, topic: &str, frame: &Frame<'_>) -> Result<(), Trouble> {
         let mut record = message(topic, frame);
+        let mut advance = None;
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -227,6 +265,10 @@ impl KafkaInstance {
                     record = back;
                     self.producer.poll(FULL);
                     self.delivered()?;
+                    let advance = advance.get_or_insert_with(|| Advance::new(self));
+                    if !advance.goes_on(self) {
+                        return Err(self.stuck("can't send its records", &error));
+                    }
                     if self.broker.closing() {
                         return Err(Trouble::Unsure("the job ends".to_owned()));
                     }
@@ -245,23 +287,53 @@ impl KafkaInstance {
         what: &str,
         call: impl Fn() -> Result<(), KafkaError>,
     ) -> Result<(), Trouble> {
-        let began = Instant::now();
+        let mut advance = Advance::new(self);
         loop {
             let Err(error) = call() else {
+                self.broker.outage.answered();
                 return Ok(());
             };
             self.delivered()?;
             self.refused(&error)?;
-            let waited = began.elapsed();
             let again = self.again(&error)
                 || matches!(
                     error,
                     KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)
                 );
-            if !again || waited > self.broker.patience() || self.broker.closing() {
+            if !again || self.broker.closing() {
                 return Err(self.unsure(what, &error));
             }
+            if !advance.goes_on(self) {
+                return Err(self.stuck(what, &error));
+            }
         }
+    }
+}
+
+/// Whether records still leave while something is waited for: much output takes long, and that is no trouble.
+struct Advance {
+    in_flight: i32,
+    since: Instant,
+}
+
+impl Advance {
+    fn new(instance: &KafkaInstance) -> Self {
+        Advance {
+            in_flight: instance.producer.in_flight_count(),
+            since: Instant::now(),
+        }
+    }
+
+    /// False when nothing has left for longer than is borne.
+    fn goes_on(&mut self, instance: &KafkaInstance) -> bool {
+        let (broker, in_flight) = (&instance.broker, instance.producer.in_flight_count());
+        if in_flight < self.in_flight {
+            broker.outage.answered();
+            *self = Advance::new(instance);
+        } else if self.since.elapsed() > QUIET {
+            broker.outage.silent(&instance.delivery.contact.trouble());
+        }
+        self.since.elapsed() <= broker.patience()
     }
 }
 
@@ -273,9 +345,9 @@ impl Instance for KafkaInstance {
         Ok(())
     }
 
-    fn produce(&mut self, segment: &[u8]) -> Result<(), Trouble> {
+    fn produce(&mut self, records: &[u8]) -> Result<(), Trouble> {
         let topic = &self.broker.settings.topic;
-        for (n, frame) in Frames::new(segment).enumerate() {
+        for (n, frame) in Frames::new(records).enumerate() {
             self.send(topic, &frame?)?;
             if n % 1024 == 0 {
                 self.producer.poll(Duration::ZERO);

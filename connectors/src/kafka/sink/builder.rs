@@ -8,6 +8,7 @@ use super::serializer::{
 use super::settings::{DeliveryGuarantee, Partitioner, SinkSettings};
 use crate::kafka::client::{KafkaError, Sasl, Tls};
 use serde::Serialize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -181,6 +182,13 @@ impl<T: 'static> KafkaSinkBuilder<T> {
         self
     }
 
+    /// How long a running job waits while no broker answers, or doesn't acknowledge a record, before it fails; by
+    /// default 2 minutes. The log, the progress line and the metric `brokers.silence.seconds` tell that it waits.
+    pub fn broker_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.broker_timeout = timeout;
+        self
+    }
+
     /// The compacted topic in which exactly-once writes down how far it is, of one partition and this sink's
     /// own; it is created if it isn't there. Default: `tidegate-progress.` and the transactional id.
     pub fn progress_topic(mut self, topic: impl Into<String>) -> Self {
@@ -200,10 +208,25 @@ impl<T: 'static> KafkaSinkBuilder<T> {
         self
     }
 
-    /// How many bytes of output a subtask may hold between two checkpoints, exactly once: they are kept in
-    /// memory and in the checkpoint. More fail the job. Default: 512 MiB.
-    pub fn max_epoch_bytes(mut self, bytes: usize) -> Self {
+    /// How much output a subtask may have between two checkpoints, exactly once, and have on its way into
+    /// Kafka: it is kept on disk and in the checkpoint, and sent in one transaction. More fail the job.
+    /// Default: 4 GiB.
+    pub fn max_epoch_bytes(mut self, bytes: u64) -> Self {
         self.settings.max_epoch_bytes = bytes;
+        self
+    }
+
+    /// How much memory a subtask uses for output that waits for its checkpoint, exactly once. What is more goes to
+    /// disk meanwhile, to [`KafkaSinkBuilder::spill_dir`]. Default: 32 MiB.
+    pub fn max_epoch_memory(mut self, bytes: usize) -> Self {
+        self.settings.max_epoch_memory = bytes;
+        self
+    }
+
+    /// The folder for output that is too much for memory. A recovery needs nothing of it, and a process that dies
+    /// leaves nothing there. Default: that of the system for temporary files, `$TMPDIR` or `/tmp`.
+    pub fn spill_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.spill_dir = Some(folder.into());
         self
     }
 

@@ -5,7 +5,7 @@
 //! until this transaction commits. Whether a commit whose answer was lost has happened is read from the marker
 //! too, after a new fence: nothing is ever concluded from what the client says.
 
-use super::committable::{Committable, Owner};
+use super::committable::{Committable, Owner, Segments};
 use super::protocol::{Broker, Instance, Marker, Trouble};
 use crate::failpoints::failpoint;
 use tidegate_engine::fault::{Fault, Flow};
@@ -45,10 +45,10 @@ impl<B: Broker> Committer<B> {
     }
 
     /// Commits what a complete checkpoint covers, unless that was done.
-    pub(crate) fn commit(&mut self, committable: &Committable) -> Flow {
+    pub(crate) fn commit(&mut self, committable: &Committable, segments: &dyn Segments) -> Flow {
         debug_assert_eq!(committable.slot, self.slot);
         for tries in 0.. {
-            match self.attempt(committable) {
+            match self.attempt(committable, segments) {
                 Ok(()) => break,
                 Err(Trouble::Fatal(fault)) => return Err(fault),
                 Err(Trouble::Unsure(why)) => {
@@ -65,7 +65,11 @@ impl<B: Broker> Committer<B> {
         Ok(())
     }
 
-    fn attempt(&mut self, committable: &Committable) -> Result<(), Trouble> {
+    fn attempt(
+        &mut self,
+        committable: &Committable,
+        segments: &dyn Segments,
+    ) -> Result<(), Trouble> {
         let (mut instance, marker) = match self.ready.take() {
             Some(ready) => ready,
             None => self.fresh()?,
@@ -77,7 +81,10 @@ impl<B: Broker> Committer<B> {
         point("before_begin")?;
         instance.begin()?;
         point("in_transaction")?;
-        instance.produce(committable.segment())?;
+        committable.for_each(segments, |records| {
+            instance.produce(records)?;
+            point("after_part")
+        })?;
         point("after_produce")?;
         instance.mark(&Marker::new(committable.checkpoint, self.owner))?;
         point("before_commit")?;

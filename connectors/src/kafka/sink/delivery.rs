@@ -2,12 +2,13 @@
 
 use super::record::Frame;
 use crate::kafka::contact::Contact;
-use rdkafka::ClientContext;
+use crate::kafka::outage::Outage;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientContext, Statistics};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,7 @@ use tidegate_engine::source::Waker;
 /// A record that could not be delivered.
 #[derive(Clone, Debug)]
 pub(super) struct Undelivered {
-    topic: String,
+    pub(super) topic: String,
     pub(super) code: Option<RDKafkaErrorCode>,
     why: String,
 }
@@ -50,13 +51,15 @@ pub(super) struct Delivery {
     failed: Arc<Mutex<Option<Undelivered>>>,
     failures: Arc<AtomicU64>,
     waker: Option<Waker>,
+    outage: Option<Outage>,
 }
 
 impl Delivery {
-    /// Asks for a turn when a record could not be delivered.
-    pub(super) fn waking(waker: Waker) -> Self {
+    /// Asks for a turn when a record could not be delivered, and looks whether brokers answer.
+    pub(super) fn waking(waker: Waker, outage: Outage) -> Self {
         Delivery {
             waker: Some(waker),
+            outage: Some(outage),
             ..Delivery::default()
         }
     }
@@ -86,6 +89,12 @@ impl ClientContext for Delivery {
     fn error(&self, error: KafkaError, reason: &str) {
         self.contact.error(error, reason);
     }
+
+    fn stats(&self, statistics: Statistics) {
+        if let Some(outage) = &self.outage {
+            outage.look(&statistics, &self.contact.trouble());
+        }
+    }
 }
 
 impl ProducerContext for Delivery {
@@ -94,7 +103,13 @@ impl ProducerContext for Delivery {
     fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
         if let Err((error, message)) = result {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.get_or_insert_with(|| Undelivered::new(message.topic(), error));
+            failed.get_or_insert_with(|| {
+                let mut undelivered = Undelivered::new(message.topic(), error);
+                if undelivered.code == Some(RDKafkaErrorCode::MessageTimedOut) {
+                    undelivered.why += &self.contact.trouble();
+                }
+                undelivered
+            });
             self.failures.fetch_add(1, SeqCst);
             if let Some(waker) = &self.waker {
                 waker.wake();

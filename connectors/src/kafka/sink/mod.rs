@@ -1,8 +1,8 @@
 //! A sink that writes to Kafka: as fast as it goes, at least once or exactly once.
 //!
 //! Without transactions records go to librdkafka as they come, and a checkpoint waits until all are
-//! acknowledged. Exactly once they stay in memory until the next checkpoint, become part of it, and are sent
-//! when it is complete: in one transaction with a record that says so (`protocol.rs`, `committer.rs`). What a
+//! acknowledged. Exactly once they stay here until the next checkpoint, in memory or on disk (`spill.rs`), become
+//! part of it, and are sent when it is complete: in one transaction with a record that says so (`protocol.rs`, `committer.rs`). What a
 //! crash leaves behind the next attempt sends, or finds sent (`takeover.rs`).
 
 mod broker;
@@ -19,6 +19,8 @@ mod settings;
 #[cfg(test)]
 #[path = "tests/simulation.rs"]
 mod simulation;
+mod spill;
+mod staged;
 mod takeover;
 mod topic;
 mod writer;
@@ -30,8 +32,9 @@ pub use settings::{DeliveryGuarantee, Partitioner};
 pub use writer::KafkaWriter;
 
 use crate::background::Background;
+use crate::kafka::outage::Outage;
 use broker::KafkaBroker;
-use committable::{Committable, Owner};
+use committable::{Committable, Owner, Segments};
 use committer::Committer;
 use delivery::Delivery;
 use plain::PlainProducer;
@@ -39,6 +42,7 @@ use progress::Progress;
 use rdkafka::producer::{BaseProducer, ThreadedProducer};
 use serializer::{Choose, Encoder};
 use settings::SinkSettings;
+use staged::Staged;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,7 +51,7 @@ use tidegate_engine::build::OpenContext;
 use tidegate_engine::checkpoint::CheckpointMode;
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::sink::{RecoveryContext, Sink};
-use writer::{Closing, Commits, Staged, Way};
+use writer::{Closing, Commits, Plain, Way};
 
 /// Writes records to Kafka.
 ///
@@ -70,8 +74,8 @@ use writer::{Closing, Commits, Staged, Way};
 ///
 /// The job has to take checkpoints, and the readers to read `read_committed`. Records become visible when a
 /// checkpoint that covers them is complete, so they are late by the checkpoint interval and the time that it
-/// takes to send them. Until then a subtask keeps them in memory, and the checkpoint keeps them too
-/// ([`KafkaSinkBuilder::max_epoch_bytes`]). However long a recovery takes, nothing is lost.
+/// takes to send them. Until then a subtask keeps them, what is too much for memory on disk
+/// ([`KafkaSinkBuilder::max_epoch_memory`]), and the checkpoint keeps them too. However long a recovery takes, nothing is lost.
 ///
 /// The compacted progress topic must stay as it is. A checkpoint that is older than what was committed is
 /// refused ([`KafkaSinkBuilder::allow_reemit`]). A run of the job that another one took over from stops.
@@ -80,6 +84,15 @@ pub struct KafkaSink<T> {
     choose: Option<Choose<T>>,
     settings: SinkSettings,
     session: Mutex<Session>,
+}
+
+/// Segments that a checkpoint holds.
+struct Checkpointed<'a>(&'a RecoveryContext<'a>);
+
+impl Segments for Checkpointed<'_> {
+    fn read(&self, name: &str) -> Flow<Vec<u8>> {
+        self.0.read(name)
+    }
 }
 
 /// What an attempt has found out before its writers are opened.
@@ -150,13 +163,26 @@ impl<T: 'static> KafkaSink<T> {
         let committables = committables.collect::<Flow<Vec<_>>>()?;
         Takeover::new(owner, context.parallelism(), restored, committables)
             .allow_reemit(self.settings.allow_reemit)
-            .run(&broker)?;
+            .run(&broker, &Checkpointed(context))?;
         session.transactions = Some((broker, owner));
         Ok(session)
     }
 
+    /// Shows whether brokers answer a subtask.
+    fn outage(&self, context: &OpenContext<'_>) -> Outage {
+        Outage::new(
+            self.settings.client.servers(),
+            self.settings.broker_timeout,
+            context
+                .metrics()
+                .add_group("kafka")
+                .gauge("brokers.silence.seconds"),
+            Some(context.stats()),
+        )
+    }
+
     fn open_plain(&self, context: &OpenContext<'_>, closing: &Closing) -> Flow<(Background, Way)> {
-        let delivery = Delivery::waking(context.waker());
+        let delivery = Delivery::waking(context.waker(), self.outage(context));
         let config = self.settings.producer()?;
         let producer: ThreadedProducer<Delivery> = config
             .create_with_context(delivery.clone())
@@ -167,17 +193,15 @@ impl<T: 'static> KafkaSink<T> {
             producer,
             delivery: delivery.clone(),
             topic: self.settings.topic.as_str().into(),
+            servers: self.settings.client.servers().to_owned(),
             safe,
             closing: closing.0.clone(),
             lost: metrics.counter("records.lost"),
             told: 0,
         };
         let unacknowledged = self.settings.max_unacknowledged.unwrap_or(u32::MAX);
-        let way = Way::Plain {
-            delivery,
-            safe,
-            batch: u64::from(unacknowledged / 4).max(1),
-        };
+        let batch = u64::from(unacknowledged / 4).max(1);
+        let way = Way::Plain(Plain::new(delivery, safe, batch));
         Ok((Background::start(sender, context.waker())?, way))
     }
 }
@@ -212,15 +236,18 @@ impl<T: 'static> Sink<T> for KafkaSink<T> {
             let (thread, way) = self.open_plain(context, &closing)?;
             return Ok(KafkaWriter::new(closing, encoder, thread, way));
         };
+        let broker = broker.until(closing.0.clone(), self.outage(context));
         let slot = context.subtask();
         let metrics = context.metrics().add_group("kafka");
+        let staged = Staged::new((slot, owner), &self.settings, context.waker());
         let commits = Commits {
-            committer: Committer::new(broker.until(closing.0.clone()), slot, owner),
+            committer: Committer::new(broker, slot, owner),
+            spilled: staged.spilled(),
             records: metrics.counter("records.committed"),
             transactions: metrics.counter("transactions.committed"),
+            latency: metrics.histogram("commit.latency"),
         };
         let thread = Background::start(commits, context.waker())?;
-        let staged = Staged::new(slot, owner, self.settings.max_epoch_bytes);
-        KafkaWriter::new(closing, encoder, thread, Way::Staged(staged)).warm_up()
+        KafkaWriter::new(closing, encoder, thread, Way::Staged(Box::new(staged))).warm_up()
     }
 }

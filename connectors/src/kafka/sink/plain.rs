@@ -3,6 +3,7 @@
 
 use super::delivery::{Delivery, Undelivered, message, queue_full};
 use super::record::Frames;
+use super::topic;
 use crate::background::Write;
 use rdkafka::producer::{Producer, ThreadedProducer};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(super) struct PlainProducer {
     pub(super) producer: ThreadedProducer<Delivery>,
     pub(super) delivery: Delivery,
     pub(super) topic: Arc<str>,
+    pub(super) servers: String,
     /// Whether a record that can't be delivered fails the job.
     pub(super) safe: bool,
     pub(super) closing: Arc<AtomicBool>,
@@ -40,7 +42,9 @@ impl PlainProducer {
             return Ok(());
         };
         if self.safe {
-            return Err(Fault::external(failure));
+            let client = self.producer.client();
+            let gone = topic::gone(client, &self.servers, &failure.topic);
+            return Err(gone.unwrap_or_else(|| Fault::external(failure)));
         }
         self.lost.add(failures - self.told);
         tracing::warn!(lost = failures, "{failure}");

@@ -131,8 +131,8 @@ pub(crate) trait Instance {
     /// Begins the transaction.
     fn begin(&mut self) -> Result<(), Trouble>;
 
-    /// Sends the records of a segment.
-    fn produce(&mut self, segment: &[u8]) -> Result<(), Trouble>;
+    /// Sends some of the records.
+    fn produce(&mut self, records: &[u8]) -> Result<(), Trouble>;
 
     /// Sends the progress record.
     fn mark(&mut self, marker: &Marker) -> Result<(), Trouble>;

@@ -1,8 +1,10 @@
 //! What a sink promises and how it sends, as properties of librdkafka that fit each other.
 
 use crate::kafka::client::{ClientSettings, KafkaError};
+use crate::kafka::outage;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::BaseProducer;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What is promised of each record.
@@ -51,10 +53,13 @@ pub(super) struct SinkSettings {
     pub(super) partitioner: Option<Partitioner>,
     pub(super) prefix: String,
     pub(super) transaction_timeout: Duration,
+    pub(super) broker_timeout: Duration,
     pub(super) progress_topic: Option<String>,
     pub(super) allow_reemit: bool,
     pub(super) max_unacknowledged: Option<u32>,
-    pub(super) max_epoch_bytes: usize,
+    pub(super) max_epoch_bytes: u64,
+    pub(super) max_epoch_memory: usize,
+    pub(super) spill_dir: Option<PathBuf>,
     pub(super) preset: &'static [(&'static str, &'static str)],
 }
 
@@ -67,10 +72,13 @@ impl Default for SinkSettings {
             partitioner: None,
             prefix: String::new(),
             transaction_timeout: LONGEST_TRANSACTION,
+            broker_timeout: outage::PATIENCE,
             progress_topic: None,
             allow_reemit: false,
             max_unacknowledged: None,
-            max_epoch_bytes: 512 << 20,
+            max_epoch_bytes: 4 << 30,
+            max_epoch_memory: 32 << 20,
+            spill_dir: None,
             preset: &[],
         }
     }
@@ -79,8 +87,8 @@ impl Default for SinkSettings {
 /// What brokers allow by default.
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(900);
 
-/// As a checkpoint can hold it, with what else it holds.
-const LARGEST_EPOCH: usize = 900 << 20;
+/// The least memory for an epoch: less makes a file of every few records.
+const LEAST_MEMORY: usize = 16 << 10;
 
 /// librdkafka's own default.
 const MESSAGE_MAX_BYTES: usize = 1_000_000;
@@ -94,6 +102,7 @@ impl SinkSettings {
         let safe = self.guarantee != DeliveryGuarantee::None;
         let idempotent = safe && !self.weaker();
         let unacknowledged = self.max_unacknowledged.map(|n| n.to_string());
+        let timeout = self.broker_timeout.as_millis().max(1).to_string();
         let mut defaults = vec![
             ("linger.ms", "5"),
             ("acks", if safe { "all" } else { "1" }),
@@ -101,10 +110,11 @@ impl SinkSettings {
                 "enable.idempotence",
                 if idempotent { "true" } else { "false" },
             ),
-            ("message.timeout.ms", "120000"),
+            ("message.timeout.ms", &timeout),
+            ("statistics.interval.ms", "1000"),
             ("queue.buffering.max.kbytes", "65536"),
         ];
-        defaults.extend(self.common());
+        defaults.extend(self.common().map(|(name, value)| (name, value)));
         let mut fixed = vec![("delivery.report.only.error", "true")];
         if let Some(unacknowledged) = &unacknowledged {
             fixed.push(("queue.buffering.max.messages", unacknowledged));
@@ -206,9 +216,9 @@ impl SinkSettings {
             let why = format_args!("{timeout:?} is not between 1 s and 1 day");
             return Err(KafkaError::property("transaction.timeout.ms", why));
         }
-        if self.max_epoch_bytes > LARGEST_EPOCH {
+        if self.max_epoch_memory < LEAST_MEMORY {
             return Err(KafkaError::Missing(
-                ".max_epoch_bytes(..): a checkpoint holds at most 900 MiB of a subtask's output",
+                ".max_epoch_memory(..): at least 16 KiB, or every few records make a file",
             ));
         }
         self.transactional(&self.prefix)

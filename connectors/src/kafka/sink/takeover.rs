@@ -5,7 +5,7 @@
 //! one but this attempt can change any more; then each slot's missing output and its new marker go out in one
 //! transaction.
 
-use super::committable::{Committable, Owner};
+use super::committable::{Committable, Owner, Segments};
 use super::committer::{point, taken_over};
 use super::protocol::{Broker, Instance, Marker, Markers, Trouble};
 use std::collections::BTreeMap;
@@ -56,8 +56,8 @@ impl Takeover {
         self
     }
 
-    /// Takes over.
-    pub(crate) fn run<B: Broker>(&self, broker: &B) -> Flow {
+    /// Takes over, with what the checkpoint holds of segments.
+    pub(crate) fn run<B: Broker>(&self, broker: &B, segments: &dyn Segments) -> Flow {
         let (mut slots, known) = self.retried(broker, || broker.glance())?;
         slots.extend(self.committables.keys());
         slots.extend(0..self.parallelism);
@@ -77,7 +77,7 @@ impl Takeover {
         }
         self.check(&before)?;
         for (slot, instance) in fenced {
-            self.take(broker, slot, instance, before.get(&slot))?;
+            self.take((broker, segments), slot, instance, before.get(&slot))?;
             self.at("between_takeovers")?;
         }
         Ok(())
@@ -144,7 +144,7 @@ impl Takeover {
     /// Sends what is missing in a slot, with its new marker.
     fn take<B: Broker>(
         &self,
-        broker: &B,
+        (broker, segments): (&B, &dyn Segments),
         slot: u32,
         instance: B::Instance,
         before: Option<&Marker>,
@@ -152,7 +152,8 @@ impl Takeover {
         let mut instance = Some(instance);
         let mut tries = 0;
         loop {
-            let why = match self.transact(broker, slot, instance.take(), before) {
+            let instance = instance.take();
+            let why = match self.transact((broker, segments), slot, instance, before) {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Fatal(fault)) => return Err(fault),
                 Err(Trouble::Unsure(why)) => why,
@@ -167,7 +168,7 @@ impl Takeover {
 
     fn transact<B: Broker>(
         &self,
-        broker: &B,
+        (broker, segments): (&B, &dyn Segments),
         slot: u32,
         instance: Option<B::Instance>,
         before: Option<&Marker>,
@@ -192,7 +193,10 @@ impl Takeover {
         point("takeover_begun")?;
         let all = self.committables.get(&slot).into_iter().flatten();
         for committable in all.filter(|c| c.checkpoint > done) {
-            instance.produce(committable.segment())?;
+            committable.for_each(segments, |records| {
+                instance.produce(records)?;
+                point("takeover_part")
+            })?;
         }
         let checkpoint = self.restored.unwrap_or(0);
         instance.mark(&match before {

@@ -4,6 +4,7 @@
 use super::delivery::Delivery;
 use crate::kafka::admin::KafkaAdmin;
 use crate::kafka::client::ClientSettings;
+use rdkafka::client::Client;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use std::thread;
@@ -18,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a topic that isn't there is looked for.
 const CREATION: Duration = Duration::from_secs(5);
+
+/// How long it is listened to what the client has heard.
+const HEARING: Duration = Duration::from_millis(10);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -64,8 +68,8 @@ pub(super) fn partitions(
                 }
             }
         };
-        // What it has heard it tells when it is asked.
-        client.poll(Duration::ZERO);
+        // What it has heard it tells when it is asked, one thing after the other.
+        client.poll(HEARING);
         if let Some(trouble) = contact.hopeless() {
             return Err(Fault::user(format_args!("Kafka at {servers}: {trouble}")));
         }
@@ -83,6 +87,22 @@ pub(super) fn partitions(
         }
         thread::park_timeout(PAUSE);
     }
+}
+
+/// Why nothing can be delivered to a topic, where that is because somebody has deleted it.
+#[cold]
+pub(super) fn gone(client: &Client<Delivery>, servers: &str, topic: &str) -> Option<Fault> {
+    let metadata = client.fetch_metadata(Some(topic), ANSWER).ok()?;
+    let found = metadata.topics().iter().find(|t| t.name() == topic)?;
+    let unknown = matches!(
+        found.error().map(RDKafkaErrorCode::from),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+    );
+    unknown.then(|| {
+        Fault::external(format_args!(
+            "the topic '{topic}' is gone from {servers} while it was being written"
+        ))
+    })
 }
 
 /// Creates the compacted topic in which progress is written down, if it isn't there; and refuses one that

@@ -1,18 +1,20 @@
 //! Encodes the records of one subtask, and hands them to a thread: at once, or when a checkpoint covers them.
 
 use super::broker::KafkaBroker;
-use super::committable::{Committable, HEADER, Owner};
+use super::committable::Committable;
 use super::committer::Committer;
 use super::delivery::Delivery;
 use super::serializer::Encoder;
+use super::spill::Spilled;
+use super::staged::Staged;
 use crate::background::{Background, Write};
 use crate::failpoints::failpoint;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use tidegate_engine::checkpoint::CheckpointId;
+use std::time::Instant;
+use tidegate_engine::checkpoint::{CheckpointId, LocalFiles, StoredFiles};
 use tidegate_engine::fault::{Fault, Flow};
-use tidegate_engine::metrics::Counter;
+use tidegate_engine::metrics::{Counter, Histogram};
 use tidegate_engine::sink::{SinkWriter, TwoPhase};
 use tidegate_engine::time::Timestamp;
 
@@ -34,60 +36,60 @@ pub struct KafkaWriter<T> {
     _closing: Closing,
     encoder: Encoder<T>,
     thread: Background,
-    buffer: Vec<u8>,
-    /// Records in the buffer.
-    records: u64,
     way: Way,
 }
 
 /// How records go out.
 pub(super) enum Way {
     /// At once.
-    Plain {
-        delivery: Delivery,
-        /// Whether a record that can't be delivered fails the job.
-        safe: bool,
-        /// Records that are handed over at a time, at most.
-        batch: u64,
-    },
+    Plain(Plain),
     /// When a checkpoint covers them.
-    Staged(Staged),
+    Staged(Box<Staged>),
 }
 
-/// What is needed to make committables.
-pub(super) struct Staged {
-    pub(super) slot: u32,
-    pub(super) owner: Owner,
-    pub(super) max_bytes: usize,
-    prepared: VecDeque<Vec<u8>>,
-    /// Bytes that are being committed.
-    committing: usize,
+/// What is needed to send records at once.
+pub(super) struct Plain {
+    pub(super) delivery: Delivery,
+    /// Whether a record that can't be delivered fails the job.
+    pub(super) safe: bool,
+    /// Records that are handed over at a time, at most.
+    pub(super) batch: u64,
+    buffer: Vec<u8>,
+    /// Records in the buffer.
+    records: u64,
+    /// That a record can't be delivered was seen.
+    lost: bool,
 }
 
-impl Staged {
-    pub(super) fn new(slot: u32, owner: Owner, max_bytes: usize) -> Self {
-        Staged {
-            slot,
-            owner,
-            max_bytes,
-            prepared: VecDeque::new(),
-            committing: 0,
+impl Plain {
+    pub(super) fn new(delivery: Delivery, safe: bool, batch: u64) -> Self {
+        Plain {
+            delivery,
+            safe,
+            batch,
+            buffer: Vec::new(),
+            records: 0,
+            lost: false,
         }
+    }
+
+    /// Sends what is buffered.
+    fn hand_over(&mut self, thread: &mut Background) -> Flow {
+        if self.buffer.is_empty() {
+            return thread.pump();
+        }
+        self.records = 0;
+        let full = std::mem::replace(&mut self.buffer, thread.buffer());
+        thread.write(full)
     }
 }
 
 impl<T> KafkaWriter<T> {
     pub(super) fn new(closing: Closing, encoder: Encoder<T>, thread: Background, way: Way) -> Self {
-        let buffer = match way {
-            Way::Plain { .. } => Vec::new(),
-            Way::Staged(_) => Committable::buffer(),
-        };
         KafkaWriter {
             _closing: closing,
             encoder,
             thread,
-            buffer,
-            records: 0,
             way,
         }
     }
@@ -98,15 +100,11 @@ impl<T> KafkaWriter<T> {
         Ok(self)
     }
 
-    /// Without transactions: sends what is buffered.
     fn hand_over(&mut self) -> Flow {
-        let plain = matches!(self.way, Way::Plain { .. });
-        if !plain || self.buffer.is_empty() {
-            return self.thread.pump();
+        match &mut self.way {
+            Way::Plain(plain) => plain.hand_over(&mut self.thread),
+            Way::Staged(_) => self.thread.pump(),
         }
-        self.records = 0;
-        let full = std::mem::replace(&mut self.buffer, self.thread.buffer());
-        self.thread.write(full)
     }
 }
 
@@ -115,54 +113,48 @@ fn unwritable(why: &str) -> Fault {
     Fault::user(format_args!("a record can't be written to Kafka: {why}"))
 }
 
-#[cold]
-fn too_much(bytes: usize) -> Fault {
-    Fault::user(format_args!(
-        "a subtask's output between two checkpoints has more than {bytes} bytes; take checkpoints more often, \
-         give the sink more subtasks, or raise .max_epoch_bytes(..)"
-    ))
-}
-
 impl<T: 'static> SinkWriter<T> for KafkaWriter<T> {
     fn write(&mut self, at: Timestamp, value: T) -> Flow {
-        let encoded = self.encoder.encode(at, &value, &mut self.buffer);
-        encoded.map_err(|why| unwritable(&why))?;
-        self.records += 1;
-        match &self.way {
-            Way::Plain { batch, .. } => {
-                if self.buffer.len() >= BUFFER || self.records >= *batch {
-                    return self.hand_over();
+        let KafkaWriter {
+            encoder,
+            thread,
+            way,
+            ..
+        } = self;
+        let mut encode = |buffer: &mut Vec<u8>| {
+            let encoded = encoder.encode(at, &value, buffer);
+            encoded.map_err(|why| unwritable(&why))
+        };
+        match way {
+            Way::Plain(plain) => {
+                encode(&mut plain.buffer)?;
+                plain.records += 1;
+                if plain.buffer.len() >= BUFFER || plain.records >= plain.batch {
+                    return plain.hand_over(thread);
                 }
+                Ok(())
             }
-            Way::Staged(staged) => {
-                if self.buffer.len() > staged.max_bytes {
-                    return Err(too_much(staged.max_bytes));
-                }
-            }
+            Way::Staged(staged) => staged.write(encode),
         }
-        Ok(())
     }
 
     fn has_room(&self) -> bool {
-        let committing = match &self.way {
-            Way::Plain { .. } => false,
-            Way::Staged(staged) => staged.committing > staged.max_bytes,
-        };
-        self.thread.has_room() && !committing
+        match &self.way {
+            Way::Plain(_) => self.thread.has_room(),
+            Way::Staged(staged) => staged.has_room(),
+        }
     }
 
     fn turn(&mut self, _now: Timestamp) -> Flow<Timestamp> {
         match &mut self.way {
-            Way::Plain { delivery, safe, .. } => {
-                if let Some(failure) = delivery.failure().filter(|_| *safe) {
-                    return Err(Fault::external(failure));
+            Way::Plain(plain) => {
+                // The thread says what it was: it may ask the broker.
+                if plain.safe && !plain.lost && plain.delivery.failures() > 0 {
+                    plain.lost = true;
+                    self.thread.flush()?;
                 }
             }
-            Way::Staged(staged) => {
-                if self.thread.committed()? {
-                    staged.committing = 0;
-                }
-            }
+            Way::Staged(staged) => staged.pump()?,
         }
         if self.thread.has_room() {
             self.hand_over()?;
@@ -183,7 +175,7 @@ impl<T: 'static> SinkWriter<T> for KafkaWriter<T> {
 
     fn two_phase(&mut self) -> Option<&mut dyn TwoPhase> {
         match self.way {
-            Way::Plain { .. } => None,
+            Way::Plain(_) => None,
             Way::Staged(_) => Some(self),
         }
     }
@@ -201,49 +193,65 @@ impl<T: 'static> SinkWriter<T> for KafkaWriter<T> {
 impl<T: 'static> TwoPhase for KafkaWriter<T> {
     fn prepare(&mut self, checkpoint: CheckpointId) -> Flow {
         failpoint!("kafka_sink::before_prepare");
-        let Way::Staged(staged) = &mut self.way else {
-            return Ok(());
-        };
-        if self.buffer.len() == HEADER {
-            staged.prepared.push_back(Vec::new());
-            return Ok(());
+        if let Way::Staged(staged) = &mut self.way
+            && staged.prepare(checkpoint)?
+        {
+            // If it isn't there yet, the producer of its transaction is made meanwhile.
+            self.thread.prepare()?;
         }
-        let fresh = Committable::buffer();
-        let mut bytes = std::mem::replace(&mut self.buffer, fresh);
-        let records = std::mem::take(&mut self.records);
-        Committable::close(&mut bytes, staged.slot, checkpoint.0, staged.owner, records);
-        staged.prepared.push_back(bytes);
         failpoint!("kafka_sink::after_prepare");
-        // Meanwhile the producer of its transaction is made.
-        self.thread.prepare()
+        Ok(())
     }
 
     fn prepared(&mut self) -> Flow<Option<Vec<u8>>> {
-        while self.thread.prepared()?.is_some() {}
         match &mut self.way {
-            Way::Plain { .. } => Ok(None),
-            Way::Staged(staged) => Ok(staged.prepared.pop_front()),
+            Way::Plain(_) => Ok(None),
+            Way::Staged(staged) => staged.prepared(),
         }
     }
 
     fn commit(&mut self, committable: Vec<u8>, last: bool) -> Flow {
         if let Way::Staged(staged) = &mut self.way {
-            staged.committing += committable.len();
+            staged.commit(&committable)?;
         }
-        self.thread.commit(committable, last)
+        self.thread.commit(committable, last)?;
+        if last {
+            return Ok(());
+        }
+        // That of the next transaction is made as soon as there is time.
+        self.thread.prepare()
     }
 
     fn committed(&mut self) -> Flow<bool> {
-        self.thread.committed()
+        while self.thread.prepared()?.is_some() {}
+        let done = self.thread.committed()?;
+        if let (true, Way::Staged(staged)) = (done, &mut self.way) {
+            staged.committed();
+        }
+        Ok(done)
+    }
+
+    fn files(
+        &mut self,
+        committables: &[&[u8]],
+        stored: &StoredFiles,
+    ) -> Flow<Option<Arc<dyn LocalFiles>>> {
+        match &self.way {
+            Way::Plain(_) => Ok(None),
+            Way::Staged(staged) => staged.files(committables, stored),
+        }
     }
 }
 
 /// Commits the output of one subtask, on its thread.
 pub(super) struct Commits {
     pub(super) committer: Committer<KafkaBroker>,
+    pub(super) spilled: Spilled,
     /// Counts committed records, and transactions.
     pub(super) records: Counter,
     pub(super) transactions: Counter,
+    /// How long commits take, in milliseconds.
+    pub(super) latency: Histogram,
 }
 
 impl Write for Commits {
@@ -260,7 +268,9 @@ impl Write for Commits {
 
     fn commit(&mut self, committable: Vec<u8>, _last: bool) -> Flow {
         let committable = Committable::decode(committable)?;
-        self.committer.commit(&committable)?;
+        let began = Instant::now();
+        self.committer.commit(&committable, &self.spilled)?;
+        self.latency.record(began.elapsed().as_millis() as u64);
         self.records.add(committable.records);
         self.transactions.inc();
         Ok(())

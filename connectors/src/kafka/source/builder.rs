@@ -6,6 +6,7 @@ use super::settings::{ConsumerPreset, EventTime, StartingOffsets, Topics};
 use super::{DISCOVERY, KafkaSource, PATIENCE};
 use crate::dead_letters::OnError;
 use crate::kafka::client::{ClientSettings, KafkaError, Sasl, Tls};
+use crate::kafka::outage;
 use regex_lite::Regex;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub struct KafkaSourceBuilder<D> {
     on_error: OnError,
     discovery: Option<Duration>,
     patience: Duration,
+    broker_timeout: Duration,
     max_poll_records: Option<usize>,
 }
 
@@ -63,6 +65,7 @@ impl<D: Deserializer> KafkaSourceBuilder<D> {
             on_error: OnError::Fail,
             discovery: Some(DISCOVERY),
             patience: PATIENCE,
+            broker_timeout: outage::PATIENCE,
             max_poll_records: None,
         }
     }
@@ -149,6 +152,7 @@ impl<D: Deserializer> KafkaSourceBuilder<D> {
             on_error: self.on_error,
             discovery: self.discovery,
             patience: self.patience,
+            broker_timeout: self.broker_timeout,
             max_poll_records: self.max_poll_records,
         }
     }
@@ -163,6 +167,13 @@ impl<D: Deserializer> KafkaSourceBuilder<D> {
     /// How long brokers and topics are looked for when the job starts, before it fails; by default 10 s.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.patience = timeout;
+        self
+    }
+
+    /// How long a running job waits while no broker answers, before it fails; by default 2 minutes. The log, the
+    /// progress line and the metric `brokers.silence.seconds` tell that it waits.
+    pub fn broker_timeout(mut self, timeout: Duration) -> Self {
+        self.broker_timeout = timeout;
         self
     }
 
@@ -215,6 +226,7 @@ impl<D: Deserializer> KafkaSourceBuilder<D> {
             },
             servers: self.client.servers().to_owned(),
             tells_group: self.group_id.is_some(),
+            broker_timeout: self.broker_timeout,
             config,
             deserializer: self.deserializer,
             event_time: self.event_time,

@@ -1,6 +1,7 @@
 //! What a source's consumer hears besides records.
 
 use crate::kafka::contact::Contact;
+use crate::kafka::outage::Outage;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
@@ -17,13 +18,22 @@ pub(super) type Consumer = BaseConsumer<Listener>;
 pub(super) struct Listener {
     contact: Contact,
     lag: Gauge,
+    outage: Outage,
 }
 
 impl Listener {
     /// Keeps the gauge at how many records are still to be read.
-    pub(super) fn new(lag: Gauge) -> Self {
-        let contact = Contact::default();
-        Listener { contact, lag }
+    pub(super) fn new(lag: Gauge, outage: Outage) -> Self {
+        Listener {
+            contact: Contact::default(),
+            lag,
+            outage,
+        }
+    }
+
+    /// Whether brokers answer.
+    pub(super) fn outage(&self) -> &Outage {
+        &self.outage
     }
 
     pub(super) fn contact(&self) -> Contact {
@@ -49,6 +59,7 @@ impl ClientContext for Listener {
             .map(|partition| partition.consumer_lag.max(0))
             .sum::<i64>();
         self.lag.set(lag as f64);
+        self.outage.look(&statistics, &self.contact.trouble());
     }
 }
 

@@ -24,6 +24,7 @@ pub use record::ConsumerRecord;
 pub use settings::{ConsumerPreset, EventTime, StartingOffsets};
 
 use crate::dead_letters::OnError;
+use crate::kafka::outage::Outage;
 use enumerate::{Enumerator, Search};
 use listen::{Consumer, Listener};
 use rdkafka::config::ClientConfig;
@@ -59,6 +60,8 @@ pub struct KafkaSource<D = Bytes> {
     event_time: EventTime,
     on_error: OnError,
     max_poll_records: usize,
+    /// How long brokers may be silent.
+    broker_timeout: Duration,
     /// Offsets are told to the group that the user named.
     tells_group: bool,
 }
@@ -143,7 +146,13 @@ impl<D: Deserializer> Source for KafkaSource<D> {
         }
         let bad = self.on_error.open(context.name())?;
         let metrics = context.metrics().add_group("kafka");
-        let listener = Listener::new(metrics.gauge("records.lag"));
+        let outage = Outage::new(
+            &self.servers,
+            self.broker_timeout,
+            metrics.gauge("brokers.silence.seconds"),
+            Some(context.stats()),
+        );
+        let listener = Listener::new(metrics.gauge("records.lag"), outage);
         let contact = listener.contact();
         let mut consumer: Consumer = self
             .config

@@ -297,6 +297,14 @@ impl<D: Deserializer> KafkaReader<D> {
         }
     }
 
+    /// Whether brokers have been silent for longer than is borne.
+    fn unbearable(&mut self) -> Option<Fault> {
+        let consumer = self.consumer.as_ref()?;
+        let fault = consumer.context().outage().unbearable()?;
+        self.decoding.at = None;
+        Some(fault)
+    }
+
     fn positions(&self) -> Option<TopicPartitionList> {
         let mut list = TopicPartitionList::new();
         for Partition { split, .. } in self.partitions.iter().filter(|p| p.split.next >= 0) {
@@ -332,6 +340,9 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
             return Ok(Poll::Wait(Duration::from_millis(1)));
         }
         self.hear()?;
+        if let Some(fault) = self.unbearable() {
+            return Err(fault);
+        }
         let budget = budget.min(self.max_poll_records);
         let (mut taken, mut emitted) = self.round(budget, out)?;
         if taken == 0 {

@@ -1,7 +1,7 @@
 //! The rules of exactly-once against a broker that crashes processes between any two requests, loses answers,
 //! applies requests late and wakes zombies. A seed tells it all.
 
-use super::committable::{Committable, Owner};
+use super::committable::{About, Committable, HEADER, Owner, Segment, Segments};
 use super::committer::Committer;
 use super::protocol::{Broker, Instance, Marker, Markers, Trouble};
 use super::record::{Frames, KafkaRecord};
@@ -67,6 +67,19 @@ struct Checkpoint {
     /// The next number of each key.
     positions: BTreeMap<u32, u32>,
     committables: Vec<Vec<u8>>,
+    /// What they were too large for.
+    files: Disk,
+}
+
+/// Segments by their names: those of one process, or copies of them in a checkpoint.
+#[derive(Clone, Default)]
+struct Disk(BTreeMap<String, Vec<u8>>);
+
+impl Segments for Disk {
+    fn read(&self, name: &str) -> Flow<Vec<u8>> {
+        let found = self.0.get(name).cloned();
+        found.ok_or_else(|| Fault::user(format_args!("'{name}' is lost")))
+    }
 }
 
 type Interruption = Box<dyn FnOnce(Rc<World>)>;
@@ -251,15 +264,17 @@ impl Instance for FakeInstance {
     }
 }
 
-/// What one subtask wrote since the last checkpoint.
+/// What one subtask wrote since the last checkpoint, now and then on disk; `None` where it wrote nothing.
 fn epoch(
     process: &Process,
-    slot: u32,
+    disk: &mut Disk,
     parallelism: u32,
+    mut about: About,
     positions: &mut BTreeMap<u32, u32>,
-) -> (Vec<u8>, u64) {
+) -> Option<Vec<u8>> {
     let (mut bytes, mut record, mut count) = (Committable::buffer(), KafkaRecord::default(), 0);
-    for key in (0..KEYS).filter(|key| key % parallelism == slot) {
+    let (mut segments, spills) = (Vec::new(), process.world.dice.below(2) == 0);
+    for key in (0..KEYS).filter(|key| key % parallelism == about.slot) {
         let next = positions.entry(key).or_default();
         for _ in 0..process.world.dice.below(4) {
             if *next < NUMBERS {
@@ -270,9 +285,17 @@ fn epoch(
                 *next += 1;
                 count += 1;
             }
+            if spills && bytes.len() > HEADER && process.world.dice.below(2) == 0 {
+                let records =
+                    std::mem::replace(&mut bytes, Committable::buffer()).split_off(HEADER);
+                let name = about.segment(segments.len());
+                segments.push(Segment::of(&records));
+                disk.0.insert(name, records);
+            }
         }
     }
-    (bytes, count)
+    about.records = count;
+    (count > 0).then(|| Committable::close(bytes, about, &segments))
 }
 
 /// A life of the job: to its end, or to its death.
@@ -291,7 +314,8 @@ fn life(world: &Rc<World>, parallelism: u32, dies_in: u32) -> Flow {
     let committables = latest.committables.into_iter().map(Committable::decode);
     let committables = committables.collect::<Flow<Vec<_>>>()?;
     let owner = Owner(number);
-    Takeover::new(owner, parallelism, restored, committables).run(&process)?;
+    Takeover::new(owner, parallelism, restored, committables).run(&process, &latest.files)?;
+    let mut disk = Disk::default();
     let mut positions = latest.positions;
     let mut committers: Vec<_> = (0..parallelism)
         .map(|slot| Committer::new(process.clone(), slot, owner))
@@ -302,11 +326,14 @@ fn life(world: &Rc<World>, parallelism: u32, dies_in: u32) -> Flow {
         let id = world.next_id.get();
         world.next_id.set(id + 1);
         for slot in 0..parallelism {
-            let (mut bytes, records) = epoch(&process, slot, parallelism, &mut positions);
-            if records > 0 {
-                Committable::close(&mut bytes, slot, id, owner, records);
-                open[slot as usize].push((id, bytes));
-            }
+            let about = About {
+                slot,
+                checkpoint: id,
+                owner,
+                records: 0,
+            };
+            let bytes = epoch(&process, &mut disk, parallelism, about, &mut positions);
+            open[slot as usize].extend(bytes.map(|bytes| (id, bytes)));
             if world.dice.below(2) == 0 {
                 committers[slot as usize].warm_up()?;
             }
@@ -320,20 +347,23 @@ fn life(world: &Rc<World>, parallelism: u32, dies_in: u32) -> Flow {
             }
             continue;
         }
-        let saved = open
-            .iter()
-            .flatten()
-            .map(|(_, bytes)| bytes.clone())
-            .collect();
+        let saved: Vec<Vec<u8>> = open.iter().flatten().map(|(_, b)| b.clone()).collect();
+        let mut files = Disk::default();
+        for bytes in &saved {
+            for name in Committable::decode(bytes.clone())?.segments() {
+                files.0.insert(name.clone(), disk.read(&name)?);
+            }
+        }
         let checkpoint = Checkpoint {
             id,
             positions: positions.clone(),
             committables: saved,
+            files,
         };
         *world.latest.borrow_mut() = Some(checkpoint);
         for (committer, open) in committers.iter_mut().zip(&mut open) {
             for (_, bytes) in open.iter() {
-                committer.commit(&Committable::decode(bytes.clone())?)?;
+                committer.commit(&Committable::decode(bytes.clone())?, &disk)?;
             }
             // That it is done may not be known in time for the next checkpoint.
             if world.dice.below(4) > 0 {
@@ -434,8 +464,13 @@ fn committable(slot: u32, checkpoint: u64, owner: u64) -> Committable {
     record.key().extend(99u32.to_le_bytes());
     record.value().extend(1u32.to_le_bytes());
     record.write(&mut bytes);
-    Committable::close(&mut bytes, slot, checkpoint, Owner(owner), 1);
-    Committable::decode(bytes).unwrap()
+    let about = About {
+        slot,
+        checkpoint,
+        owner: Owner(owner),
+        records: 1,
+    };
+    Committable::decode(Committable::close(bytes, about, &[])).unwrap()
 }
 
 #[test]
@@ -443,9 +478,12 @@ fn an_older_checkpoint_is_refused_unless_allowed() {
     let world = calm_world();
     let newest = world.latest.borrow().as_ref().unwrap().id;
     let older = || Takeover::new(Owner(1000), 2, Some(newest - 1), Vec::new());
-    let fault = older().run(&process(&world)).unwrap_err();
+    let fault = older().run(&process(&world), &Disk::default()).unwrap_err();
     assert!(fault.message().contains("would be there twice"), "{fault}");
-    older().allow_reemit(true).run(&process(&world)).unwrap();
+    older()
+        .allow_reemit(true)
+        .run(&process(&world), &Disk::default())
+        .unwrap();
     assert_eq!(world.kafka.borrow().markers[&0].checkpoint, newest - 1);
 }
 
@@ -455,16 +493,23 @@ fn output_of_a_run_that_was_taken_over_from_is_refused() {
     let newest = world.latest.borrow().as_ref().unwrap().id;
     let strange = vec![committable(0, newest + 1, 12345)];
     let takeover = Takeover::new(Owner(1000), 2, Some(newest + 1), strange.clone());
-    let fault = takeover.run(&process(&world)).unwrap_err();
+    let fault = takeover
+        .run(&process(&world), &Disk::default())
+        .unwrap_err();
     assert!(fault.message().contains("taken over from since"), "{fault}");
     world.kafka.borrow_mut().markers.clear();
     let takeover = Takeover::new(Owner(1000), 2, Some(newest + 1), strange);
-    let fault = takeover.run(&process(&world)).unwrap_err();
+    let fault = takeover
+        .run(&process(&world), &Disk::default())
+        .unwrap_err();
     assert!(
         fault.message().contains("progress topic knows nothing"),
         "{fault}"
     );
-    takeover.allow_reemit(true).run(&process(&world)).unwrap();
+    takeover
+        .allow_reemit(true)
+        .run(&process(&world), &Disk::default())
+        .unwrap();
     assert_eq!(world.kafka.borrow().log.last(), Some(&(99, 1)));
 }
 
@@ -474,17 +519,19 @@ fn a_zombie_stops_at_once_and_a_marker_reads_as_it_was_written() {
     let (old, new) = (process(&world), process(&world));
     let newest = world.latest.borrow().as_ref().unwrap().id;
     Takeover::new(Owner(50), 1, Some(newest), Vec::new())
-        .run(&old)
+        .run(&old, &Disk::default())
         .unwrap();
     let mut zombie = Committer::new(old, 0, Owner(50));
     zombie.warm_up().unwrap();
     Takeover::new(Owner(51), 1, Some(newest), Vec::new())
-        .run(&new)
+        .run(&new, &Disk::default())
         .unwrap();
-    let fault = zombie.commit(&committable(0, newest + 1, 50)).unwrap_err();
+    let fault = zombie
+        .commit(&committable(0, newest + 1, 50), &Disk::default())
+        .unwrap_err();
     assert_eq!(fault.kind(), FaultKind::Fenced);
     Committer::new(new, 0, Owner(51))
-        .commit(&committable(0, newest + 1, 51))
+        .commit(&committable(0, newest + 1, 51), &Disk::default())
         .unwrap();
     let marker = Marker::take_over(7, Owner(u64::MAX), &Marker::new(6, Owner(3)));
     assert_eq!(Marker::decode(&marker.encode().unwrap()), Ok(marker));
