@@ -4,6 +4,7 @@ mod backed;
 pub mod backing;
 mod broadcast;
 mod cache;
+mod changes;
 mod combining;
 mod content;
 mod elements;
