@@ -150,7 +150,7 @@ impl Backing for RocksBacking {
 
     fn walk(
         &mut self,
-        after: &[u8],
+        from: &[u8],
         until: &[u8],
         budget: usize,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
@@ -160,13 +160,8 @@ impl Backing for RocksBacking {
         if !until.is_empty() {
             range.set_iterate_upper_bound(until);
         }
-        let mut entries = database
-            .db
-            .raw_iterator_cf_opt(&database.family()?, range);
-        entries.seek(after);
-        if entries.key() == Some(after) {
-            entries.next();
-        }
+        let mut entries = database.db.raw_iterator_cf_opt(&database.family()?, range);
+        entries.seek(from);
         let mut left = budget;
         while let (Some((key, value)), true) = (entries.item(), left > 0) {
             visit(key, value)?;

@@ -245,6 +245,15 @@ impl RestoredFiles<'_> {
         self.origin.is_some_and(|origin| origin.own)
     }
 
+    /// What to say where a state is in files and in memory now.
+    pub fn in_memory(&self) -> Fault {
+        let format = self.images.first().map_or("", |image| &image.index.format);
+        Fault::user(format_args!(
+            "this state was saved as files of {format}, and it is kept in memory now; restore it with \
+             --state-backend {format}, or from a savepoint, which any backend reads"
+        ))
+    }
+
     /// The bytes of a file, verified.
     pub fn read(&self, file: &FileRef) -> Flow<Vec<u8>> {
         let Some(FilesOrigin { storage, .. }) = self.origin else {

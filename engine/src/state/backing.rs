@@ -26,11 +26,11 @@ pub trait Backing: Send {
     /// All entries as they are now, whatever is written meanwhile.
     fn scan(&mut self) -> Flow<Box<dyn Scan>>;
 
-    /// Shows up to `budget` entries whose keys are greater than `after`, and less than `until` if that is
-    /// not empty, in the order of keys; true once there are no more.
+    /// Shows up to `budget` entries, in the order of keys, from the key `from` on and up to `until`, which
+    /// is not among them and no limit if it is empty; true once there are no more.
     fn walk(
         &mut self,
-        after: &[u8],
+        from: &[u8],
         until: &[u8],
         budget: usize,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,

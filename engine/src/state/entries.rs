@@ -156,17 +156,17 @@ impl<K: Key, C: StateValue> EntryTable<K, C> {
         }
     }
 
-    /// Shows entries that are not in memory, from behind a key on and about `budget` of them; the last
-    /// key that was looked at, or `None` at the end.
+    /// Shows entries that are not in memory, from a key on and about `budget` of them; where to go on, or
+    /// `None` at the end.
     pub fn walk(
         &self,
-        after: &[u8],
+        from: &[u8],
         budget: usize,
         mut look: impl FnMut(K, C),
     ) -> Flow<Option<Vec<u8>>> {
         match self.spilled.get() {
             None => Ok(None),
-            Some(spilled) => spilled.borrow_mut().walk(after, budget, &mut look),
+            Some(spilled) => spilled.borrow_mut().walk(from, budget, &mut look),
         }
     }
 }

@@ -3,7 +3,7 @@
 mod backed;
 pub mod backing;
 mod broadcast;
-mod cache;
+pub(crate) mod cache;
 mod changes;
 mod combining;
 mod content;

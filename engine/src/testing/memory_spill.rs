@@ -92,22 +92,17 @@ impl Backing for MapBacking {
 
     fn walk(
         &mut self,
-        after: &[u8],
+        from: &[u8],
         until: &[u8],
         budget: usize,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Flow<bool> {
         let map = self.map();
-        let end = match until {
+        let until = match until {
             [] => Bound::Unbounded,
-            until => Bound::Excluded(until.max(after)),
+            until => Bound::Excluded(until.max(from)),
         };
-        let from = match end {
-            // A range that ends where it begins has to begin there too.
-            Bound::Excluded(until) if until == after => Bound::Included(after),
-            _ => Bound::Excluded(after),
-        };
-        let mut entries = map.range::<[u8], _>((from, end));
+        let mut entries = map.range::<[u8], _>((Bound::Included(from), until));
         for (key, value) in entries.by_ref().take(budget) {
             visit(key, value)?;
         }
@@ -128,7 +123,8 @@ impl Backing for MapBacking {
     fn import(&mut self, files: &RestoredFiles<'_>) -> Flow {
         for image in &files.images {
             let entries = decode::<Map>(&image.manifest)?.into_iter();
-            let mine = entries.filter(|(key, _)| group(key).is_some_and(|g| files.groups.contains(&g)));
+            let mine =
+                entries.filter(|(key, _)| group(key).is_some_and(|g| files.groups.contains(&g)));
             self.map().extend(mine);
         }
         Ok(())

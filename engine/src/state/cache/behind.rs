@@ -270,12 +270,12 @@ impl Behind {
     /// See [`Backing::walk`].
     pub fn walk(
         &mut self,
-        after: &[u8],
+        from: &[u8],
         until: &[u8],
         budget: usize,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Flow<bool> {
-        self.backing.walk(after, until, budget, visit)
+        self.backing.walk(from, until, budget, visit)
     }
 
     /// Begins with what was saved as files.

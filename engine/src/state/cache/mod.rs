@@ -16,7 +16,7 @@ mod slots;
 mod snapshot;
 
 pub(crate) use self::behind::{Behind, Room};
-pub(crate) use self::slots::{NUMBERED, Place, Slots, split_group, split_number};
+pub(crate) use self::slots::{GroupSet, Place, Slots, behind_key, split_group, split_number};
 
 use super::backing::{Backing, Claim};
 use crate::checkpoint::codec::decode;
@@ -158,11 +158,11 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         Some((&slot.key, slot.value.as_ref()?))
     }
 
-    /// Shows entries behind the table that are not in it, from behind a key on; the last key that was
-    /// looked at, or `None` at the end.
+    /// Shows entries behind the table that are not in it, from a key on; where to go on, or `None` at the
+    /// end.
     pub fn walk(
         &mut self,
-        after: &[u8],
+        from: &[u8],
         budget: usize,
         look: &mut dyn FnMut(K, V),
     ) -> Flow<Option<Vec<u8>>> {
@@ -176,8 +176,8 @@ impl<K: Key, V: StateValue> Cache<K, V> {
             }
             Ok(())
         };
-        let ended = self.behind.walk(after, &[], budget, &mut visit)?;
-        Ok((!ended).then_some(last))
+        let ended = self.behind.walk(from, &[], budget, &mut visit)?;
+        Ok((!ended).then(|| behind_key(last)))
     }
 
     /// What its slots use, with what values keep elsewhere taken to be as long as their encoding.
@@ -198,10 +198,10 @@ impl<K: Key, V: StateValue> Cache<K, V> {
             _ => return self.behind.write_gathered(),
         };
         let steps = STEP.max(made * 8);
-        let steps = steps.min(self.slots.table.num_buckets() * 2);
+        let mut steps = steps.min(self.slots.table.num_buckets() * 2);
         let mut evict = over.div_ceil(Slots::<K, V>::slot_bytes(&self.behind));
         let behind = &mut self.behind;
-        self.slots.turn_hand(behind, steps, &mut evict, |_| ())?;
+        while self.slots.turn_hand(behind, &mut steps, &mut evict)? {}
         if !behind.holds_back() {
             behind.write_changes()?;
         }

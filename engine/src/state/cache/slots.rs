@@ -19,8 +19,42 @@ pub(crate) enum Place {
     Numbered(i64),
 }
 
+/// A set of key groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupSet(Vec<u64>);
+
+impl GroupSet {
+    pub fn insert(&mut self, group: u32) {
+        let word = group as usize / 64;
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (group % 64);
+    }
+
+    pub fn contains(&self, group: u32) -> bool {
+        let word = self.0.get(group as usize / 64);
+        word.is_some_and(|word| word >> (group % 64) & 1 == 1)
+    }
+
+    /// Takes in those of another.
+    pub fn extend(&mut self, other: &GroupSet) {
+        other.iter().for_each(|group| self.insert(group));
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        let words = self.0.iter().zip(0u32..);
+        words.flat_map(|(word, n)| {
+            (0..64)
+                .filter(move |b| word >> b & 1 == 1)
+                .map(move |b| n * 64 + b)
+        })
+    }
+}
+
 /// What stands behind the key group of a numbered entry, and before its number.
-pub(crate) const NUMBERED: u8 = 1;
+const NUMBERED: u8 = 1;
 
 impl Place {
     /// Appends what the entries of a key group begin with.
@@ -45,6 +79,12 @@ pub(crate) fn split_group(key: &[u8]) -> (u32, &[u8]) {
     let (group, key) = key.split_at(key.len().min(2));
     let group = group.iter().fold(0, |n, byte| n << 8 | u32::from(*byte));
     (group, key)
+}
+
+/// The first key that is greater than this one.
+pub(crate) fn behind_key(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
 }
 
 /// The number that stands behind a key group, and the key behind that; `None` where there is none.
@@ -75,6 +115,10 @@ pub(crate) struct Slots<K, V> {
     flushed: usize,
     /// Slots that were made since room was made last.
     pub made: usize,
+    /// The key groups that may have entries behind.
+    pub groups: GroupSet,
+    /// How many entries are behind only; more than there can be where that is not known.
+    pub away: u64,
 }
 
 impl<K: Key, V: StateValue> Slots<K, V> {
@@ -86,6 +130,8 @@ impl<K: Key, V: StateValue> Slots<K, V> {
             hand: 0,
             flushed: 0,
             made: 0,
+            groups: GroupSet::default(),
+            away: 0,
         }
     }
 
@@ -101,6 +147,7 @@ impl<K: Key, V: StateValue> Slots<K, V> {
         let Some(value) = behind.get(self.place, key)? else {
             return Ok(None);
         };
+        self.away = self.away.saturating_sub(1);
         Ok(Some(self.make(
             hash,
             Slot {
@@ -148,7 +195,7 @@ impl<K: Key, V: StateValue> Slots<K, V> {
             if slot.dirty == 0 {
                 self.dirty += 1;
             } else if behind.flushes() {
-                write_back(slot, self.place, behind)?;
+                write_back(slot, self.place, behind, &mut self.groups)?;
             }
             slot.dirty = behind.epoch;
         }
@@ -187,7 +234,7 @@ impl<K: Key, V: StateValue> Slots<K, V> {
                 && slot.dirty != 0
                 && slot.dirty != behind.epoch
             {
-                write_back(slot, self.place, behind)?;
+                write_back(slot, self.place, behind, &mut self.groups)?;
                 slot.dirty = 0;
                 self.dirty -= 1;
                 left -= 1;
@@ -211,7 +258,7 @@ impl<K: Key, V: StateValue> Slots<K, V> {
     /// Adds to the changes all that is dirty.
     pub fn write_all(&mut self, behind: &mut Behind) -> Flow {
         for slot in self.table.iter_mut().filter(|slot| slot.dirty != 0) {
-            write_back(slot, self.place, behind)?;
+            write_back(slot, self.place, behind, &mut self.groups)?;
             slot.dirty = 0;
         }
         self.dirty = 0;
@@ -220,19 +267,23 @@ impl<K: Key, V: StateValue> Slots<K, V> {
 
     /// Drops up to `evict` slots that were not used for a whole round, and adds to the changes those of
     /// them that are dirty. What is used all the time is never written before a checkpoint needs it.
-    /// Returns how many steps are left of `steps`; `dropped` is shown each key that goes.
+    /// True once the hand has come round.
     pub fn turn_hand(
         &mut self,
         behind: &mut Behind,
-        mut steps: usize,
+        steps: &mut usize,
         evict: &mut u64,
-        mut dropped: impl FnMut(&K),
-    ) -> Flow<usize> {
+    ) -> Flow<bool> {
         let holds_back = behind.holds_back();
-        while steps > 0 && *evict > 0 && !self.table.is_empty() {
-            steps -= 1;
-            self.hand = (self.hand + 1) % self.table.num_buckets();
-            let Some(slot) = self.table.get_bucket_mut(self.hand) else {
+        while *steps > 0 && *evict > 0 {
+            if self.hand >= self.table.num_buckets() {
+                self.hand = 0;
+                return Ok(true);
+            }
+            *steps -= 1;
+            let bucket = self.hand;
+            self.hand += 1;
+            let Some(slot) = self.table.get_bucket_mut(bucket) else {
                 continue;
             };
             if std::mem::take(&mut slot.used) || (slot.dirty != 0 && holds_back) {
@@ -240,17 +291,27 @@ impl<K: Key, V: StateValue> Slots<K, V> {
             }
             if slot.dirty != 0 {
                 let before = behind.changes.bytes();
-                write_back(slot, self.place, behind)?;
+                write_back(slot, self.place, behind, &mut self.groups)?;
                 slot.dirty = 0;
                 self.dirty -= 1;
                 behind.spilled = true;
                 behind.seen(behind.changes.bytes() - before);
             }
-            dropped(&slot.key);
-            self.forget(self.hand);
+            self.away = self.away.saturating_add(u64::from(slot.value.is_some()));
+            self.forget(bucket);
             *evict -= 1;
         }
-        Ok(steps)
+        Ok(false)
+    }
+
+    /// Gives back memory where few slots are left of many.
+    pub fn shrink(&mut self) {
+        if self.table.len() * 4 < self.table.num_buckets() {
+            // Slots move.
+            (self.flushed, self.hand) = (0, 0);
+            self.table
+                .shrink_to(self.table.len() * 2, |slot| key_hash(&slot.key));
+        }
     }
 
     /// What a slot takes, with its part of those that are empty.
@@ -266,8 +327,12 @@ fn write_back<K: Key, V: StateValue>(
     slot: &mut Slot<K, V>,
     place: Place,
     behind: &mut Behind,
+    groups: &mut GroupSet,
 ) -> Flow {
     behind.write_back(place, &slot.key, slot.value.as_ref())?;
+    if place != Place::Plain {
+        groups.insert(key_group(key_hash(&slot.key), behind.max_parallelism));
+    }
     slot.stored = true;
     Ok(())
 }
