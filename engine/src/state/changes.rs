@@ -52,6 +52,25 @@ impl Changes {
         self.ends.push((middle, End::DeleteRange(self.bytes.len())));
     }
 
+    /// Adds those of another, which is left empty.
+    pub fn append(&mut self, other: &mut Changes) {
+        if self.is_empty() {
+            std::mem::swap(self, other);
+            return;
+        }
+        let before = self.bytes.len();
+        self.bytes.append(&mut other.bytes);
+        let ends = other.ends.drain(..);
+        self.ends.extend(ends.map(|(key, end)| {
+            let end = match end {
+                End::Put(end) => End::Put(before + end),
+                End::Delete => End::Delete,
+                End::DeleteRange(end) => End::DeleteRange(before + end),
+            };
+            (before + key, end)
+        }));
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
@@ -111,6 +130,11 @@ mod tests {
                 Ok(())
             })
             .expect("encodes");
+        let (first, mut rest) = (changes.clone(), changes.clone());
+        changes.append(&mut rest);
+        let twice: Vec<_> = first.iter().chain(first.iter()).collect();
+        assert_eq!(changes.iter().collect::<Vec<_>>(), twice);
+        changes = first;
         let all: Vec<_> = changes.iter().collect();
         let expected = [
             Change::Put(b"key", b"value"),

@@ -32,6 +32,7 @@ pub use map::MapState;
 pub use registry::{KeyScope, KeyedStates, StateTable};
 pub use settings::{RocksDbSettings, StateBackend};
 pub use table::KeyTable;
+pub(crate) use timers::TimerQueue;
 pub use timers::{Timer, Timers};
 pub use ttl::{Expiring, Forever, Lifetime, StateTtl};
 pub use value::ValueState;

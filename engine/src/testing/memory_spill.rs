@@ -35,10 +35,9 @@ impl MemorySpill {
 
 impl Spill for MemorySpill {
     fn open(&self, _uid: &str, _state: &str) -> Flow<Box<dyn Backing>> {
-        Ok(Box::new(MapBacking {
-            shares_files: self.shares_files,
-            ..MapBacking::default()
-        }))
+        Ok(Box::new(
+            MapBacking::default().sharing_files(self.shares_files),
+        ))
     }
 
     fn memory(&self) -> &StateMemory {
@@ -54,6 +53,12 @@ pub struct MapBacking {
 }
 
 impl MapBacking {
+    /// See [`MemorySpill::sharing_files`].
+    pub fn sharing_files(mut self, shares: bool) -> Self {
+        self.shares_files = shares;
+        self
+    }
+
     fn map(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -157,6 +157,11 @@ impl Behind {
         Ok(())
     }
 
+    /// Whether there are changes that are not written.
+    pub fn has_changes(&self) -> bool {
+        !(self.changes.is_empty() && self.later.is_empty())
+    }
+
     /// Writes changes that have gathered, where nothing stands against it.
     pub fn write_gathered(&mut self) -> Flow {
         if self.changes.bytes() > GATHERED && !self.holds_back() && self.backing.has_room() {
@@ -167,8 +172,7 @@ impl Behind {
 
     /// The snapshot doesn't mind changes any more. Those that waited are older than what comes now.
     fn release(&mut self) {
-        debug_assert!(self.changes.is_empty(), "what is flushed is written");
-        std::mem::swap(&mut self.changes, &mut self.later);
+        self.changes.append(&mut self.later);
     }
 
     /// What memory allows. Waits for the files of a snapshot where it is short beyond measure.
@@ -203,10 +207,10 @@ impl Behind {
         self.snapshot = Snapshot::Flush;
     }
 
-    /// The snapshot was given up. What was written ahead for it is not: it is dirty again, or gone.
+    /// The snapshot was given up. What was to be written for it does no harm: it is dirty again, or deleted
+    /// later.
     pub fn thaw(&mut self) {
         if self.holds_back() {
-            self.changes.clear();
             self.release();
         }
         self.snapshot = Snapshot::None;

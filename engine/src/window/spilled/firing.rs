@@ -10,7 +10,7 @@ use crate::state::cache::{Behind, GroupSet, Slots, behind_key, split_group, spli
 use std::ops::Range;
 
 /// Keys of one piece, about; where slices are merged, a key group is one piece.
-const PIECE: usize = 1024;
+const PIECE: usize = if cfg!(test) { 8 } else { 1024 };
 
 /// What is left of a window that fires.
 pub(in crate::window) enum Firing<K, V> {
@@ -90,7 +90,9 @@ impl<K: Key, V: StateValue + Clone> SpilledSlices<K, V> {
         let done = match firing {
             Firing::Sole(sole) => sole.next_piece(&mut self.behind, into)?,
             Firing::Merged(merged) => {
-                while let (true, Some(group)) = (into.len() < PIECE, merged.groups.pop()) {
+                while into.len() < PIECE
+                    && let Some(group) = merged.groups.pop()
+                {
                     let mut total = KeyTable::default();
                     self.merge_group(merged, group, &merge, &mut total)?;
                     into.extend(total.drain());

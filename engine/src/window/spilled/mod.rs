@@ -214,3 +214,6 @@ fn range_of(number: i64, group: u32) -> (Vec<u8>, Vec<u8>) {
     // The last number is that of no slice.
     (prefix(number), prefix(number.saturating_add(1)))
 }
+
+#[cfg(test)]
+mod tests;
