@@ -144,6 +144,11 @@ impl KeyedSection {
         self.files = Some(files);
     }
 
+    /// The state as files, if it was given some.
+    pub fn take_files(&mut self) -> Option<FilesImage> {
+        self.files.take()
+    }
+
     /// Says whether [`KeyedPart::save`] can't go on before another thread has done its part.
     pub fn wait(&mut self, waits: bool) {
         self.waits = waits;
