@@ -7,7 +7,7 @@
 
 use super::KeyTable;
 use super::cache::Cache;
-use crate::checkpoint::{Key, KeyedPart, OpenBacking, StateValue};
+use crate::checkpoint::{Entries, Key, KeyedPart, OpenBacking, RestoredFiles, StateValue};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use std::cell::{OnceCell, RefCell};
@@ -146,6 +146,18 @@ impl<K: Key, C: StateValue> EntryTable<K, C> {
         // A second time there is nothing to do.
         let _ = self.spilled.set(RefCell::new(cache));
         Ok(())
+    }
+
+    /// Begins with what was saved as files, in another format: `convert` reads an entry of that.
+    pub fn load_converted(
+        &self,
+        files: &RestoredFiles<'_>,
+        convert: &mut dyn FnMut(&mut Entries<'_>) -> Flow<C>,
+    ) -> Flow {
+        match self.spilled.get() {
+            None => Err(files.in_memory()),
+            Some(spilled) => spilled.borrow_mut().load_converted(files, convert),
+        }
     }
 
     /// Shows itself as what takes part in checkpoints.

@@ -358,12 +358,10 @@ impl<K: Key, C: Content> KeyedPart for Part<'_, K, C> {
     }
 
     fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
-        if self.format.is_some() {
-            return Err(Fault::user(format_args!(
-                "the state '{}' was saved with another type, as files that are not rewritten; take a \
-                 savepoint with the old program and restore that: its values are converted",
-                self.table.name
-            )));
+        if let Some(format) = &self.format {
+            let life = &self.table.life;
+            let mut convert = |entries: &mut Entries<'_>| C::read(entries, format, life);
+            return self.table.entries.load_converted(files, &mut convert);
         }
         let entries = &self.table.entries;
         entries.with_part(|part| part.load_files(files))

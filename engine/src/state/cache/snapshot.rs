@@ -2,7 +2,7 @@
 
 use super::slots::split_group;
 use super::{Cache, STEP};
-use crate::checkpoint::codec::decode;
+use crate::checkpoint::codec::{decode, encode_into};
 use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, RestoredFiles, StateValue};
 use crate::fault::Flow;
 use crate::hash::key_hash;
@@ -33,6 +33,33 @@ impl<K: Key, V: StateValue> Cache<K, V> {
             |key: &[u8], value: &[u8]| visit(&decode(split_group(key).1)?, &decode(value)?);
         let mut scan = self.behind.scan()?;
         while !scan.next(STEP, &mut show)? {}
+        Ok(())
+    }
+}
+
+impl<K: Key, V: StateValue> Cache<K, V> {
+    /// Begins with what was saved as files, in another format: `convert` reads a value of that.
+    pub fn load_converted(
+        &mut self,
+        files: &RestoredFiles<'_>,
+        convert: &mut dyn FnMut(&mut Entries<'_>) -> Flow<V>,
+    ) -> Flow {
+        self.behind.import(files)?;
+        let mut scan = self.behind.scan()?;
+        let mut ended = false;
+        while !ended {
+            let changes = &mut self.behind.changes;
+            ended = scan.next(STEP, &mut |key, value| {
+                let value = convert(&mut Entries::new(value))?;
+                changes.put(|bytes| {
+                    bytes.extend_from_slice(key);
+                    let key_end = bytes.len();
+                    encode_into(&value, bytes)?;
+                    Ok(key_end)
+                })
+            })?;
+            self.behind.write_changes()?;
+        }
         Ok(())
     }
 }
