@@ -85,8 +85,8 @@ impl Eq for Local {}
 
 /// Files of a running store that stay as they are for as long as this is held.
 pub trait LocalFiles: Send + Sync {
-    /// Their names.
-    fn names(&self) -> Vec<String>;
+    /// Their names; or why there are none, where they could not be made.
+    fn names(&self) -> std::result::Result<Vec<String>, String>;
 
     /// The bytes of one.
     fn read(&self, name: &str) -> std::result::Result<Vec<u8>, String>;
@@ -188,7 +188,13 @@ fn store_state(
     let Some(local) = image.local.0.take() else {
         return Ok(());
     };
-    for name in local.names() {
+    let names = local.names().map_err(|reason| Error::Failed {
+        action: "put into files",
+        path: "state that spills".to_owned(),
+        reason,
+        advice: "make room on the disk of the state's folder, which --state-dir names",
+    })?;
+    for name in names {
         if let Some(known) = local.stored().find(&name) {
             image.index.files.push(known);
             continue;
