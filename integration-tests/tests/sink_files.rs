@@ -107,8 +107,8 @@ impl TwoPhase for FiledWriter {
 struct Kept(Vec<(String, String)>, StoredFiles);
 
 impl LocalFiles for Kept {
-    fn names(&self) -> Vec<String> {
-        self.0.iter().map(|(name, _)| name.clone()).collect()
+    fn names(&self) -> Result<Vec<String>, String> {
+        Ok(self.0.iter().map(|(name, _)| name.clone()).collect())
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, String> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use tidegate_engine::checkpoint::{Notice, RestoredFiles};
 use tidegate_engine::fault::Flow;
-use tidegate_engine::state::backing::{Backing, Changes, Export, Scan, Spill, StateMemory};
+use tidegate_engine::state::backing::{Backing, Change, Changes, Export, Scan, Spill, StateMemory};
 
 /// The databases of a subtask. Its folder is removed with it.
 pub struct Backend {
@@ -125,13 +125,19 @@ impl Backing for RocksBacking {
         let family = self.database.family()?;
         let mut batch = WriteBatch::default();
         // A write buffer finds the place of a key from that of the one before, the faster the nearer it
-        // is. The sort keeps the order of changes of one key.
+        // is. The sort keeps the order of changes of one key; a range stands in the way of others.
         let mut changes: Vec<_> = changes.iter().collect();
-        changes.sort_by_key(|(key, _)| *key);
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.put_cf(&family, key, value),
-                None => batch.delete_cf(&family, key),
+        let is_range = |change: &Change<'_>| matches!(change, Change::DeleteRange(..));
+        if !changes.iter().any(is_range) {
+            changes.sort_by_key(|change| match change {
+                Change::Put(key, _) | Change::Delete(key) | Change::DeleteRange(key, _) => *key,
+            });
+        }
+        for change in changes {
+            match change {
+                Change::Put(key, value) => batch.put_cf(&family, key, value),
+                Change::Delete(key) => batch.delete_cf(&family, key),
+                Change::DeleteRange(from, to) => batch.delete_range_cf(&family, from, to),
             }
         }
         let written = self.database.db.write_opt(batch, &self.write);
@@ -144,16 +150,18 @@ impl Backing for RocksBacking {
 
     fn walk(
         &mut self,
-        after: &[u8],
+        from: &[u8],
+        until: &[u8],
         budget: usize,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Flow<bool> {
         let database = &self.database;
-        let mut entries = database.db.raw_iterator_cf(&database.family()?);
-        entries.seek(after);
-        if entries.key() == Some(after) {
-            entries.next();
+        let mut range = ReadOptions::default();
+        if !until.is_empty() {
+            range.set_iterate_upper_bound(until);
         }
+        let mut entries = database.db.raw_iterator_cf_opt(&database.family()?, range);
+        entries.seek(from);
         let mut left = budget;
         while let (Some((key, value)), true) = (entries.item(), left > 0) {
             visit(key, value)?;

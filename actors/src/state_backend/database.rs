@@ -107,8 +107,14 @@ pub struct Database {
 }
 
 pub(super) fn failed(action: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
-    let path = path.display();
-    Fault::internal(format_args!("state in {path}: can't {action}: {error}"))
+    let (path, error) = (path.display(), error.to_string());
+    let advice = match error.contains("No space left on device") {
+        true => "; make room on that disk, or name a folder of another by --state-dir",
+        false => "",
+    };
+    Fault::internal(format_args!(
+        "state in {path}: can't {action}: {error}{advice}"
+    ))
 }
 
 impl Database {

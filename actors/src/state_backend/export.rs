@@ -15,6 +15,8 @@ use tidegate_engine::state::backing::Export;
 
 /// Who can read the files.
 pub(super) const FORMAT: &str = "rocksdb";
+/// What files take besides the entries: a manifest, an index.
+const BESIDES: u64 = 1 << 20;
 /// Ends the names of the files with entries.
 pub(super) const TABLE_FILE: &str = ".sst";
 /// Begins the name of the file that tells which of them are where.
@@ -42,6 +44,22 @@ impl ThreadExport {
     }
 }
 
+impl ThreadExport {
+    /// An image without files, which whoever is to store it is told the reason of: it is the checkpoint
+    /// that can't be, and the state is as it was.
+    fn none(&self, reason: String) -> FilesImage {
+        let path = self.database.path().display();
+        let missing = Missing {
+            reason: format!("{path}: {reason}"),
+            stored: self.database.stored.clone(),
+        };
+        FilesImage {
+            local: Local(Some(Arc::new(missing))),
+            ..FilesImage::default()
+        }
+    }
+}
+
 impl Export for ThreadExport {
     fn poll(&mut self, wait: bool) -> Flow<Option<FilesImage>> {
         let received = match wait {
@@ -50,7 +68,7 @@ impl Export for ThreadExport {
         };
         match received {
             Ok(Ok(image)) => Ok(Some(image)),
-            Ok(Err(error)) => Err(failed("make a checkpoint", self.database.path(), error)),
+            Ok(Err(reason)) => Ok(Some(self.none(reason))),
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(Fault::internal(
                 "the thread that puts state into files panicked",
@@ -68,9 +86,29 @@ struct Links {
     _backend: Arc<Backend>,
 }
 
+/// Files that could not be made.
+struct Missing {
+    reason: String,
+    stored: StoredFiles,
+}
+
+impl LocalFiles for Missing {
+    fn names(&self) -> Result<Vec<String>, String> {
+        Err(self.reason.clone())
+    }
+
+    fn read(&self, _: &str) -> Result<Vec<u8>, String> {
+        Err(self.reason.clone())
+    }
+
+    fn stored(&self) -> &StoredFiles {
+        &self.stored
+    }
+}
+
 impl LocalFiles for Links {
-    fn names(&self) -> Vec<String> {
-        self.names.clone()
+    fn names(&self) -> Result<Vec<String>, String> {
+        Ok(self.names.clone())
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, String> {
@@ -89,7 +127,22 @@ impl Drop for Links {
     }
 }
 
+/// Fails where the disk has no room for what is in write buffers. RocksDB would find out too, and take
+/// no more changes from then on.
+fn check_room(database: &Database) -> Result<(), String> {
+    let disk = rustix::fs::statvfs(database.path()).map_err(|error| error.to_string())?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let needed = database.property("rocksdb.cur-size-all-mem-tables") + BESIDES;
+    if free < needed {
+        return Err(format!(
+            "No space left on device: {free} bytes are free and {needed} are needed"
+        ));
+    }
+    Ok(())
+}
+
 fn export(database: &Database) -> Result<FilesImage, String> {
+    check_room(database)?;
     let mut links = Links {
         folder: database.backend.fresh_folder("links"),
         names: Vec::new(),

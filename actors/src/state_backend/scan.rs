@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use tidegate_engine::fault::{Fault, Flow};
-use tidegate_engine::state::backing::{Changes, Scan};
+use tidegate_engine::state::backing::{Change, Changes, Scan};
 
 /// Bytes that are handed over at once, about.
 const PIECE: usize = 256 << 10;
@@ -82,8 +82,10 @@ impl Scan for ThreadScan {
                 }
             }
             let step = left.min(piece.len() - *shown);
-            for (key, value) in piece.iter().skip(*shown).take(step) {
-                visit(key, value.unwrap_or_default())?;
+            for change in piece.iter().skip(*shown).take(step) {
+                if let Change::Put(key, value) = change {
+                    visit(key, value)?;
+                }
             }
             *shown += step;
             left -= step;

@@ -57,11 +57,7 @@ pub trait KeyedPart {
 
     /// Begins with what was saved as files.
     fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
-        let format = files.images.first().map_or("", |image| &image.index.format);
-        Err(Fault::user(format_args!(
-            "this state was saved as files of {format}, and it is kept in memory now; restore it with \
-             --state-backend {format}, or from a savepoint, which any backend reads"
-        )))
+        Err(files.in_memory())
     }
 }
 
@@ -146,6 +142,11 @@ impl KeyedSection {
     /// Takes a state as files: all of it, and instead of entries.
     pub fn put_files(&mut self, files: FilesImage) {
         self.files = Some(files);
+    }
+
+    /// The state as files, if it was given some.
+    pub fn take_files(&mut self) -> Option<FilesImage> {
+        self.files.take()
     }
 
     /// Says whether [`KeyedPart::save`] can't go on before another thread has done its part.

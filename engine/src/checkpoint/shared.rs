@@ -85,8 +85,8 @@ impl Eq for Local {}
 
 /// Files of a running store or sink that stay as they are for as long as this is held.
 pub trait LocalFiles: Send + Sync {
-    /// Their names.
-    fn names(&self) -> Vec<String>;
+    /// Their names; or why there are none, where they could not be made.
+    fn names(&self) -> std::result::Result<Vec<String>, String>;
 
     /// The bytes of one.
     fn read(&self, name: &str) -> std::result::Result<Vec<u8>, String>;
@@ -190,7 +190,13 @@ fn store_state(
     let Some(local) = image.local.0.take() else {
         return Ok(());
     };
-    for name in local.names() {
+    let names = local.names().map_err(|reason| Error::Failed {
+        action: "put into files",
+        path: "state or output that spills".to_owned(),
+        reason,
+        advice: "make room on the disk of its folder, which --state-dir names for state",
+    })?;
+    for name in names {
         if !alone && let Some(known) = local.stored().find(&name) {
             image.index.files.push(known);
             continue;
@@ -257,6 +263,15 @@ impl RestoredFiles<'_> {
     /// Whether checkpoints of this job may name these files too.
     pub fn own(&self) -> bool {
         self.origin.is_some_and(|origin| origin.own)
+    }
+
+    /// What to say where a state is in files and in memory now.
+    pub fn in_memory(&self) -> Fault {
+        let format = self.images.first().map_or("", |image| &image.index.format);
+        Fault::user(format_args!(
+            "this state was saved as files of {format}, and it is kept in memory now; restore it with \
+             --state-backend {format}, or from a savepoint, which any backend reads"
+        ))
     }
 
     /// The bytes of a file, verified.

@@ -13,8 +13,8 @@ struct Files {
 }
 
 impl LocalFiles for Files {
-    fn names(&self) -> Vec<String> {
-        self.names.clone()
+    fn names(&self) -> std::result::Result<Vec<String>, String> {
+        Ok(self.names.clone())
     }
 
     fn read(&self, name: &str) -> std::result::Result<Vec<u8>, String> {

@@ -201,6 +201,11 @@ impl<'a> StateVisitor<'a> {
         matches!(self.0, Mode::Load(_))
     }
 
+    /// Whether state that was in memory is about to spill.
+    pub fn spills(&self) -> bool {
+        matches!(self.0, Mode::Spill(_))
+    }
+
     /// The operator has named all of its parts. Where state was loaded, none may be left over.
     pub fn finish(self) -> Flow {
         match self.0 {

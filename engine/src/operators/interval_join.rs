@@ -6,7 +6,7 @@
 //! interval however often the watermark moves.
 
 use crate::build::OpenContext;
-use crate::checkpoint::{Key, Named, StateValue, StateVisitor};
+use crate::checkpoint::{Key, KeyedPart, Named, StateValue, StateVisitor};
 use crate::exchange::{Either, Keyed};
 use crate::fault::{Fault, Flow};
 use crate::hash::key_hash;
@@ -14,7 +14,7 @@ use crate::observe::SubtaskStats;
 use crate::operator::{Operator, Progress};
 use crate::side::{SideBuffer, SideOutput};
 use crate::stage::Collector;
-use crate::state::BackedTable;
+use crate::state::{BackedTable, SpilledDue, Timer};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::any::type_name;
@@ -218,6 +218,8 @@ pub struct IntervalJoin<K, A, B, F> {
     sides: BackedTable<K, Sides<A, B>>,
     /// Each key once, by the step in which it is to be swept.
     sweeps: BTreeMap<i64, Vec<(u64, K)>>,
+    /// Where they are instead if they may be more than memory holds.
+    spilled_sweeps: SpilledDue<K>,
     /// What is older comes too late.
     watermark: Timestamp,
     /// The watermark as far as it has gone on: what can't find a partner behind it is forgotten.
@@ -250,6 +252,7 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
             late_output: None,
             sides: BackedTable::default(),
             sweeps: BTreeMap::new(),
+            spilled_sweeps: SpilledDue::default(),
             watermark: Timestamp::MIN,
             passed: Timestamp::MIN,
             matching: None,
@@ -291,28 +294,78 @@ impl<K: Hash + Eq, A, B, F> IntervalJoin<K, A, B, F> {
 impl<K: Key, A: StateValue, B: StateValue, F> IntervalJoin<K, A, B, F> {
     /// Drops what expired by now, of those keys of which something may have.
     fn sweep(&mut self) -> Flow {
+        if self.spilled_sweeps.spills() {
+            return self.sweep_spilled();
+        }
         let step = self.interval.step();
         while let Some(entry) = self.sweeps.first_entry() {
             if entry.key().saturating_mul(step) > self.passed.0 {
                 return Ok(());
             }
             for (hash, key) in entry.remove() {
-                let Some(sides) = self.sides.get_mut(hash, &key)? else {
-                    continue;
-                };
-                sides.prune(&self.interval, self.passed);
-                match sides.expires(&self.interval) {
-                    Some(at) => {
-                        let step = self.interval.step_of(at);
-                        self.sweeps.entry(step).or_default().push((hash, key));
-                    }
-                    None => {
-                        self.sides.remove(hash, &key)?;
-                    }
-                }
+                self.sweep_key(hash, key)?;
             }
         }
         Ok(())
+    }
+
+    /// The same where the keys in question are not in memory.
+    #[cold]
+    fn sweep_spilled(&mut self) -> Flow {
+        let due = match self.passed {
+            Timestamp::MAX => i64::MAX,
+            passed => passed.0.div_euclid(self.interval.step()),
+        };
+        let mut swept = 0u32;
+        while let Some(Timer { hash, key, .. }) = self.spilled_sweeps.pop(due)? {
+            self.sweep_key(hash, key)?;
+            swept += 1;
+            if swept.is_multiple_of(BETWEEN_ASKING) {
+                // Many may be due at once, of which few are in memory.
+                self.sides.maintain()?;
+                self.spilled_sweeps.maintain()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what expired of a key, and sees to when it is to be swept next.
+    fn sweep_key(&mut self, hash: u64, key: K) -> Flow {
+        let Some(sides) = self.sides.get_mut(hash, &key)? else {
+            return Ok(());
+        };
+        sides.prune(&self.interval, self.passed);
+        match sides.expires(&self.interval) {
+            Some(at) => self.sweep_at(self.interval.step_of(at), hash, key),
+            None => self.sides.remove(hash, &key).map(drop),
+        }
+    }
+
+    /// Has a key swept in this step.
+    fn sweep_at(&mut self, step: i64, hash: u64, key: K) -> Flow {
+        if self.spilled_sweeps.spills() {
+            return self.spilled_sweeps.push(step, hash, &key);
+        }
+        self.sweeps.entry(step).or_default().push((hash, key));
+        Ok(())
+    }
+
+    /// Works out anew which keys are to be swept when.
+    fn rebuild_sweeps(&mut self) -> Flow {
+        let (interval, sweeps) = (self.interval, &mut self.sweeps);
+        let spilled = &mut self.spilled_sweeps;
+        self.sides.each(|key, sides| {
+            let Some(at) = sides.expires(&interval) else {
+                return Ok(());
+            };
+            let (step, hash) = (interval.step_of(at), key_hash(key));
+            if spilled.spills() {
+                spilled.push(step, hash, key)?;
+                return spilled.maintain();
+            }
+            sweeps.entry(step).or_default().push((hash, key.clone()));
+            Ok(())
+        })
     }
 }
 
@@ -336,8 +389,7 @@ where
             Some(sides) => sides,
             None => {
                 let step = self.first_sweep(at, &value);
-                let due = self.sweeps.entry(step).or_default();
-                due.push((hash, key.clone()));
+                self.sweep_at(step, hash, key.clone())?;
                 self.sides.insert_new(hash, key.clone(), Sides::new())?
             }
         };
@@ -460,17 +512,18 @@ where
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
         let types = (type_name::<K>(), type_name::<(A, B)>());
         state.keyed("sides", &mut Named(&mut self.sides, types))?;
-        if state.loads() {
-            let (interval, sweeps) = (self.interval, &mut self.sweeps);
-            self.sides.each(|key, sides| {
-                if let Some(at) = sides.expires(&interval) {
-                    let due = sweeps.entry(interval.step_of(at)).or_default();
-                    due.push((key_hash(key), key.clone()));
+        let rebuild = self.spilled_sweeps.state(state, "sweeps")?;
+        if state.spills() {
+            for (step, keys) in std::mem::take(&mut self.sweeps) {
+                for (hash, key) in keys {
+                    self.spilled_sweeps.push(step, hash, &key)?;
                 }
-                Ok(())
-            })?;
+            }
         }
-        Ok(())
+        match rebuild {
+            true => self.rebuild_sweeps(),
+            false => Ok(()),
+        }
     }
 }
 

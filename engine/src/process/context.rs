@@ -1,10 +1,11 @@
 //! What a process function sees of its surroundings, besides the record.
 
+use crate::checkpoint::Key;
 use crate::clock::Clock;
-use crate::state::{KeyScope, Timers};
+use crate::fault::Flow;
+use crate::state::{KeyScope, TimerQueue};
 use crate::time::Timestamp;
 use std::cell::RefCell;
-use std::hash::Hash;
 use std::ops::Deref;
 
 /// The surroundings of one call of a keyed process function: its key, the time, the key's timers.
@@ -14,8 +15,8 @@ pub struct ProcessContext<'a, K> {
     pub(super) timestamp: Timestamp,
     pub(super) watermark: Timestamp,
     pub(super) clock: &'a Clock,
-    pub(super) event: &'a RefCell<Timers<K>>,
-    pub(super) processing: &'a RefCell<Timers<K>>,
+    pub(super) event: &'a RefCell<TimerQueue<K>>,
+    pub(super) processing: &'a RefCell<TimerQueue<K>>,
 }
 
 impl<'a, K> ProcessContext<'a, K> {
@@ -43,29 +44,37 @@ impl<'a, K> ProcessContext<'a, K> {
     }
 }
 
-impl<K: Hash + Eq + Clone> ProcessContext<'_, K> {
+/// What a change of timers came to. Where what is spilled can't be read user code has no way on.
+#[inline]
+fn settled(result: Flow<bool>) -> bool {
+    match result {
+        Ok(value) => value,
+        Err(fault) => fault.unwind(),
+    }
+}
+
+impl<K: Key> ProcessContext<'_, K> {
     /// Sets a timer of the current key for when the watermark comes to `at`; one for the past fires
     /// at the next watermark. False if it is set already: it fires once.
     pub fn register_event_timer(&self, at: Timestamp) -> bool {
-        self.event.borrow_mut().register(at, self.hash, self.key)
+        settled(self.event.borrow_mut().register(at, self.hash, self.key))
     }
 
     /// Unsets a timer of the current key; false if it was not set.
     pub fn delete_event_timer(&self, at: Timestamp) -> bool {
-        self.event.borrow_mut().delete(at, self.hash, self.key)
+        settled(self.event.borrow_mut().delete(at, self.hash, self.key))
     }
 
     /// Sets a timer of the current key for when processing time comes to `at`. False if it is set
     /// already. Those that are still set at the end of a bounded input never fire.
     pub fn register_processing_timer(&self, at: Timestamp) -> bool {
-        self.processing
-            .borrow_mut()
-            .register(at, self.hash, self.key)
+        let mut timers = self.processing.borrow_mut();
+        settled(timers.register(at, self.hash, self.key))
     }
 
     /// Unsets a timer of the current key; false if it was not set.
     pub fn delete_processing_timer(&self, at: Timestamp) -> bool {
-        self.processing.borrow_mut().delete(at, self.hash, self.key)
+        settled(self.processing.borrow_mut().delete(at, self.hash, self.key))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::fault::Flow;
 use crate::observe::SubtaskStats;
 use crate::operator::Progress;
 use crate::stage::Collector;
-use crate::state::{Timer, Timers};
+use crate::state::{Timer, TimerQueue};
 use crate::time::Timestamp;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ const AT_ONCE: usize = 4096;
 
 /// Both kinds of timers of one operator, and the time.
 pub(crate) struct TimerService<K> {
-    event: RefCell<Timers<K>>,
-    processing: RefCell<Timers<K>>,
+    event: RefCell<TimerQueue<K>>,
+    processing: RefCell<TimerQueue<K>>,
     watermark: Timestamp,
     /// The processing time of the last complete round.
     fired: Timestamp,
@@ -117,19 +117,16 @@ impl<K: Key> TimerService<K> {
         mut fire: impl FnMut(&TimerContext<'_, K>, Timestamp, &mut C) -> Flow,
     ) -> Flow<Progress> {
         for count in 0..=AT_ONCE {
-            if self
-                .event
-                .borrow()
-                .next()
-                .is_none_or(|at| at > self.watermark)
-            {
+            let next = self.event.borrow().next();
+            if next.is_none_or(|at| at > self.watermark) {
                 return Ok(Progress::Forward);
             }
             if count % BETWEEN_LOOKS == 0 && !out.has_room() {
                 return Ok(Progress::Suspended);
             }
-            let Some(timer) = self.event.borrow_mut().pop_due(self.watermark) else {
-                break;
+            let Some(timer) = self.event.borrow_mut().pop_due(self.watermark)? else {
+                // There was none by then among those that are not in memory.
+                return Ok(Progress::Forward);
             };
             self.fire_one(&timer, TimeDomain::Event, out, &mut fire)?;
         }
@@ -148,7 +145,7 @@ impl<K: Key> TimerService<K> {
             if count % BETWEEN_LOOKS == 0 && !out.has_room() {
                 return Ok(());
             }
-            let Some(timer) = self.processing.borrow_mut().pop_due(now) else {
+            let Some(timer) = self.processing.borrow_mut().pop_due(now)? else {
                 break;
             };
             self.fire_one(&timer, TimeDomain::Processing, out, &mut fire)?;

@@ -140,15 +140,16 @@ impl<T, W: SinkWriter<T>> SinkStage<T, W> {
         };
         mark.passed();
         let files = files.map_err(|fault| self.named(fault))?;
-        Ok(files.map(|local| FilesImage {
+        let image = |local: std::sync::Arc<dyn LocalFiles>| FilesImage {
             index: FilesIndex {
                 format: FILES.to_owned(),
-                entries: local.names().len() as u64,
+                entries: local.names().map_or(0, |names| names.len() as u64),
                 ..FilesIndex::default()
             },
             manifest: Vec::new(),
             local: Local(Some(local)),
-        }))
+        };
+        Ok(files.map(image))
     }
 
     fn image(&mut self, id: CheckpointId) -> Flow<Option<OperatorImage>> {

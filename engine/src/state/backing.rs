@@ -3,6 +3,7 @@
 //!
 //! A key begins with its key group, big-endian, so that a range of groups is a range of keys.
 
+pub use super::changes::{Change, Changes};
 use crate::checkpoint::{FilesImage, Notice, RestoredFiles};
 use crate::fault::{Fault, Flow};
 use std::sync::Arc;
@@ -13,7 +14,8 @@ pub trait Backing: Send {
     /// Replaces `into` by the value of a key; false where there is none.
     fn get(&mut self, key: &[u8], into: &mut Vec<u8>) -> Flow<bool>;
 
-    /// Makes changes, in their order.
+    /// Makes changes, as if in their order. What is put where a range was deleted before has to come with
+    /// later changes.
     fn write(&mut self, changes: &Changes) -> Flow;
 
     /// Whether [`Backing::write`] would return at once.
@@ -24,11 +26,12 @@ pub trait Backing: Send {
     /// All entries as they are now, whatever is written meanwhile.
     fn scan(&mut self) -> Flow<Box<dyn Scan>>;
 
-    /// Shows up to `budget` entries whose keys are greater than `after`, in the order of keys; true once
-    /// there are no more.
+    /// Shows up to `budget` entries, in the order of keys, from the key `from` on and up to `until`, which
+    /// is not among them and no limit if it is empty; true once there are no more.
     fn walk(
         &mut self,
-        after: &[u8],
+        from: &[u8],
+        until: &[u8],
         budget: usize,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Flow<bool>;
@@ -70,61 +73,6 @@ pub trait Spill {
 
     /// What became of a checkpoint: files of a complete one need not be stored again.
     fn settled(&self, _notice: Notice) {}
-}
-
-/// Changes that are made in one go.
-#[derive(Clone, Debug, Default)]
-pub struct Changes {
-    bytes: Vec<u8>,
-    /// Where each key ends, and its value if it is not deleted.
-    ends: Vec<(usize, Option<usize>)>,
-}
-
-impl Changes {
-    /// Stores what `encode` appends, first the key and then, behind what it returns, the value.
-    pub fn put(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> Flow<usize>) -> Flow {
-        let key = encode(&mut self.bytes)?;
-        self.ends.push((key, Some(self.bytes.len())));
-        Ok(())
-    }
-
-    /// Deletes the key that `encode` appends.
-    pub fn delete(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> Flow) -> Flow {
-        encode(&mut self.bytes)?;
-        self.ends.push((self.bytes.len(), None));
-        Ok(())
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// How many bytes their keys and values have.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Each key, with its value if it is not deleted.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let mut from = 0;
-        self.ends.iter().map(move |(key_end, value_end)| {
-            let key = &self.bytes[from..*key_end];
-            from = value_end.unwrap_or(*key_end);
-            (key, value_end.map(|end| &self.bytes[*key_end..end]))
-        })
-    }
-
-    /// Forgets all and keeps the memory.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-    }
 }
 
 /// The memory that the tables of all states of a process may use before they spill.

@@ -7,7 +7,7 @@
 
 use super::KeyTable;
 use super::cache::Cache;
-use crate::checkpoint::{Key, KeyedPart, OpenBacking, StateValue};
+use crate::checkpoint::{Entries, Key, KeyedPart, OpenBacking, RestoredFiles, StateValue};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use std::cell::{OnceCell, RefCell};
@@ -148,6 +148,18 @@ impl<K: Key, C: StateValue> EntryTable<K, C> {
         Ok(())
     }
 
+    /// Begins with what was saved as files, in another format: `convert` reads an entry of that.
+    pub fn load_converted(
+        &self,
+        files: &RestoredFiles<'_>,
+        convert: &mut dyn FnMut(&mut Entries<'_>) -> Flow<C>,
+    ) -> Flow {
+        match self.spilled.get() {
+            None => Err(files.in_memory()),
+            Some(spilled) => spilled.borrow_mut().load_converted(files, convert),
+        }
+    }
+
     /// Shows itself as what takes part in checkpoints.
     pub fn with_part<R>(&self, show: impl FnOnce(&mut dyn KeyedPart) -> R) -> R {
         match self.spilled.get() {
@@ -156,17 +168,17 @@ impl<K: Key, C: StateValue> EntryTable<K, C> {
         }
     }
 
-    /// Shows entries that are not in memory, from behind a key on and about `budget` of them; the last
-    /// key that was looked at, or `None` at the end.
+    /// Shows entries that are not in memory, from a key on and about `budget` of them; where to go on, or
+    /// `None` at the end.
     pub fn walk(
         &self,
-        after: &[u8],
+        from: &[u8],
         budget: usize,
         mut look: impl FnMut(K, C),
     ) -> Flow<Option<Vec<u8>>> {
         match self.spilled.get() {
             None => Ok(None),
-            Some(spilled) => spilled.borrow_mut().walk(after, budget, &mut look),
+            Some(spilled) => spilled.borrow_mut().walk(from, budget, &mut look),
         }
     }
 }

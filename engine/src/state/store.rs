@@ -29,7 +29,7 @@ pub(super) struct Table<K, C: Content> {
     name: String,
     kind: &'static str,
     entries: EntryTable<K, C>,
-    /// Behind which of the entries that are not in memory the search for what has expired goes on.
+    /// From which of the entries that are not in memory the search for what has expired goes on.
     swept: RefCell<Vec<u8>>,
     pub life: C::Life,
     sweep: Cell<Sweep>,
@@ -217,14 +217,14 @@ impl<K: Key, C: Content> Table<K, C> {
     /// One step of the same search among what is not in memory.
     fn sweep_spilled(&self) -> Flow {
         let (life, mut stale) = (&self.life, Vec::new());
-        let mut after = self.swept.borrow_mut();
-        let end = self.entries.walk(&after, SWEPT_AT_ONCE, |key, content| {
+        let mut from = self.swept.borrow_mut();
+        let next = self.entries.walk(&from, SWEPT_AT_ONCE, |key, content| {
             let slots = 0..content.slots(life);
             if content.stale(life, slots.clone()) {
                 stale.push((key, slots));
             }
         })?;
-        *after = end.unwrap_or_default();
+        *from = next.unwrap_or_default();
         for (key, slots) in stale {
             self.clean(key_hash(&key), &key, slots);
         }
@@ -358,12 +358,10 @@ impl<K: Key, C: Content> KeyedPart for Part<'_, K, C> {
     }
 
     fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
-        if self.format.is_some() {
-            return Err(Fault::user(format_args!(
-                "the state '{}' was saved with another type, as files that are not rewritten; take a \
-                 savepoint with the old program and restore that: its values are converted",
-                self.table.name
-            )));
+        if let Some(format) = &self.format {
+            let life = &self.table.life;
+            let mut convert = |entries: &mut Entries<'_>| C::read(entries, format, life);
+            return self.table.entries.load_converted(files, &mut convert);
         }
         let entries = &self.table.entries;
         entries.with_part(|part| part.load_files(files))

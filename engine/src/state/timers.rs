@@ -6,6 +6,11 @@
 //! From a barrier until all is saved, a cursor walks over the slots; a timer that leaves before the
 //! cursor has come to it is put aside, and one that was set after the barrier is passed over.
 
+mod queue;
+mod spilled;
+
+pub(crate) use self::queue::TimerQueue;
+
 use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection};
 use crate::fault::Flow;
 use crate::hash::key_hash;

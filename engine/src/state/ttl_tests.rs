@@ -7,6 +7,8 @@ use crate::checkpoint::{
     CheckpointId, OperatorImage, RestoredJob, StateData, StateImage, StateVisitor,
 };
 use crate::clock::Clock;
+use crate::state::backing::Spill;
+use crate::testing::MemorySpill;
 use crate::time::Timestamp;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -15,7 +17,7 @@ use std::time::Duration;
 const TTL: i64 = 10;
 
 fn image(states: &mut KeyedStates<u64>) -> Vec<StateImage> {
-    let mut capture = Capture::new(8);
+    let mut capture = Capture::new(8).sharing_files(true);
     let freeze = states.state(&mut StateVisitor::freeze(&mut capture));
     freeze.expect("freezes");
     while !capture.complete() {
@@ -325,6 +327,42 @@ fn a_declared_migration_turns_old_values_into_new_ones() {
     let read = typed::<u64>(&mut again);
     load(&mut again, saved).expect("needs no migration");
     assert_eq!(read(), (Some(10), vec![20, 30], Some(40), Some(50)));
+}
+
+#[test]
+fn a_migration_leads_out_of_files_too() {
+    let states = |migrates: bool| {
+        let mut states = KeyedStates::new("totals", Clock::manual(Timestamp(0)));
+        for state in ["value", "list", "map", "brief"] {
+            if migrates {
+                states.migrate(state, |old: u8| u64::from(old) * 10);
+            }
+        }
+        states
+    };
+    let spill = |states: &mut KeyedStates<u64>| {
+        let spill = MemorySpill::new(100).sharing_files(true);
+        let mut open = |_: &str| Ok((8, spill.open("", "")?, spill.memory().claim()));
+        let spills = states.state(&mut StateVisitor::spill(&mut open));
+        spills.expect("spills");
+    };
+    let mut old = states(false);
+    drop(typed::<u8>(&mut old));
+    spill(&mut old);
+    let saved = image(&mut old);
+    let in_files = |state: &StateImage| matches!(state.data, StateData::Files(_));
+    assert!(saved.iter().all(in_files), "{saved:?}");
+    let mut new = states(true);
+    let (at, ttl) = (At::new(1), StateTtl::new(Duration::from_secs(3600)));
+    let value = new.value::<u64>("value").expect("a new name");
+    let list = new.list::<u64>("list").expect("a new name");
+    let map = new.map::<String, u64>("map").expect("a new name");
+    let brief = new.value_with::<u64>("brief", ttl).expect("a new name");
+    spill(&mut new);
+    load(&mut new, saved).expect("migrates");
+    assert_eq!((value.get(&at), brief.get(&at)), (Some(10), Some(50)));
+    assert_eq!(list.get(&at), [20, 30]);
+    assert_eq!(map.get(&at, &"a".to_owned()), Some(40));
 }
 
 #[test]

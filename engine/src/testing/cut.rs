@@ -37,6 +37,16 @@ impl<T> Step<T> {
     }
 }
 
+/// Where state is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    InMemory,
+    /// In next to no memory; checkpoints copy what spilled.
+    Copied,
+    /// The same; checkpoints take what spilled as files.
+    Files,
+}
+
 /// Places of a script at which it is cut, each with the number of subtasks behind it.
 pub(crate) type Cuts = [(prop::sample::Index, u32)];
 
@@ -99,11 +109,12 @@ where
         attempt: Attempt,
         (me, parallelism): (u32, u32),
         now: i64,
-        spills: bool,
+        kept: Kept,
     ) -> Driven<T, K, Op, S> {
         let mut attempt = attempt.subtask(me, parallelism).at(now);
-        if spills {
-            attempt = attempt.spilling(Rc::new(MemorySpill::new(100)));
+        if kept != Kept::InMemory {
+            let spill = MemorySpill::new(100).sharing_files(kept == Kept::Files);
+            attempt = attempt.spilling(Rc::new(spill));
         }
         let side = attempt.side(self.tag);
         let harness = attempt.keyed((self.make)(), self.key).expect("begins");
@@ -115,7 +126,7 @@ where
         &self,
         script: &[Step<T>],
         cuts: &[(usize, u32)],
-        spills: bool,
+        kept: Kept,
     ) -> Outcome<Op::Out, S> {
         let mut outcome = Outcome {
             emitted: Vec::new(),
@@ -123,16 +134,16 @@ where
             late: 0,
         };
         let (mut now, mut cuts) = (0, cuts.iter().peekable());
-        let mut all = vec![self.begin(Attempt::new(), (0, 1), now, spills)];
+        let mut all = vec![self.begin(Attempt::new(), (0, 1), now, kept)];
         for (place, step) in script.iter().enumerate() {
             while let Some((_, parallelism)) = cuts.next_if(|(at, _)| *at <= place) {
-                all = self.cut(all, *parallelism, (now, spills), &mut outcome);
+                all = self.cut(all, *parallelism, (now, kept), &mut outcome);
             }
             if let Step::Advance(by) = step {
                 now += *by as i64;
             }
             self.step(&mut all, step);
-            if spills {
+            if kept != Kept::InMemory {
                 for (harness, _) in &mut all {
                     harness.turn().expect("has its turn");
                 }
@@ -170,7 +181,7 @@ where
         &self,
         mut all: Vec<Driven<T, K, Op, S>>,
         parallelism: u32,
-        (now, spills): (i64, bool),
+        (now, kept): (i64, Kept),
         outcome: &mut Outcome<Op::Out, S>,
     ) -> Vec<Driven<T, K, Op, S>> {
         let mut images = Vec::new();
@@ -180,7 +191,7 @@ where
         self.gather(&mut all, outcome);
         let begin = |me| {
             let attempt = Attempt::new().restored(images.clone());
-            let mut begun = self.begin(attempt, (me, parallelism), now, spills);
+            let mut begun = self.begin(attempt, (me, parallelism), now, kept);
             assert!(begun.0.records().is_empty(), "emitted while loading");
             begun
         };
@@ -203,14 +214,10 @@ where
         let place = |at: &prop::sample::Index| at.index(script.len() + 1);
         let mut cuts: Vec<_> = cuts.iter().map(|(at, p)| (place(at), *p)).collect();
         cuts.sort_unstable();
-        let whole = self.run(script, &[], false);
-        for spills in [false, true] {
-            prop_assert_eq!(
-                &self.run(script, &cuts, spills),
-                &whole,
-                "spills: {}",
-                spills
-            );
+        let whole = self.run(script, &[], Kept::InMemory);
+        for kept in [Kept::InMemory, Kept::Copied, Kept::Files] {
+            let cut = self.run(script, &cuts, kept);
+            prop_assert_eq!(&cut, &whole, "{:?}", kept);
         }
         Ok(())
     }

@@ -18,6 +18,9 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Turns in which state has to be saved at most.
+const LOOKS: u32 = 1000;
+
 /// Drives one operator with records, watermarks and a clock that stands still until it is moved.
 ///
 /// ```
@@ -121,8 +124,10 @@ impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
     /// What was saved at the last barrier, after as many turns as that takes; nothing of an operator
     /// without state.
     pub fn image(&mut self) -> Flow<OperatorImage> {
-        self.turn()?;
-        let Some(mut image) = self.context.participant.take_image(0) else {
+        let participant = self.context.participant.clone();
+        // State that becomes files is waited for.
+        let mut looks = (0..LOOKS).map(|_| self.turn().map(|()| participant.take_image(0)));
+        let Some(mut image) = looks.find_map(Result::transpose).transpose()? else {
             return Err(Fault::internal("no barrier has come through the operator"));
         };
         let identity = self.context.identity(OperatorId(0));

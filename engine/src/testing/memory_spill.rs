@@ -1,7 +1,9 @@
 //! A store that states spill to in tests: an ordered map.
 
+use crate::checkpoint::codec::{decode, encode};
+use crate::checkpoint::{FilesImage, FilesIndex, RestoredFiles};
 use crate::fault::Flow;
-use crate::state::backing::{Backing, Changes, Scan, Spill, StateMemory};
+use crate::state::backing::{Backing, Change, Changes, Export, Scan, Spill, StateMemory};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,7 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Debug)]
 pub struct MemorySpill {
     memory: StateMemory,
+    shares_files: bool,
 }
 
 impl MemorySpill {
@@ -19,13 +22,22 @@ impl MemorySpill {
     pub fn new(limit: u64) -> Self {
         MemorySpill {
             memory: StateMemory::new(limit),
+            shares_files: false,
         }
+    }
+
+    /// Whether checkpoints get what there is in one piece, as from a store that has files to share.
+    pub fn sharing_files(mut self, shares: bool) -> Self {
+        self.shares_files = shares;
+        self
     }
 }
 
 impl Spill for MemorySpill {
     fn open(&self, _uid: &str, _state: &str) -> Flow<Box<dyn Backing>> {
-        Ok(Box::new(MapBacking::default()))
+        Ok(Box::new(
+            MapBacking::default().sharing_files(self.shares_files),
+        ))
     }
 
     fn memory(&self) -> &StateMemory {
@@ -35,11 +47,20 @@ impl Spill for MemorySpill {
 
 /// One state. Clones are handles of the same.
 #[derive(Clone, Debug, Default)]
-pub struct MapBacking(Arc<Mutex<Map>>);
+pub struct MapBacking {
+    map: Arc<Mutex<Map>>,
+    shares_files: bool,
+}
 
 impl MapBacking {
+    /// See [`MemorySpill::sharing_files`].
+    pub fn sharing_files(mut self, shares: bool) -> Self {
+        self.shares_files = shares;
+        self
+    }
+
     fn map(&self) -> MutexGuard<'_, Map> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many entries there are.
@@ -64,23 +85,29 @@ impl Backing for MapBacking {
 
     fn write(&mut self, changes: &Changes) -> Flow {
         let mut map = self.map();
-        for (key, value) in changes.iter() {
-            match value {
-                Some(value) => map.insert(key.to_vec(), value.to_vec()),
-                None => map.remove(key),
-            };
+        for change in changes.iter() {
+            match change {
+                Change::Put(key, value) => drop(map.insert(key.to_vec(), value.to_vec())),
+                Change::Delete(key) => drop(map.remove(key)),
+                Change::DeleteRange(from, to) => map.retain(|key, _| &**key < from || &**key >= to),
+            }
         }
         Ok(())
     }
 
     fn walk(
         &mut self,
-        after: &[u8],
+        from: &[u8],
+        until: &[u8],
         budget: usize,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Flow<bool> {
         let map = self.map();
-        let mut entries = map.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded));
+        let until = match until {
+            [] => Bound::Unbounded,
+            until => Bound::Excluded(until.max(from)),
+        };
+        let mut entries = map.range::<[u8], _>((Bound::Included(from), until));
         for (key, value) in entries.by_ref().take(budget) {
             visit(key, value)?;
         }
@@ -89,6 +116,51 @@ impl Backing for MapBacking {
 
     fn scan(&mut self) -> Flow<Box<dyn Scan>> {
         Ok(Box::new(MapScan(self.map().clone())))
+    }
+
+    fn export(&mut self) -> Flow<Option<Box<dyn Export>>> {
+        if !self.shares_files {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(MapExport(self.map().clone(), 2))))
+    }
+
+    fn import(&mut self, files: &RestoredFiles<'_>) -> Flow {
+        for image in &files.images {
+            let entries = decode::<Map>(&image.manifest)?.into_iter();
+            let mine =
+                entries.filter(|(key, _)| group(key).is_some_and(|g| files.groups.contains(&g)));
+            self.map().extend(mine);
+        }
+        Ok(())
+    }
+}
+
+/// The key group that a key begins with.
+fn group(key: &[u8]) -> Option<u32> {
+    Some(u32::from(u16::from_be_bytes(*key.first_chunk()?)))
+}
+
+/// A map on its way, and how often it says that it isn't there yet.
+struct MapExport(Map, u32);
+
+impl Export for MapExport {
+    fn poll(&mut self, wait: bool) -> Flow<Option<FilesImage>> {
+        self.1 = self.1.saturating_sub(1);
+        if self.1 > 0 && !wait {
+            return Ok(None);
+        }
+        let groups = || self.0.keys().filter_map(|key| group(key));
+        Ok(Some(FilesImage {
+            index: FilesIndex {
+                format: "map".to_owned(),
+                groups: groups().min().zip(groups().max()),
+                entries: self.0.len() as u64,
+                files: Vec::new(),
+            },
+            manifest: encode(&self.0)?,
+            local: Default::default(),
+        }))
     }
 }
 

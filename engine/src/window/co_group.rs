@@ -6,6 +6,7 @@
 
 use super::group_function::{Group, GroupFunction, Pace};
 use super::slices::{Layout, Slices};
+use super::spilled;
 use super::{Aligned, TimeWindow};
 use crate::build::OpenContext;
 use crate::checkpoint::{Key, StateValue, StateVisitor};
@@ -27,7 +28,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// The records of a key in a slice.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Both<A, B> {
     first: Vec<A>,
     second: Vec<B>,
@@ -48,6 +49,26 @@ impl<A, B> Both<A, B> {
             Either::Second(value) => self.second.push(value),
         }
     }
+
+    /// Adds those of another slice.
+    fn extend(&mut self, other: &Both<A, B>)
+    where
+        A: Clone,
+        B: Clone,
+    {
+        self.first.extend_from_slice(&other.first);
+        self.second.extend_from_slice(&other.second);
+    }
+
+    fn into_group<K>(self, key: K, window: TimeWindow) -> Group<K, A, B> {
+        let Both { first, second } = self;
+        Group {
+            key,
+            window,
+            first,
+            second,
+        }
+    }
 }
 
 /// A window that is being emitted, and what is left of it.
@@ -56,6 +77,12 @@ enum Firing<K, A, B> {
     Sole(TimeWindow, Vec<(K, Both<A, B>)>),
     /// Its keys; their records are in its slices.
     Merged(i64, Vec<K>),
+    /// The next keys, where slices spill, and what is still in those.
+    Spilled(
+        i64,
+        Vec<(K, Both<A, B>)>,
+        Option<Box<spilled::Firing<K, Both<A, B>>>>,
+    ),
 }
 
 /// A record that came while others were being emitted, and its time.
@@ -142,6 +169,24 @@ impl<K: Hash + Eq, A, B, G> CoGroupWindows<K, A, B, G> {
         self.layout.expires(window, self.lateness)
     }
 
+    #[cold]
+    fn put_aside(&mut self, at: Timestamp, value: Either<A, B>) {
+        self.stats.late.fetch_add(1, Relaxed);
+        self.late.collect(at, value);
+    }
+
+    fn busy(&self) -> bool {
+        self.group.is_some() || self.firing.is_some() || !self.refined.is_empty()
+    }
+}
+
+impl<K, A, B, G> CoGroupWindows<K, A, B, G>
+where
+    K: Key,
+    A: StateValue + Clone,
+    B: StateValue + Clone,
+    G: GroupFunction<K, A, B>,
+{
     /// The next window that has something to fire.
     fn next_to_fire(&self) -> Option<i64> {
         let unfired = self.layout.slices_of(self.next_window).start;
@@ -167,24 +212,6 @@ impl<K: Hash + Eq, A, B, G> CoGroupWindows<K, A, B, G> {
         self.due = due.unwrap_or(Timestamp::MAX);
     }
 
-    #[cold]
-    fn put_aside(&mut self, at: Timestamp, value: Either<A, B>) {
-        self.stats.late.fetch_add(1, Relaxed);
-        self.late.collect(at, value);
-    }
-
-    fn busy(&self) -> bool {
-        self.group.is_some() || self.firing.is_some() || !self.refined.is_empty()
-    }
-}
-
-impl<K, A, B, G> CoGroupWindows<K, A, B, G>
-where
-    K: Key,
-    A: StateValue + Clone,
-    B: StateValue + Clone,
-    G: GroupFunction<K, A, B>,
-{
     /// Takes a record that isn't in the current slice.
     #[inline(never)]
     fn elsewhere<C>(
@@ -224,15 +251,14 @@ where
             let again: Vec<_> = kept.map(|k| (k, hash, key.clone())).collect();
             self.refined.extend(again);
         }
-        let table = self.slices.table(place);
-        table.get_or_insert_with(hash, key, Both::new).add(value);
+        self.slices.entry(place, hash, key, Both::new)?.add(value);
         if new {
             self.schedule();
         }
         if refines {
             return self.emit(out);
         }
-        if all_settled {
+        if all_settled && self.slices.spilled.is_none() {
             self.slices.set_current(&self.layout, place);
         }
         Ok(true)
@@ -276,6 +302,10 @@ where
     fn fire(&mut self, k: i64) -> Flow {
         self.next_window = k.saturating_add(1);
         let (slices, needed) = (self.layout.slices_of(k), self.first_needed());
+        if let Some(firing) = self.slices.fire(slices.clone(), needed)? {
+            self.firing = Some(Firing::Spilled(k, Vec::new(), Some(Box::new(firing))));
+            return Ok(());
+        }
         if let Some(mut table) = self.slices.take_sole(slices.clone(), needed)? {
             let mut groups: Vec<_> = table.drain().collect();
             self.slices.recycle(table, groups.len());
@@ -302,7 +332,7 @@ where
     /// that fires.
     fn next_group(&mut self) -> Flow<Option<Group<K, A, B>>> {
         while let Some((k, hash, key)) = self.refined.pop_front() {
-            let group = self.gather(k, hash, key);
+            let group = self.gather(k, hash, key)?;
             if yields::<K, A, B, G>(&group) {
                 return Ok(Some(group));
             }
@@ -311,17 +341,18 @@ where
             let group = match firing {
                 Firing::Sole(window, groups) => {
                     let window = *window;
-                    groups.pop().map(|(key, both)| Group {
-                        key,
-                        window,
-                        first: both.first,
-                        second: both.second,
-                    })
+                    let next = groups.pop();
+                    next.map(|(key, both)| both.into_group(key, window))
                 }
                 Firing::Merged(k, keys) => {
-                    let k = *k;
-                    let key = keys.pop();
-                    key.map(|key| self.gather(k, key_hash(&key), key))
+                    let (k, key) = (*k, keys.pop());
+                    let gather = |key: K| self.gather(k, key_hash(&key), key);
+                    key.map(gather).transpose()?
+                }
+                Firing::Spilled(k, ..) => {
+                    let window = self.layout.window(*k);
+                    let next = self.next_spilled()?;
+                    next.map(|(key, both)| both.into_group(key, window))
                 }
             };
             match group {
@@ -337,21 +368,29 @@ where
     }
 
     /// A key's records in a window.
-    fn gather(&self, k: i64, hash: u64, key: K) -> Group<K, A, B> {
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        for table in self.slices.tables(self.layout.slices_of(k)) {
-            if let Some(both) = table.get(hash, &key) {
-                first.extend_from_slice(&both.first);
-                second.extend_from_slice(&both.second);
+    fn gather(&mut self, k: i64, hash: u64, key: K) -> Flow<Group<K, A, B>> {
+        let mut all = Both::new();
+        let slices = self.layout.slices_of(k);
+        self.slices
+            .each_of_key(slices, hash, &key, |both| all.extend(both))?;
+        Ok(all.into_group(key, self.layout.window(k)))
+    }
+
+    /// The next key of a window whose slices spill, and its records.
+    fn next_spilled(&mut self) -> Flow<Option<(K, Both<A, B>)>> {
+        let Some(Firing::Spilled(k, keys, left)) = &mut self.firing else {
+            return Ok(None);
+        };
+        while let (true, Some(firing)) = (keys.is_empty(), left.as_mut()) {
+            if self.slices.next_piece(firing, Both::extend, keys)? {
+                *left = None;
+            }
+            let settled = &self.slices.settled;
+            if !settled.over(*k) {
+                keys.retain(|(key, _)| !settled.has(*k, key_hash(key), key));
             }
         }
-        let window = self.layout.window(k);
-        Group {
-            key,
-            window,
-            first,
-            second,
-        }
+        Ok(keys.pop())
     }
 
     /// Takes the records that waited, once all that was due is out.

@@ -4,6 +4,9 @@
 //! the record itself, so an entry stays where it is: whoever looks at it too early puts it where it
 //! belongs by then. Entries whose session is gone are ignored when their time comes.
 
+use crate::checkpoint::{Key, KeyedPart, StateVisitor};
+use crate::fault::Flow;
+use crate::state::{SpilledDue, Timer};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
@@ -40,39 +43,84 @@ impl<K> PartialOrd for Due<K> {
 /// Entries in the order of their time.
 pub(super) struct DueQueue<K> {
     heap: BinaryHeap<Due<K>>,
+    /// Where they are instead if they may be more than memory holds.
+    spilled: SpilledDue<K>,
 }
 
 impl<K> Default for DueQueue<K> {
     fn default() -> Self {
         DueQueue {
             heap: BinaryHeap::new(),
+            spilled: SpilledDue::default(),
         }
     }
 }
 
-impl<K> DueQueue<K> {
-    pub fn push(&mut self, at: i64, hash: u64, key: K) {
+impl<K: Key> DueQueue<K> {
+    pub fn push(&mut self, at: i64, hash: u64, key: K) -> Flow {
+        if self.spilled.spills() {
+            return self.spilled.push(at, hash, &key);
+        }
         self.heap.push(Due { at, hash, key });
+        Ok(())
     }
 
     pub fn next(&self) -> Option<i64> {
-        self.heap.peek().map(|due| due.at)
+        match self.heap.peek() {
+            Some(due) => Some(due.at),
+            None => self.spilled.next(),
+        }
     }
 
-    /// The first entry, if its time is at most `now`; to be moved or removed.
+    /// The first entry in memory, if its time is at most `now`; to be moved or removed.
     pub fn first_until(&mut self, now: i64) -> Option<PeekMut<'_, Due<K>>> {
         self.heap.peek_mut().filter(|due| due.at <= now)
     }
 
+    /// Whether entries are elsewhere. Then there are none in memory.
+    pub fn spills(&self) -> bool {
+        self.spilled.spills()
+    }
+
+    /// Takes out the first of those entries, if its time is at most `now`.
+    pub fn pop_spilled(&mut self, now: i64) -> Flow<Option<Due<K>>> {
+        let first = self.spilled.pop(now)?;
+        Ok(first.map(|Timer { at, hash, key }| Due {
+            at: at.0,
+            hash,
+            key,
+        }))
+    }
+
+    /// How many entries there are in memory.
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Replaces all entries.
+    /// Replaces all entries in memory.
     pub fn rebuild(&mut self, entries: impl Iterator<Item = Due<K>>) {
         let mut all = std::mem::take(&mut self.heap).into_vec();
         all.clear();
         all.extend(entries);
         self.heap = all.into();
+    }
+
+    /// Keeps to the memory there is.
+    pub fn maintain(&mut self) -> Flow {
+        match self.spills() {
+            true => self.spilled.maintain(),
+            false => Ok(()),
+        }
+    }
+
+    /// See [`SpilledDue::state`].
+    pub fn state(&mut self, visitor: &mut StateVisitor<'_>, name: &str) -> Flow<bool> {
+        let rebuild = self.spilled.state(visitor, name)?;
+        if visitor.spills() {
+            for due in self.heap.drain() {
+                self.spilled.push(due.at, due.hash, &due.key)?;
+            }
+        }
+        Ok(rebuild)
     }
 }

@@ -302,23 +302,53 @@ where
             after(until)
         };
         let mut fired = 0u32;
-        while let Some(Timer { at, drops, pane }) = self.panes.next_due(kind, until) {
-            let window = self.panes.get(pane).window;
-            if drops {
-                let mut pane = self.panes.remove(pane);
-                self.trigger.clear(window, &mut pane.state);
+        while self.panes.spills()
+            && let Some(at) = self.panes.open_next_due(kind, until)?
+        {
+            // No other key's windows are open now.
+            while let Some(timer) = self.panes.next_due(kind, at) {
+                self.fire(kind, timer, now, out)?;
+            }
+            self.panes.close_key()?;
+            fired += 1;
+            if fired.is_multiple_of(BETWEEN_ASKING) {
+                self.panes.maintain_spilled()?;
+                if !out.has_room() {
+                    return Ok(false);
+                }
+            }
+        }
+        while let Some(timer) = self.panes.next_due(kind, until) {
+            if !self.fire(kind, timer, now, out)? {
                 continue;
             }
-            let result = self.ask(pane, now, |trigger, state, context| match kind {
-                TimeKind::Event => trigger.on_event_time(at, window, state, context),
-                TimeKind::Processing => trigger.on_processing_time(at, window, state, context),
-            });
-            self.act(pane, now, result, out)?;
             fired += 1;
             if fired.is_multiple_of(BETWEEN_ASKING) && !out.has_room() {
                 return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Does what a timer is there for; whether that was to ask the trigger.
+    fn fire<C: Collector<Fun::Out>>(
+        &mut self,
+        kind: TimeKind,
+        Timer { at, drops, pane }: Timer,
+        now: Timestamp,
+        out: &mut C,
+    ) -> Flow<bool> {
+        let window = self.panes.get(pane).window;
+        if drops {
+            let mut pane = self.panes.remove(pane);
+            self.trigger.clear(window, &mut pane.state);
+            return Ok(false);
+        }
+        let result = self.ask(pane, now, |trigger, state, context| match kind {
+            TimeKind::Event => trigger.on_event_time(at, window, state, context),
+            TimeKind::Processing => trigger.on_processing_time(at, window, state, context),
+        });
+        self.act(pane, now, result, out)?;
         Ok(true)
     }
 }
@@ -373,6 +403,7 @@ where
         windows.clear();
         self.assigner.assign(&value, time, &mut windows)?;
         let assigned = windows.len();
+        self.panes.open_key(hash, &key)?;
         let merges = self.assigner.merges();
         if kind == Some(TimeKind::Event) {
             let watermark = self.watermark;
@@ -385,7 +416,7 @@ where
         if windows.is_empty() && assigned > 0 {
             self.put_aside(at, value);
             self.windows = windows;
-            return Ok(());
+            return self.panes.close_key();
         }
         let mut value = Some(value);
         for (i, window) in windows.iter().enumerate() {
@@ -401,7 +432,7 @@ where
             self.add(pane, at, value, out)?;
         }
         self.windows = windows;
-        Ok(())
+        self.panes.close_key()
     }
 
     fn watermark<C: Collector<Self::Out>>(&mut self, at: Timestamp, out: &mut C) -> Flow<Progress> {
@@ -444,7 +475,8 @@ where
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
         state.value("watermark", &mut self.watermark, Timestamp::min)?;
         let types = (type_name::<K>(), type_name::<(Fun::Pane, Tr::State)>());
-        state.keyed("panes", &mut Named(&mut self.panes, types))
+        state.keyed("panes", &mut Named(&mut self.panes, types))?;
+        self.panes.due_state(state)
     }
 }
 

@@ -27,6 +27,7 @@ mod sliced;
 mod sliced_tests;
 mod slices;
 mod slices_state;
+mod spilled;
 mod trigger;
 mod triggers;
 

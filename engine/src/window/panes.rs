@@ -3,8 +3,13 @@
 //! A timer belongs to one window, is set once, and goes with it. So watermark and clock visit what
 //! is due and nothing else, and nothing is left behind.
 
+mod spilled;
+
+use self::spilled::SpilledPanes;
 use super::{TimeKind, TimeWindow};
-use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, StateValue};
+use crate::checkpoint::{
+    Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateValue,
+};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use crate::state::KeyTable;
@@ -59,6 +64,8 @@ pub(super) struct Panes<K, C, S> {
     by_key: KeyTable<K, Vec<(TimeWindow, PaneId)>>,
     event: BTreeSet<Timer>,
     processing: BTreeSet<Timer>,
+    /// Where those of other keys are than the one whose turn it is, if they may be larger than memory.
+    spilled: Option<Box<SpilledPanes<K, C, S>>>,
 }
 
 impl<K, C, S> Default for Panes<K, C, S> {
@@ -69,6 +76,7 @@ impl<K, C, S> Default for Panes<K, C, S> {
             by_key: KeyTable::default(),
             event: BTreeSet::new(),
             processing: BTreeSet::new(),
+            spilled: None,
         }
     }
 }
@@ -209,11 +217,6 @@ impl<K: Hash + Eq + Clone, C, S: Default> Panes<K, C, S> {
         Some(timer)
     }
 
-    /// When the next processing-time timer is due.
-    pub fn next_processing_timer(&self) -> Option<Timestamp> {
-        self.processing.first().map(|timer| timer.at)
-    }
-
     /// How many timers are set, how many windows are open and how many keys have one.
     #[cfg(test)]
     pub fn sizes(&self) -> (usize, usize, usize) {
@@ -223,6 +226,27 @@ impl<K: Hash + Eq + Clone, C, S: Default> Panes<K, C, S> {
             self.slots.len() - self.free.len(),
             self.by_key.len(),
         )
+    }
+}
+
+impl<K: Key, C: StateValue, S: StateValue + Default> Panes<K, C, S> {
+    /// When the next processing-time timer is due.
+    pub fn next_processing_timer(&self) -> Option<Timestamp> {
+        match self.processing.first() {
+            Some(timer) => Some(timer.at),
+            None => self.next_spilled(),
+        }
+    }
+
+    /// Takes a window that was saved.
+    fn take(&mut self, hash: u64, key: &K, saved: SavedPane<C, S>) {
+        let id = self.create(hash, key, saved.window, saved.contents);
+        let pane = self.get(id);
+        (pane.filled, pane.newest, pane.state) = (saved.filled, saved.newest, saved.state);
+        for (kind, at, drops) in saved.timers {
+            let pane = id;
+            self.set_timer(kind, Timer { at, drops, pane });
+        }
     }
 }
 
@@ -237,7 +261,17 @@ where
         (type_name::<K>(), type_name::<(C, S)>())
     }
 
-    fn save(&mut self, into: &mut KeyedSection, _budget: usize) -> Flow<bool> {
+    fn freeze(&mut self) -> Flow {
+        match &mut self.spilled {
+            Some(spilled) => spilled.freeze(),
+            None => Ok(()),
+        }
+    }
+
+    fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
+        if let Some(spilled) = &mut self.spilled {
+            return spilled.save(into, budget);
+        }
         for pane in self.slots.iter().flatten() {
             let timers = pane.timers.iter();
             let saved = SavedPane {
@@ -253,22 +287,37 @@ where
         Ok(true)
     }
 
+    fn thaw(&mut self) {
+        if let Some(spilled) = &mut self.spilled {
+            spilled.thaw();
+        }
+    }
+
+    fn spill(&mut self, open: &mut OpenBacking<'_>) -> Flow {
+        self.spilled.get_or_insert_default().spill(open)
+    }
+
+    fn maintain(&mut self) -> Flow {
+        match &mut self.spilled {
+            Some(spilled) => spilled.maintain(),
+            None => Ok(()),
+        }
+    }
+
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
+        if let Some(spilled) = &mut self.spilled {
+            return spilled.load(entries);
+        }
         while let Some((key, saved)) = entries.take_next::<(K, SavedPane<C, S>)>()? {
-            let id = self.create(key_hash(&key), &key, saved.window, saved.contents);
-            let pane = self.get(id);
-            (pane.filled, pane.newest, pane.state) = (saved.filled, saved.newest, saved.state);
-            for (kind, at, drops) in saved.timers {
-                self.set_timer(
-                    kind,
-                    Timer {
-                        at,
-                        drops,
-                        pane: id,
-                    },
-                );
-            }
+            self.take(key_hash(&key), &key, saved);
         }
         Ok(())
+    }
+
+    fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
+        match &mut self.spilled {
+            Some(spilled) => spilled.load_files(files),
+            None => Err(files.in_memory()),
+        }
     }
 }

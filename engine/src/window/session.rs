@@ -29,6 +29,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+/// How many sessions are emitted before the operator asks for room again.
+const BETWEEN_ASKING: u32 = 256;
+
 /// Computes an aggregate per key and session.
 pub struct SessionWindows<K, T, A: Aggregator<T>, G = FixedGap> {
     aggregator: A,
@@ -146,19 +149,20 @@ where
                 let merge = |into: &mut A::Acc, other: &A::Acc| aggregator.merge(into, other);
                 let make = || aggregator.create();
                 let (known, inserted) = known.insert(window, gone, make, merge);
-                self.live -= inserted.swallowed.unwrap_or(0);
+                let swallowed = inserted.swallowed.unwrap_or(0);
+                self.live = self.live.saturating_sub(swallowed);
                 (known, inserted.at)
             }
         };
         if alone {
             self.live += 1;
-            self.due.push(window.end.0 - 1, hash, key.clone());
+            self.due.push(window.end.0 - 1, hash, key.clone())?;
         }
         let emitted = {
             let known = self.sessions.insert_new(hash, key.clone(), known)?;
             let session = known.at(place);
             aggregator.add(&mut session.acc, value);
-            settle(session, self.passed, aggregator, hash, key, &mut self.due)
+            settle(session, self.passed, aggregator, hash, key, &mut self.due)?
         };
         self.bound_due()?;
         match emitted {
@@ -170,14 +174,23 @@ where
     /// Sessions that were joined leave their entries behind; sweeps them before they outnumber
     /// the living.
     fn bound_due(&mut self) -> Flow {
-        // What spills is not read whole for that: the entries go when their time comes.
-        if self.due.len() > 2 * self.live + 64 && !self.sessions.spills() {
+        if self.due.len() > 2 * self.live + 64 {
             self.rebuild_due()?;
         }
         Ok(())
     }
 
     fn rebuild_due(&mut self) -> Flow {
+        if self.due.spills() {
+            let due = &mut self.due;
+            return self.sessions.each(|key, sessions| {
+                let hash = key_hash(key);
+                for session in sessions.iter() {
+                    due.push(session.due, hash, key.clone())?;
+                }
+                due.maintain()
+            });
+        }
         let mut entries = Vec::new();
         self.sessions.each(|key, sessions| {
             let hash = key_hash(key);
@@ -195,6 +208,9 @@ where
     /// Fires what has ended by `now` and forgets whose lateness is over. False where it stopped for
     /// want of room.
     fn advance<C: Collector<Windowed<K, A::Out>>>(&mut self, now: i64, out: &mut C) -> Flow<bool> {
+        if self.due.spills() {
+            return self.advance_spilled(now, out);
+        }
         let mut emitted = 0u32;
         while let Some(mut entry) = self.due.first_until(now) {
             let found = self.sessions.get_mut(entry.hash, &entry.key)?;
@@ -204,19 +220,12 @@ where
                 continue;
             };
             let session = sessions.at(place);
-            let fires = !session.fired && session.end - 1 <= entry.at;
-            let next = if session.fired || fires {
-                (session.end - 1).saturating_add(self.lateness)
-            } else {
-                session.end - 1
-            };
+            let (next, fires) = session.comes_due(entry.at, self.lateness);
             let result = fires.then(|| {
-                session.fired = true;
                 let value = self.aggregator.result(&session.acc);
                 session.windowed(entry.key.clone(), value)
             });
             if next > entry.at {
-                session.due = next;
                 entry.at = next;
                 drop(entry);
             } else {
@@ -229,12 +238,51 @@ where
             if let Some(result) = result {
                 out.collect(result.window.max_timestamp(), result)?;
                 emitted += 1;
-                if emitted.is_multiple_of(256) {
-                    // Many may end at once, of which few are in memory.
-                    self.sessions.maintain()?;
-                    if !out.has_room() {
-                        return Ok(false);
+                if emitted.is_multiple_of(BETWEEN_ASKING) && !out.has_room() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The same where the queue is not in memory: it holds a key and a time once, so all of the key's
+    /// sessions with that time are looked at.
+    #[cold]
+    fn advance_spilled<C>(&mut self, now: i64, out: &mut C) -> Flow<bool>
+    where
+        C: Collector<Windowed<K, A::Out>>,
+    {
+        let mut looked = 0u32;
+        while let Some(Due { at, hash, key }) = self.due.pop_spilled(now)? {
+            while let Some(sessions) = self.sessions.get_mut(hash, &key)?
+                && let Some(place) = sessions.find_due(at)
+            {
+                let session = sessions.at(place);
+                let (next, fires) = session.comes_due(at, self.lateness);
+                let result = fires.then(|| {
+                    let value = self.aggregator.result(&session.acc);
+                    session.windowed(key.clone(), value)
+                });
+                if next > at {
+                    self.due.push(next, hash, key.clone())?;
+                } else {
+                    self.live = self.live.saturating_sub(1);
+                    if !sessions.remove(place) {
+                        self.sessions.remove(hash, &key)?;
                     }
+                }
+                if let Some(result) = result {
+                    out.collect(result.window.max_timestamp(), result)?;
+                }
+            }
+            looked += 1;
+            if looked.is_multiple_of(BETWEEN_ASKING) {
+                // Many may end at once, of which few are in memory.
+                self.sessions.maintain()?;
+                self.due.maintain()?;
+                if !out.has_room() {
+                    return Ok(false);
                 }
             }
         }
@@ -244,22 +292,22 @@ where
 
 /// What is to be emitted at once of a session that was given a record; enters when else it is due.
 #[inline(never)]
-fn settle<K, T, A: Aggregator<T>>(
+fn settle<K: Key, T, A: Aggregator<T>>(
     session: &mut LiveSession<A::Acc>,
     passed: i64,
     aggregator: &A,
     hash: u64,
     key: K,
     due: &mut DueQueue<K>,
-) -> Option<Windowed<K, A::Out>> {
-    match session.settle(passed) {
+) -> Flow<Option<Windowed<K, A::Out>>> {
+    Ok(match session.settle(passed) {
         Settled::Waits => None,
         Settled::Emit => Some(session.windowed(key, aggregator.result(&session.acc))),
         Settled::Enter(at) => {
-            due.push(at, hash, key);
+            due.push(at, hash, key)?;
             None
         }
-    }
+    })
 }
 
 impl<K, T, A, G> Operator<Keyed<K, T>> for SessionWindows<K, T, A, G>
@@ -316,7 +364,7 @@ where
             hash,
             key,
             &mut self.due,
-        ) {
+        )? {
             Some(result) => out.collect(result.window.max_timestamp(), result),
             None => Ok(()),
         }
@@ -365,7 +413,7 @@ where
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
         let types = (type_name::<K>(), type_name::<A::Acc>());
         state.keyed("sessions", &mut Named(&mut self.sessions, types))?;
-        if state.loads() {
+        if self.due.state(state, "due")? {
             self.rebuild_due()?;
             self.live = self.due.len();
         }

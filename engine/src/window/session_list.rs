@@ -75,6 +75,23 @@ impl<A> LiveSession<A> {
         self.end = self.end.max(window.end.0);
     }
 
+    /// Its entry has come due: when it is due next, not later than now where it is over; and whether it is
+    /// to be emitted.
+    #[inline]
+    pub fn comes_due(&mut self, now: i64, lateness: i64) -> (i64, bool) {
+        let last = self.end - 1;
+        let fires = !self.fired && last <= now;
+        self.fired |= fires;
+        let next = match self.fired {
+            true => last.saturating_add(lateness),
+            false => last,
+        };
+        if next > now {
+            self.due = next;
+        }
+        (next, fires)
+    }
+
     /// `passed` is the greatest end that time has passed.
     pub fn settle(&mut self, passed: i64) -> Settled {
         if self.end <= passed {

@@ -4,13 +4,13 @@
 //! the windows are and however many overlap. A window that is a single slice is emptied in place.
 
 use super::slices::{Layout, Slices};
+use super::spilled::Firing;
 use super::{Aggregator, Aligned, TimeKind, TimeWindow, Windowed};
 use crate::build::OpenContext;
 use crate::checkpoint::{Key, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::Keyed;
 use crate::fault::Flow;
-use crate::hash::key_hash;
 use crate::observe::SubtaskStats;
 use crate::operator::{Operator, Progress};
 use crate::side::{SideBuffer, SideOutput};
@@ -22,6 +22,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+
+mod fire;
 
 /// How many results are emitted before the operator asks for room again.
 const BETWEEN_ASKING: u32 = 256;
@@ -45,6 +47,8 @@ pub struct SlicedWindows<K, T, A: Aggregator<T>> {
     /// The window that is being emitted, and what of it waits for room.
     window: TimeWindow,
     unsent: Vec<(K, A::Acc)>,
+    /// The same where slices spill: what of it is still in them.
+    firing: Option<Firing<K, A::Acc>>,
     suspended: bool,
     /// How far time shall move on once that is out.
     upcoming: Timestamp,
@@ -95,6 +99,7 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
             due: Timestamp::MAX,
             window: TimeWindow::new(0, 0),
             unsent: Vec::new(),
+            firing: None,
             suspended: false,
             upcoming: Timestamp::MIN,
             since_asking: 0,
@@ -136,36 +141,6 @@ impl<K: Hash + Eq, T, A: Aggregator<T>> SlicedWindows<K, T, A> {
     fn expires(&self, window: i64) -> Timestamp {
         self.layout.expires(window, self.lateness)
     }
-
-    /// The next window that has something to fire.
-    fn next_to_fire(&self) -> Option<i64> {
-        let unfired = self.layout.slices_of(self.next_window).start;
-        let slice = self.slices.first_from(unfired)?;
-        Some(self.next_window.max(self.layout.first_window(slice)))
-    }
-
-    /// The first slice that is still needed: by a window to be fired or to be refined.
-    fn first_needed(&self) -> i64 {
-        let mut window = self.next_window;
-        if self.lateness > 0 && self.watermark != Timestamp::MAX {
-            let kept = self
-                .layout
-                .first_open(Timestamp(self.watermark.0.saturating_sub(self.lateness)));
-            window = window.min(kept);
-        }
-        self.layout.slices_of(window).start
-    }
-
-    fn schedule(&mut self) {
-        let fires = self.next_to_fire().map(|k| self.layout.completes(k));
-        let oldest = self.slices.first_from(i64::MIN);
-        let drops = oldest.map(|slice| self.expires(self.layout.last_window(slice)));
-        self.due = [fires, drops]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(Timestamp::MAX);
-    }
 }
 
 impl<K, T, A> SlicedWindows<K, T, A>
@@ -205,17 +180,23 @@ where
         }
         let refines = self.lateness > 0 && (first < self.next_window || !all_settled);
         let key = refines.then(|| (record.hash, record.key.clone()));
-        let aggregator = &self.aggregator;
-        let table = self.slices.table(place);
-        let acc = table.get_or_insert_with(record.hash, record.key, || aggregator.create());
-        aggregator.add(acc, record.value);
+        let (
+            aggregator,
+            Keyed {
+                hash,
+                key: k,
+                value,
+            },
+        ) = (&self.aggregator, record);
+        let acc = self.slices.entry(place, hash, k, || aggregator.create())?;
+        aggregator.add(acc, value);
         if new {
             self.schedule();
         }
         match key {
             Some((hash, key)) => self.refine(first..=last, hash, &key, out),
             None => {
-                if all_settled {
+                if all_settled && self.slices.spilled.is_none() {
                     self.slices.set_current(&self.layout, place);
                 }
                 Ok(())
@@ -230,184 +211,10 @@ where
         self.lateness == 0 && settled.has(last, record.hash, &record.key)
     }
 
-    /// Emits the results of a key again for those windows that have fired and aren't gone.
-    #[cold]
-    fn refine<C>(
-        &mut self,
-        windows: std::ops::RangeInclusive<i64>,
-        hash: u64,
-        key: &K,
-        out: &mut C,
-    ) -> Flow
-    where
-        C: Collector<Windowed<K, A::Out>>,
-    {
-        for k in windows {
-            let fired = k < self.next_window || self.slices.settled.has(k, hash, key);
-            if !fired || self.expires(k) <= self.watermark {
-                continue;
-            }
-            let mut total = self.aggregator.create();
-            for table in self.slices.tables(self.layout.slices_of(k)) {
-                if let Some(acc) = table.get(hash, key) {
-                    self.aggregator.merge(&mut total, acc);
-                }
-            }
-            let (window, value) = (self.layout.window(k), self.aggregator.result(&total));
-            out.collect(
-                window.max_timestamp(),
-                Windowed {
-                    key: key.clone(),
-                    window,
-                    value,
-                },
-            )?;
-        }
-        Ok(())
-    }
-
     #[cold]
     fn put_aside(&mut self, at: Timestamp, value: T) {
         self.stats.late.fetch_add(1, Relaxed);
         self.late.collect(at, value);
-    }
-
-    /// Moves time on and fires what is due. True once all of it is out.
-    fn advance<C>(&mut self, to: Timestamp, out: &mut C) -> Flow<bool>
-    where
-        C: Collector<Windowed<K, A::Out>>,
-    {
-        self.watermark = self.watermark.max(to);
-        if self.watermark < self.due {
-            return Ok(true);
-        }
-        self.slices.forget_current();
-        self.fire_due(out)
-    }
-
-    fn fire_due<C>(&mut self, out: &mut C) -> Flow<bool>
-    where
-        C: Collector<Windowed<K, A::Out>>,
-    {
-        while let Some(k) = self.next_to_fire() {
-            if self.layout.completes(k) > self.watermark {
-                break;
-            }
-            self.next_window = k.saturating_add(1);
-            self.window = self.layout.window(k);
-            let (table, merged) = self.table_of(k)?;
-            if !self.emit(table, merged, out)? {
-                self.suspended = true;
-                return Ok(false);
-            }
-        }
-        self.next_window = self.next_window.max(self.layout.first_open(self.watermark));
-        self.slices.drop_before(self.first_needed())?;
-        self.slices.settle(self.next_window);
-        self.schedule();
-        Ok(true)
-    }
-
-    /// All keys of a window, and whether they were merged; drops the slices that have served.
-    fn table_of(&mut self, k: i64) -> Flow<(KeyTable<K, A::Acc>, bool)> {
-        let (slices, needed) = (self.layout.slices_of(k), self.first_needed());
-        if let Some(mut table) = self.slices.take_sole(slices.clone(), needed)? {
-            self.keep_unsettled(k, &mut table);
-            return Ok((table, false));
-        }
-        let (aggregator, mut total) = (&self.aggregator, std::mem::take(&mut self.total));
-        for table in self.slices.tables(slices) {
-            // The keys of a slice are often those of the one before.
-            total.reserve(table.len().saturating_sub(total.len()));
-            for (key, acc) in table.iter() {
-                let add = |into: &mut A::Acc| aggregator.merge(into, acc);
-                total.upsert(key_hash(key), key, add, || acc.clone());
-            }
-        }
-        self.slices.drop_before(needed)?;
-        self.keep_unsettled(k, &mut total);
-        Ok((total, true))
-    }
-
-    /// Removes the keys for which a window has fired in an earlier attempt.
-    fn keep_unsettled(&self, k: i64, table: &mut KeyTable<K, A::Acc>) {
-        let settled = &self.slices.settled;
-        if !settled.over(k) {
-            table.retain(|key, _| !settled.has(k, key_hash(key), key));
-        }
-    }
-
-    /// Emits a window's results. False if the rest has to wait for room.
-    fn emit<C>(&mut self, mut table: KeyTable<K, A::Acc>, merged: bool, out: &mut C) -> Flow<bool>
-    where
-        C: Collector<Windowed<K, A::Out>>,
-    {
-        let (window, at, keys) = (self.window, self.window.max_timestamp(), table.len());
-        let mut results = table.drain();
-        let mut done = true;
-        loop {
-            if self.since_asking >= self.between_asking {
-                if !out.has_room() {
-                    self.unsent.extend(results.by_ref());
-                    done = false;
-                    break;
-                }
-                self.since_asking = 0;
-            }
-            let Some((key, acc)) = results.next() else {
-                break;
-            };
-            self.since_asking += 1;
-            out.collect(
-                at,
-                Windowed {
-                    key,
-                    window,
-                    value: self.aggregator.result(&acc),
-                },
-            )?;
-        }
-        drop(results);
-        if merged {
-            self.total = table;
-        } else {
-            self.slices.recycle(table, keys);
-        }
-        Ok(done)
-    }
-
-    /// Goes on with what waited for room. True once all that is due is out.
-    fn go_on<C>(&mut self, out: &mut C) -> Flow<bool>
-    where
-        C: Collector<Windowed<K, A::Out>>,
-    {
-        let (window, at) = (self.window, self.window.max_timestamp());
-        self.since_asking = 0;
-        while let Some((key, acc)) = self.unsent.pop() {
-            out.collect(
-                at,
-                Windowed {
-                    key,
-                    window,
-                    value: self.aggregator.result(&acc),
-                },
-            )?;
-            self.since_asking += 1;
-            if self.since_asking >= self.between_asking {
-                if !out.has_room() {
-                    return Ok(false);
-                }
-                self.since_asking = 0;
-            }
-        }
-        if !self.fire_due(out)? {
-            return Ok(false);
-        }
-        self.suspended = false;
-        for (at, record) in std::mem::take(&mut self.waiting) {
-            self.elsewhere(at, record, out)?;
-        }
-        self.advance(self.upcoming, out)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::TimeWindow;
 use super::slices_state::{Saving, Settled};
+use super::spilled::{Firing, SpilledSlices};
 use crate::checkpoint::{Key, StateValue};
 use crate::fault::Flow;
 use crate::state::KeyTable;
@@ -143,6 +144,8 @@ pub(super) struct Slices<K, V> {
     pub(super) saving: Option<Saving>,
     /// Windows that fired in an earlier attempt.
     pub settled: Settled<K>,
+    /// Where they are if they may be larger than memory; then there are none in the ring.
+    pub(super) spilled: Option<Box<SpilledSlices<K, V>>>,
 }
 
 impl<K, V> Default for Slices<K, V> {
@@ -157,6 +160,7 @@ impl<K, V> Default for Slices<K, V> {
             usual: 0,
             saving: None,
             settled: Settled::default(),
+            spilled: None,
         }
     }
 }
@@ -198,14 +202,41 @@ impl<K: Hash + Eq, V> Slices<K, V> {
         }
     }
 
+    /// The tables of those slices of a range that hold something, the oldest first.
+    pub fn tables(&self, range: Range<i64>) -> impl Iterator<Item = &KeyTable<K, V>> {
+        let from = self.place(range.start).unwrap_or_else(|place| place);
+        let slices = self.ring.range(from..);
+        slices
+            .take_while(move |slice| slice.number < range.end)
+            .map(|slice| &slice.table)
+    }
+
+    /// Takes back a table that held so many keys, to be used again with the memory it has.
+    pub fn recycle(&mut self, mut table: KeyTable<K, V>, keys: usize) {
+        self.usual = keys;
+        // A table that is mostly empty is slow to walk through.
+        if self.spare.len() < SPARE && table.capacity() <= 8 * keys.max(64) {
+            table.clear();
+            self.spare.push(table);
+        }
+    }
+}
+
+impl<K: Key, V: StateValue> Slices<K, V> {
     /// The number of the first slice from `from` on that holds something.
     pub fn first_from(&self, from: i64) -> Option<i64> {
+        if let Some(spilled) = &self.spilled {
+            return spilled.first_from(from);
+        }
         let place = self.place(from).unwrap_or_else(|place| place);
         self.ring.get(place).map(|slice| slice.number)
     }
 
-    /// The place of a slice in the ring, and whether it was made just now.
+    /// The place of a slice, and whether it was made just now.
     pub fn enter(&mut self, number: i64) -> (usize, bool) {
+        if let Some(spilled) = &mut self.spilled {
+            return spilled.enter(number);
+        }
         self.forget_current();
         match self.place(number) {
             Ok(place) => (place, false),
@@ -218,26 +249,72 @@ impl<K: Hash + Eq, V> Slices<K, V> {
         }
     }
 
-    /// The table at a place of the ring that was entered just now.
-    pub fn table(&mut self, place: usize) -> &mut KeyTable<K, V> {
-        &mut self.ring[place].table
+    /// What a key has in the slice at a place that was entered just now, made first where there is
+    /// nothing.
+    #[inline]
+    pub fn entry(
+        &mut self,
+        place: usize,
+        hash: u64,
+        key: K,
+        make: impl FnOnce() -> V,
+    ) -> Flow<&mut V> {
+        match &mut self.spilled {
+            None => Ok(self.ring[place].table.get_or_insert_with(hash, key, make)),
+            Some(spilled) => spilled.entry(place, hash, key, make),
+        }
     }
 
-    /// The tables of those slices of a range that hold something, the oldest first.
-    pub fn tables(&self, range: Range<i64>) -> impl Iterator<Item = &KeyTable<K, V>> {
-        let from = self.place(range.start).unwrap_or_else(|place| place);
-        let slices = self.ring.range(from..);
-        slices
-            .take_while(move |slice| slice.number < range.end)
-            .map(|slice| &slice.table)
+    /// Shows what a key has in the slices of a range, the oldest first.
+    pub fn each_of_key(
+        &mut self,
+        range: Range<i64>,
+        hash: u64,
+        key: &K,
+        visit: impl FnMut(&V),
+    ) -> Flow {
+        match &mut self.spilled {
+            None => {
+                let tables = self.tables(range);
+                tables
+                    .filter_map(|table| table.get(hash, key))
+                    .for_each(visit);
+                Ok(())
+            }
+            Some(spilled) => spilled.each_of_key(range, hash, key, visit),
+        }
+    }
+
+    /// Where slices spill: begins to fire the window of these, of which those before `needed` are of no
+    /// use behind it.
+    pub fn fire(&mut self, range: Range<i64>, needed: i64) -> Flow<Option<Firing<K, V>>>
+    where
+        V: Clone,
+    {
+        let spilled = self.spilled.as_mut();
+        spilled
+            .map(|spilled| spilled.fire(range, needed))
+            .transpose()
+    }
+
+    /// The next keys of a window that fires, with what they have; true once there are no more.
+    pub fn next_piece(
+        &mut self,
+        firing: &mut Firing<K, V>,
+        merge: impl Fn(&mut V, &V),
+        into: &mut Vec<(K, V)>,
+    ) -> Flow<bool>
+    where
+        V: Clone,
+    {
+        match &mut self.spilled {
+            Some(spilled) => spilled.next_piece(firing, merge, into),
+            None => Ok(true),
+        }
     }
 
     /// Takes out the oldest slice if it is the only one of `range` and lies before `until`.
-    pub fn take_sole(&mut self, range: Range<i64>, until: i64) -> Flow<Option<KeyTable<K, V>>>
-    where
-        K: Key,
-        V: StateValue,
-    {
+    pub fn take_sole(&mut self, range: Range<i64>, until: i64) -> Flow<Option<KeyTable<K, V>>> {
         let sole = self.ring.get(1).is_none_or(|next| next.number >= range.end);
         let fits = |slice: &Slice<K, V>| range.contains(&slice.number) && slice.number < until;
         if !sole || !self.ring.front().is_some_and(fits) {
@@ -247,11 +324,10 @@ impl<K: Hash + Eq, V> Slices<K, V> {
     }
 
     /// Drops the slices before `until`.
-    pub fn drop_before(&mut self, until: i64) -> Flow
-    where
-        K: Key,
-        V: StateValue,
-    {
+    pub fn drop_before(&mut self, until: i64) -> Flow {
+        if let Some(spilled) = &mut self.spilled {
+            return spilled.drop_before(until);
+        }
         while self
             .ring
             .front()
@@ -265,11 +341,7 @@ impl<K: Hash + Eq, V> Slices<K, V> {
         Ok(())
     }
 
-    fn take_oldest(&mut self) -> Flow<Option<KeyTable<K, V>>>
-    where
-        K: Key,
-        V: StateValue,
-    {
+    fn take_oldest(&mut self) -> Flow<Option<KeyTable<K, V>>> {
         let Some(mut slice) = self.ring.pop_front() else {
             return Ok(None);
         };
@@ -277,16 +349,6 @@ impl<K: Hash + Eq, V> Slices<K, V> {
             saving.rescue(&mut slice)?;
         }
         Ok(Some(slice.table))
-    }
-
-    /// Takes back a table that held so many keys, to be used again with the memory it has.
-    pub fn recycle(&mut self, mut table: KeyTable<K, V>, keys: usize) {
-        self.usual = keys;
-        // A table that is mostly empty is slow to walk through.
-        if self.spare.len() < SPARE && table.capacity() <= 8 * keys.max(64) {
-            table.clear();
-            self.spare.push(table);
-        }
     }
 }
 

@@ -6,9 +6,13 @@
 //! remembers of the others' keys which windows are settled.
 
 use super::slices::{Slice, Slices};
-use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, Named, StateValue, StateVisitor};
+use super::spilled::{GroupsFired, SpilledSlices};
+use crate::checkpoint::{
+    Entries, Key, KeyedPart, KeyedSection, Named, OpenBacking, RestoredFiles, StateValue,
+    StateVisitor,
+};
 use crate::fault::{Fault, Flow};
-use crate::hash::key_hash;
+use crate::hash::{key_group, key_hash};
 use crate::state::KeyTable;
 use std::any::type_name;
 use std::collections::VecDeque;
@@ -41,8 +45,12 @@ impl Saving {
 }
 
 /// Of keys whose earlier subtask had fired more windows than others: the first that it had not.
+///
+/// Where slices spill it is told of whole key groups instead, as those are ahead of others as a whole.
 pub(super) struct Settled<K> {
     keys: KeyTable<K, i64>,
+    groups: GroupsFired,
+    max_parallelism: u32,
     /// No key has one beyond.
     until: i64,
     /// A checkpoint has yet to save it.
@@ -53,6 +61,8 @@ impl<K> Default for Settled<K> {
     fn default() -> Self {
         Settled {
             keys: KeyTable::default(),
+            groups: GroupsFired::new(),
+            max_parallelism: 1,
             until: i64::MIN,
             frozen: false,
         }
@@ -68,16 +78,24 @@ impl<K: Hash + Eq> Settled<K> {
 
     /// Whether a window has fired for a key, though not for all.
     pub fn has(&self, window: i64, hash: u64, key: &K) -> bool {
-        !self.over(window)
-            && self
-                .keys
-                .get(hash, key)
-                .is_some_and(|first| window < *first)
+        if self.over(window) {
+            return false;
+        }
+        let groups = &self.groups;
+        let of_group = || groups.get(&key_group(hash, self.max_parallelism));
+        let first = self.keys.get(hash, key).max(of_group());
+        first.is_some_and(|first| window < *first)
     }
 
     fn insert(&mut self, key: K, first: i64) {
         self.until = self.until.max(first);
         self.keys.insert(key_hash(&key), key, first);
+    }
+
+    fn insert_group(&mut self, group: u32, first: i64) {
+        self.until = self.until.max(first);
+        let known = self.groups.entry(group).or_insert(first);
+        *known = first.max(*known);
     }
 }
 
@@ -140,7 +158,21 @@ impl<K: Key, V: StateValue> Slices<K, V> {
     pub fn settle(&mut self, next_window: i64) {
         let settled = &self.settled;
         if settled.until > i64::MIN && settled.over(next_window) && !settled.frozen {
-            self.settled = Settled::default();
+            self.settled = Settled {
+                max_parallelism: settled.max_parallelism,
+                ..Settled::default()
+            };
+        }
+    }
+}
+
+impl<K: Key, V: StateValue> SlicesPart<'_, K, V> {
+    /// Remembers which key groups had fired more windows than others.
+    fn settle_groups(&mut self, fired: GroupsFired) {
+        for (group, unfired) in fired {
+            if unfired > self.unfired {
+                self.slices.settled.insert_group(group, unfired);
+            }
         }
     }
 }
@@ -151,6 +183,10 @@ impl<K: Key, V: StateValue> KeyedPart for SlicesPart<'_, K, V> {
     }
 
     fn freeze(&mut self) -> Flow {
+        if let Some(spilled) = &mut self.slices.spilled {
+            spilled.freeze(self.unfired, &self.slices.settled.groups);
+            return Ok(());
+        }
         self.slices.forget_current();
         for slice in &mut self.slices.ring {
             slice.table.freeze()?;
@@ -165,6 +201,9 @@ impl<K: Key, V: StateValue> KeyedPart for SlicesPart<'_, K, V> {
     }
 
     fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
+        if let Some(spilled) = &mut self.slices.spilled {
+            return spilled.save(into, budget);
+        }
         self.slices.forget_current();
         let Some(mut saving) = self.slices.saving.take() else {
             return Ok(true);
@@ -192,6 +231,9 @@ impl<K: Key, V: StateValue> KeyedPart for SlicesPart<'_, K, V> {
     }
 
     fn thaw(&mut self) {
+        if let Some(spilled) = &mut self.slices.spilled {
+            return spilled.thaw();
+        }
         self.slices.forget_current();
         for slice in &mut self.slices.ring {
             slice.table.thaw();
@@ -202,19 +244,59 @@ impl<K: Key, V: StateValue> KeyedPart for SlicesPart<'_, K, V> {
     fn load(&mut self, entries: &mut Entries<'_>) -> Flow {
         while let Some(((number, unfired), mut part)) = entries.next_part::<(i64, i64)>()? {
             self.furthest = self.furthest.max(unfired);
+            if let Some(spilled) = &mut self.slices.spilled {
+                let groups = spilled.load(number, &mut part)?;
+                let fired = groups.iter().map(|group| (group, unfired));
+                self.settle_groups(fired.collect());
+                continue;
+            }
             let (place, _) = self.slices.enter(number);
             if unfired <= self.unfired {
-                self.slices.table(place).load(&mut part)?;
+                self.slices.ring[place].table.load(&mut part)?;
                 continue;
             }
             let mut table: KeyTable<K, V> = KeyTable::default();
             table.load(&mut part)?;
             for (key, value) in table {
                 self.slices.settled.insert(key.clone(), unfired);
-                let table = self.slices.table(place);
-                table.insert(key_hash(&key), key, value);
+                self.slices.entry(place, key_hash(&key), key, || value)?;
             }
         }
+        Ok(())
+    }
+
+    fn spill(&mut self, open: &mut OpenBacking<'_>) -> Flow {
+        if self.slices.spilled.is_some() {
+            return Ok(());
+        }
+        self.slices.forget_current();
+        let (max_parallelism, backing, claim) = open()?;
+        let mut spilled = Box::new(SpilledSlices::new(backing, claim, max_parallelism));
+        for slice in self.slices.ring.drain(..) {
+            let (place, _) = spilled.enter(slice.number);
+            for (key, value) in slice.table {
+                spilled.entry(place, key_hash(&key), key, || value)?;
+            }
+        }
+        self.slices.settled.max_parallelism = max_parallelism;
+        self.slices.spilled = Some(spilled);
+        Ok(())
+    }
+
+    fn maintain(&mut self) -> Flow {
+        match &mut self.slices.spilled {
+            Some(spilled) => spilled.keep_to_memory(),
+            None => Ok(()),
+        }
+    }
+
+    fn load_files(&mut self, files: &RestoredFiles<'_>) -> Flow {
+        let Some(spilled) = &mut self.slices.spilled else {
+            return Err(files.in_memory());
+        };
+        let fired = spilled.load_files(files)?;
+        self.furthest = fired.values().copied().fold(self.furthest, i64::max);
+        self.settle_groups(fired);
         Ok(())
     }
 }

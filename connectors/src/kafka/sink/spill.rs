@@ -128,8 +128,8 @@ struct Kept {
 }
 
 impl LocalFiles for Kept {
-    fn names(&self) -> Vec<String> {
-        self.files.keys().cloned().collect()
+    fn names(&self) -> Result<Vec<String>, String> {
+        Ok(self.files.keys().cloned().collect())
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, String> {
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(spilled.read(&about(7).segment(1)).unwrap(), b"four");
         let kept = spilled.files(&[&first, &second], &StoredFiles::default());
         let kept = kept.unwrap().unwrap();
-        assert_eq!(kept.names().len(), 4);
+        assert_eq!(kept.names().unwrap().len(), 4);
         spilled.remove(Committable::decode(first.clone()).unwrap().segments());
         assert!(spilled.read(&about(7).segment(1)).is_err());
         assert_eq!(spilled.read(&about(8).segment(0)).unwrap(), b"one");

@@ -1,7 +1,9 @@
 //! Tests of [`Cache`]: as a map in a memory that is too small for it, and while it is saved.
 
+use super::slots::Slot;
 use super::*;
 use crate::checkpoint::{Entries, KeyedPart, KeyedSection, StateData};
+use crate::hash::key_group;
 use crate::state::KeyTable;
 use crate::state::backing::StateMemory;
 use crate::testing::MapBacking;
@@ -127,8 +129,9 @@ proptest! {
                 }
                 op => step(&mut cache, &mut model, op).expect("no fault"),
             }
-            let dirty = cache.slots.iter().filter(|slot| slot.dirty != 0).count();
-            prop_assert_eq!(cache.dirty, dirty);
+            let slots = &cache.slots;
+            let dirty = slots.table.iter().filter(|slot| slot.dirty != 0).count();
+            prop_assert_eq!(slots.dirty, dirty);
         }
         prop_assert!(snapshot.is_none());
     }
@@ -148,7 +151,7 @@ fn ten_times_the_memory_fits() {
                 .expect("adds") += 1;
             if key % 512 == 0 {
                 cache.maintain().expect("makes room");
-                longest = longest.max(cache.claim.memory().used());
+                longest = longest.max(cache.behind.claim.memory().used());
             }
         }
         assert!(longest < limit * 3 / 2, "{longest} bytes in use of {limit}");
