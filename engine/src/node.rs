@@ -379,6 +379,18 @@ where
         self.held.iter().any(barrier) || self.down.holds_barrier()
     }
 
+    /// What is half-emitted holds a barrier up, however it is to pass what comes then.
+    fn overtake(&mut self, barrier: Barrier) -> Flow {
+        for held in &mut self.held {
+            if let Signal::Barrier(held) = held
+                && held.id == barrier.id
+            {
+                held.passing = barrier.passing;
+            }
+        }
+        self.down.overtake(barrier)
+    }
+
     fn notify(&mut self, notice: Notice) -> Flow {
         if let (Notice::Aborted { id }, Some(part)) = (notice, &mut self.part)
             && part.saving.as_ref().is_some_and(|s| s.barrier.id <= id)

@@ -33,7 +33,7 @@ pub mod stopped;
 pub mod storage;
 pub mod visitor;
 
-pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};
+pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice, Passing};
 pub use checksum::Checksum;
 pub use codec::{Key, StateValue};
 pub use commits::Commits;

@@ -21,6 +21,10 @@ pub struct Timing {
     pub sync_micros: u64,
     /// From the barrier's last passage until everything was saved.
     pub save: i64,
+    /// Bytes of records in flight that became part of the checkpoint.
+    pub persisted: u64,
+    /// Its barrier overtook what waited.
+    pub unaligned_checkpoint: bool,
 }
 
 /// Entries of state that a stage saves in one turn: some hundred microseconds.
@@ -58,6 +62,10 @@ struct UnderWay {
     saving: u32,
     operators: Vec<OperatorImage>,
     alignment: i64,
+    /// Bytes of records in flight.
+    persisted: u64,
+    /// Some barrier of it overtook what waited.
+    unaligned: bool,
 }
 
 impl Participant {
@@ -127,10 +135,13 @@ impl Participant {
                     saving: 0,
                     operators: Vec::new(),
                     alignment: 0,
+                    persisted: 0,
+                    unaligned: false,
                 });
                 all.len() - 1
             }
         };
+        all[at].unaligned |= barrier.overtakes();
         Some(change(&mut all[at]))
     }
 
@@ -170,6 +181,16 @@ impl Participant {
         self.with(barrier, |u| u.alignment = u.alignment.max(millis));
     }
 
+    /// So many bytes of records in flight were kept for a barrier that overtook what waited.
+    pub fn persisted(&self, barrier: Barrier, bytes: u64) {
+        self.with(barrier, |u| u.persisted += bytes);
+    }
+
+    /// Whether a checkpoint is not, or not any more, of use.
+    pub fn is_settled(&self, id: CheckpointId) -> bool {
+        id <= self.0.settled.get()
+    }
+
     /// Whether a barrier passed some stage since this was last asked.
     pub fn take_barrier_passed(&self) -> bool {
         self.0.barrier_passed.take()
@@ -194,6 +215,8 @@ impl Participant {
             operators: done.operators,
             timing: Timing {
                 alignment: done.alignment,
+                persisted: done.persisted,
+                unaligned_checkpoint: done.unaligned,
                 ..Timing::default()
             },
         })

@@ -4,8 +4,14 @@
 //! the input ends; watermarks wait for the next batch, no longer than the interval. It leaves only
 //! against credit for each of its records. While a full batch waits for credit there is no room, and
 //! the chain takes no further input; what a turn in progress still emits is kept, never dropped.
+//!
+//! A barrier that overtakes leaves at the next turn, ahead of all that is kept here. What it has overtaken is
+//! encoded for the checkpoint some turns later, or when it leaves.
 
+use super::in_flight::Recorder;
 use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message, Rec};
+use crate::checkpoint::{Barrier, CheckpointId, Passing};
+use crate::fault::Flow;
 use crate::stage::{Signal, Turn};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
@@ -27,6 +33,12 @@ struct Channel<T> {
     idle: bool,
     /// Processing time at which the oldest unsent item must leave.
     due: Timestamp,
+    /// The oldest sealed batches, as many as belong before the barrier that was put in last.
+    before: usize,
+    /// So many of these are part of its checkpoint already.
+    encoded: usize,
+    /// A barrier that leaves next, ahead of everything.
+    overtaking: Option<Barrier>,
 }
 
 /// Emptied buffers, boxed as they travel.
@@ -49,6 +61,12 @@ pub struct Outputs<T> {
     /// Records handed over so far.
     pub records: u64,
     ended: bool,
+    /// Where barriers may overtake.
+    recorder: Option<Recorder<T>>,
+    /// The barrier that was put in last has overtaken: what belongs before it has to be encoded.
+    turned: bool,
+    /// It came when the input had ended.
+    behind_end: bool,
 }
 
 /// A batch is at most a quarter of the credit at hand, so that several can be on their way, but no
@@ -89,6 +107,9 @@ impl<T: Send + 'static> Outputs<T> {
                 watermark: None,
                 idle: false,
                 due: Timestamp::MAX,
+                before: 0,
+                encoded: 0,
+                overtaking: None,
             });
         }
         Outputs {
@@ -100,7 +121,16 @@ impl<T: Send + 'static> Outputs<T> {
             spare: Vec::new(),
             records: 0,
             ended: false,
+            recorder: None,
+            turned: false,
+            behind_end: false,
         }
+    }
+
+    /// Keeps for checkpoints what their barriers overtake.
+    pub(super) fn record_with(mut self, recorder: Option<Recorder<T>>) -> Self {
+        self.recorder = recorder.filter(|r| r.overtakes() && !self.channels.is_empty());
+        self
     }
 
     /// Buffers a record for subtask `to`.
@@ -115,6 +145,9 @@ impl<T: Send + 'static> Outputs<T> {
 
     /// Puts a signal behind what was pushed so far, on every channel.
     pub fn signal(&mut self, signal: Signal) {
+        if let Signal::Barrier(barrier) = signal {
+            return self.barrier(barrier);
+        }
         for channel in &mut self.channels {
             match signal {
                 Signal::Watermark(at) => {
@@ -122,11 +155,7 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.idle = false;
                 }
                 Signal::Idle => channel.idle = true,
-                Signal::Barrier(_) => {
-                    channel.seal_signals();
-                    channel.filling.signals.push(signal);
-                    channel.seal(0, &mut self.spare);
-                }
+                Signal::Barrier(_) => {}
                 Signal::EndOfInput => {
                     channel.seal_signals();
                     channel.filling.signals.push(Signal::EndOfInput);
@@ -137,11 +166,108 @@ impl<T: Send + 'static> Outputs<T> {
         self.ended |= signal == Signal::EndOfInput;
     }
 
+    /// Puts a barrier behind what was pushed so far, or lets it overtake that.
+    #[cold]
+    fn barrier(&mut self, barrier: Barrier) {
+        let recorder = self.recorder.as_mut();
+        let recorder = recorder.filter(|_| barrier.passing != Passing::InOrder);
+        let recorded = recorder.is_some();
+        if let Some(recorder) = recorder {
+            recorder.begin(barrier);
+        }
+        self.turned = recorded && barrier.overtakes();
+        self.behind_end = self.ended;
+        for channel in &mut self.channels {
+            if self.turned {
+                if !channel.filling.records.is_empty() {
+                    channel.seal(0, &mut self.spare);
+                }
+                channel.overtaking = Some(barrier);
+            } else if !self.ended {
+                // Behind the end of input nobody waits for a barrier that comes in order.
+                channel.seal_signals();
+                channel.filling.signals.push(Signal::Barrier(barrier));
+                channel.seal(0, &mut self.spare);
+            }
+            channel.before = if recorded { channel.sealed.len() } else { 0 };
+            channel.encoded = 0;
+        }
+    }
+
+    /// A checkpoint's barrier is to overtake: where it was put in and has not left, it leaves next.
+    pub fn overtake(&mut self, barrier: Barrier) {
+        let recorded = self.recorder.as_ref().and_then(Recorder::records_for);
+        if self.turned || recorded.is_none_or(|recorded| recorded.id != barrier.id) {
+            return;
+        }
+        self.turned = true;
+        for channel in &mut self.channels {
+            // Behind the end it was not put in, and whoever has not come to that end waits for it.
+            let mut stood = self.behind_end;
+            if let Some(last) = channel.before.checked_sub(1) {
+                let batch = &mut channel.sealed[last];
+                if batch.barrier().is_some_and(|there| there.id == barrier.id) {
+                    batch.signals.pop();
+                    stood = true;
+                }
+            }
+            channel.overtaking = stood.then_some(barrier);
+        }
+    }
+
+    /// A checkpoint, and all before it, were given up.
+    pub fn abort(&mut self, id: CheckpointId) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.abort(id);
+        }
+        for channel in &mut self.channels {
+            channel.overtaking.take_if(|barrier| barrier.id <= id);
+        }
+    }
+
+    /// Encodes some of what a barrier has overtaken, and hands it over once that is all. True if there is more.
+    #[cold]
+    fn encode_some(&mut self) -> Flow<bool> {
+        let Some(recorder) = &mut self.recorder else {
+            return Ok(false);
+        };
+        if recorder.records_for().is_none() {
+            return Ok(false);
+        }
+        if !self.turned {
+            // It leaves in order; what belongs before it leaves first.
+            if self.channels.iter().all(|c| c.before == 0) {
+                recorder.finish();
+            }
+            return Ok(false);
+        }
+        let mut budget = recorder.budget();
+        for channel in &mut self.channels {
+            while channel.encoded < channel.before {
+                if budget == 0 {
+                    return Ok(true);
+                }
+                let records = &channel.sealed[channel.encoded].records;
+                recorder.record(records)?;
+                budget = budget.saturating_sub(records.len());
+                channel.encoded += 1;
+            }
+        }
+        recorder.finish();
+        Ok(false)
+    }
+
     /// Hands to the outbox whatever is full or due and has credit.
-    pub fn turn(&mut self, turn: &mut Turn<'_>) {
+    pub fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         let interval = self.settings.flush_interval_ms as i64;
         let always = always_granted(self.settings);
         for channel in &mut self.channels {
+            if let Some(barrier) = channel.overtaking {
+                channel.overtaking = None;
+                let from = self.me;
+                let message = Message::Barrier { from, barrier };
+                turn.outbox.send(self.edge, channel.to, message);
+            }
             let waited = !channel.sealed.is_empty();
             if channel.holds_something() && channel.sealed.is_empty() {
                 if channel.due == Timestamp::MAX {
@@ -164,13 +290,18 @@ impl<T: Send + 'static> Outputs<T> {
                 let Some(mut batch) = channel.sealed.pop_front() else {
                     break;
                 };
+                if channel.before > 0 {
+                    channel.leaves(&batch.records, self.turned, &mut self.recorder)?;
+                }
                 let records = batch.records.len() as u32;
                 channel.credit -= records;
                 self.records += u64::from(records);
                 batch.starved = std::mem::take(&mut channel.starved);
+                let barrier = batch.barrier();
                 let message = Message::Batch {
                     from: self.me,
                     batch: batch as AnyBatch,
+                    barrier,
                 };
                 turn.outbox.send(self.edge, channel.to, message);
             }
@@ -178,6 +309,10 @@ impl<T: Send + 'static> Outputs<T> {
             // what has not filled a batch has no due time yet: nobody else would wake this subtask.
             turn.again |= waited && channel.sealed.is_empty();
         }
+        if self.recorder.is_some() {
+            turn.again |= self.encode_some()?;
+        }
+        Ok(())
     }
 
     /// Consumer subtask `from` welcomes `records` more and gives back emptied buffers.
@@ -279,6 +414,29 @@ impl<T> Channel<T> {
             records,
             ..Batch::with_capacity(0)
         }));
+        self.before += usize::from(self.before > 0);
+        self.encoded += usize::from(self.encoded > 0);
+    }
+
+    /// The oldest sealed batch, which belongs before a barrier, leaves: in order with it, or overtaken by it
+    /// and with that a part of its checkpoint.
+    #[cold]
+    fn leaves(
+        &mut self,
+        records: &[Rec<T>],
+        overtaken: bool,
+        recorder: &mut Option<Recorder<T>>,
+    ) -> Flow
+    where
+        T: 'static,
+    {
+        self.before -= 1;
+        if self.encoded > 0 {
+            self.encoded -= 1;
+        } else if let (true, Some(recorder)) = (overtaken, recorder) {
+            recorder.record(records)?;
+        }
+        Ok(())
     }
 
     #[inline(never)]

@@ -53,6 +53,12 @@ impl World {
             return;
         };
         let (id, timing) = (image.barrier.id, image.timing);
+        if timing.persisted > 0 {
+            self.count("images with records in flight");
+        }
+        let Some(attempt) = &mut self.attempt else {
+            return;
+        };
         let (task, number) = (image.task, image.subtask);
         let subtask = SubtaskRef {
             task,
