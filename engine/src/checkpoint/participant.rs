@@ -56,7 +56,7 @@ struct UnderWay {
     /// The head has been told of it. Where a subtask's own channel has ended, the barriers of others come
     /// to the ends of the chain before that, and what is ahead of them has saved nothing yet.
     triggered: bool,
-    /// The ends of the chain that the barrier has not come to.
+    /// The ends of the chain and of its parts that the barrier has not come to.
     leaves: u32,
     /// Stages that still save.
     saving: u32,
@@ -115,7 +115,8 @@ impl Participant {
         self.0.restored.as_ref()
     }
 
-    /// One more end of the chain: it will tell when a barrier has come to it.
+    /// One more end of the chain, or of a part of it that an exchange divides from the rest: it will tell when
+    /// a barrier has come to it. Where barriers overtake, they come to a part behind an exchange by themselves.
     pub fn add_leaf(&self) {
         self.0.leaves.set(self.0.leaves.get() + 1);
     }
@@ -170,7 +171,7 @@ impl Participant {
         self.with(barrier, |u| u.triggered = true);
     }
 
-    /// The barrier has come to an end of the chain.
+    /// The barrier has come to an end of the chain or of a part of it.
     pub fn passed_leaf(&self, barrier: Barrier) {
         self.0.barrier_passed.set(true);
         self.with(barrier, |u| u.leaves = u.leaves.saturating_sub(1));

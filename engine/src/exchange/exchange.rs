@@ -33,6 +33,8 @@ pub struct Exchange<T, P: Distribution<T>, D> {
     waiting: VecDeque<Waiting<P::Local>>,
     /// What is kept for checkpoints of what comes over the edge.
     arrivals: Arrivals<T>,
+    /// Is told when a barrier has come here from the stages before: the gate may have let it by long since.
+    participant: Participant,
     /// The end of input of this subtask's own channel has come to the gate.
     local_ended: bool,
     /// Records that crossed by a direct call.
@@ -88,6 +90,7 @@ impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
             waits: false,
             waiting: VecDeque::new(),
             arrivals: Arrivals::default(),
+            participant: Participant::default(),
             local_ended: false,
             local: 0,
             sent: meters.0,
@@ -102,6 +105,8 @@ impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
         participant: Participant,
         flight: Option<Flight<T>>,
     ) -> Flow<Self> {
+        participant.add_leaf();
+        self.participant = participant.clone();
         self.gate.participate(participant);
         if self.consumes() {
             self.arrivals = Arrivals::new(vec![flight.clone()], &mut self.gate)?;
@@ -384,6 +389,9 @@ where
     fn signal(&mut self, signal: Signal) -> Flow {
         if self.produces() {
             self.outputs.signal(signal);
+        }
+        if let Signal::Barrier(barrier) = signal {
+            self.participant.passed_leaf(barrier);
         }
         if self.here == self.placement.me {
             return self.cross(signal);

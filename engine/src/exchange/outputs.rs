@@ -472,7 +472,7 @@ mod tests {
     fn turn(outputs: &mut Outputs<u32>) -> (Vec<usize>, bool, Timestamp) {
         let mut sent = Sent::default();
         let mut turn = Turn::new(Timestamp(0), &mut sent);
-        outputs.turn(&mut turn);
+        outputs.turn(&mut turn).expect("encodes nothing");
         let Turn { again, wake_at, .. } = turn;
         (sent.0, again, wake_at)
     }

@@ -49,9 +49,6 @@ impl World {
 
     fn upload(&mut self, image: &SubtaskImage) {
         let fails = self.happens(60);
-        let Some(attempt) = &mut self.attempt else {
-            return;
-        };
         let (id, timing) = (image.barrier.id, image.timing);
         if timing.persisted > 0 {
             self.count("images with records in flight");
