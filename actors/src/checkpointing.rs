@@ -16,8 +16,8 @@ use tidegate_engine::checkpoint::{
     FilesOrigin, Loaded, Outcome, RestartStrategy, RestoredJob, Which,
 };
 use tidegate_engine::clock::Clock;
-use tidegate_engine::fault::Fault;
 use tidegate_engine::exchange::EdgeId;
+use tidegate_engine::fault::Fault;
 use tidegate_engine::graph::{JobGraph, OperatorId};
 
 /// A folder of a checkpoint storage.

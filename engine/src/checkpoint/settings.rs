@@ -89,9 +89,11 @@ impl CheckpointSettings {
             return Err("the checkpoint timeout is 0: no checkpoint could be taken".into());
         }
         if self.unaligned && self.mode == CheckpointMode::AtLeastOnce {
-            return Err("checkpoints that count at least once align nothing: leave out unaligned \
+            return Err(
+                "checkpoints that count at least once align nothing: leave out unaligned \
                         or at_least_once"
-                .into());
+                    .into(),
+            );
         }
         if self.unaligned && self.max_concurrent > 1 {
             return Err(format!(

@@ -5,6 +5,8 @@
 //! belongs elsewhere is batched and sent. With parallelism 1 the exchange vanishes. Where a side has
 //! fewer subtasks than the other, it is absent in the subtasks beyond its parallelism.
 
+mod own_channel;
+
 use super::gate::Gate;
 use super::in_flight::{Arrivals, Flight, REPLAYED_AT_ONCE, Recorder, SENT};
 use super::outputs::Outputs;
@@ -158,30 +160,6 @@ where
         Stage::signal(&mut self.down, signal)
     }
 
-    /// The gate lets a barrier by. If it overtakes, what waits of this subtask's own channel belongs before
-    /// it, unless the channel has brought it.
-    fn passed(&mut self, barrier: Barrier) -> Flow {
-        self.arrivals.passed(&self.gate, barrier);
-        let me = self.placement.me;
-        let recorded = self.arrivals.records_for() == Some(barrier.id);
-        if !recorded || !self.own_channel() || self.gate.has_brought(0, me, barrier.id) {
-            return Ok(());
-        }
-        let its = |w: &Waiting<_>| matches!(w, Waiting::Signal(Signal::Barrier(b)) if b.id == barrier.id);
-        let stands = self.waiting.iter().position(its);
-        for place in 0..stands.unwrap_or(self.waiting.len()) {
-            if let Waiting::Record(at, hash, local) = self.waiting.remove(place).ok_or_else(gone)? {
-                let local = self.record_own(at, hash, local)?;
-                self.waiting.insert(place, Waiting::Record(at, hash, local));
-            }
-        }
-        if let Some(place) = stands {
-            self.waiting.remove(place);
-            self.gate.overtaken(0, me, barrier);
-        }
-        Ok(())
-    }
-
     /// Passes on the barriers that all channels have brought, and then what waited for them.
     #[cold]
     fn pass(&mut self) -> Flow {
@@ -196,7 +174,11 @@ where
                 return Ok(());
             }
             self.waits = false;
-            self.here = if self.records_own() { NOBODY } else { self.placement.me };
+            self.here = if self.records_own() {
+                NOBODY
+            } else {
+                self.placement.me
+            };
             match self.waiting.pop_front() {
                 None => return Ok(()),
                 Some(Waiting::Record(at, _, local)) => {
@@ -208,50 +190,6 @@ where
         }
     }
 
-    /// Whether this subtask's own channel waits for the barriers of others.
-    fn own_waits(&self) -> bool {
-        self.own_channel() && self.gate.blocks(0, self.placement.me)
-    }
-
-    /// Whether what this subtask's own channel brings belongs before a barrier that has passed.
-    fn records_own(&self) -> bool {
-        self.own_channel() && self.gate.records(0, self.placement.me)
-    }
-
-    /// Whether this subtask has an open channel to itself.
-    fn own_channel(&self) -> bool {
-        self.produces() && self.consumes() && !self.local_ended
-    }
-
-    /// Takes a signal across to this subtask's own gate.
-    fn cross(&mut self, signal: Signal) -> Flow {
-        if self.own_channel() {
-            self.gate.crossed(self.placement.me, self.local)?;
-            self.local_ended |= signal == Signal::EndOfInput;
-            return self.apply(self.placement.me, signal);
-        }
-        match signal {
-            Signal::Barrier(barrier) => {
-                self.gate.nudge(barrier);
-                self.pass()
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// This subtask's own channel brings a barrier ahead of what waits of it.
-    #[cold]
-    fn cross_ahead(&mut self, barrier: Barrier) -> Flow {
-        self.gate.nudge(barrier);
-        while let Some(signal) = self.gate.pass() {
-            self.forward(signal)?;
-        }
-        if self.own_channel() {
-            self.gate.overtaken(0, self.placement.me, barrier);
-        }
-        self.pass()
-    }
-
     /// A record for another subtask, or for this one while its own channel waits or is recorded.
     #[inline(always)]
     fn elsewhere(&mut self, to: u32, at: Timestamp, hash: u64, local: P::Local) -> Flow {
@@ -261,26 +199,6 @@ where
         let value = P::strip(local);
         self.outputs.push(to, Rec { at, hash, value });
         Ok(())
-    }
-
-    #[cold]
-    fn own(&mut self, at: Timestamp, hash: u64, mut local: P::Local) -> Flow {
-        if self.records_own() {
-            local = self.record_own(at, hash, local)?;
-        }
-        if self.waits {
-            self.waiting.push_back(Waiting::Record(at, hash, local));
-            return Ok(());
-        }
-        self.local += 1;
-        self.down.collect(at, local)
-    }
-
-    fn record_own(&mut self, at: Timestamp, hash: u64, local: P::Local) -> Flow<P::Local> {
-        let value = P::strip(local);
-        let record = Rec { at, hash, value };
-        self.arrivals.record(0, std::slice::from_ref(&record))?;
-        Ok(self.partition.lift(hash, record.value))
     }
 
     fn batch(&mut self, from: u32, batch: AnyBatch, queued: usize) -> Flow {
@@ -545,11 +463,6 @@ pub(super) fn own<T: 'static>(batch: AnyBatch) -> Flow<Box<Batch<T>>> {
 pub(super) fn borrowed<T: 'static>(batch: &AnyBatch) -> Flow<&Batch<T>> {
     let batch = batch.downcast_ref::<Batch<T>>();
     batch.ok_or_else(|| Fault::internal("a foreign batch"))
-}
-
-#[cold]
-fn gone() -> Fault {
-    Fault::internal("what waits is gone")
 }
 
 /// Empties a batch into `take`; a fault or panic learns which record of which producer it was on.

@@ -8,9 +8,11 @@
 //! A barrier that overtakes leaves at the next turn, ahead of all that is kept here. What it has overtaken is
 //! encoded for the checkpoint some turns later, or when it leaves.
 
+mod overtaking;
+
 use super::in_flight::Recorder;
 use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message, Rec};
-use crate::checkpoint::{Barrier, CheckpointId, Passing};
+use crate::checkpoint::Barrier;
 use crate::fault::Flow;
 use crate::stage::{Signal, Turn};
 use crate::time::Timestamp;
@@ -164,97 +166,6 @@ impl<T: Send + 'static> Outputs<T> {
             }
         }
         self.ended |= signal == Signal::EndOfInput;
-    }
-
-    /// Puts a barrier behind what was pushed so far, or lets it overtake that.
-    #[cold]
-    fn barrier(&mut self, barrier: Barrier) {
-        let recorder = self.recorder.as_mut();
-        let recorder = recorder.filter(|_| barrier.passing != Passing::InOrder);
-        let recorded = recorder.is_some();
-        if let Some(recorder) = recorder {
-            recorder.begin(barrier);
-        }
-        self.turned = recorded && barrier.overtakes();
-        self.behind_end = self.ended;
-        for channel in &mut self.channels {
-            if self.turned {
-                if !channel.filling.records.is_empty() {
-                    channel.seal(0, &mut self.spare);
-                }
-                channel.overtaking = Some(barrier);
-            } else if !self.ended {
-                // Behind the end of input nobody waits for a barrier that comes in order.
-                channel.seal_signals();
-                channel.filling.signals.push(Signal::Barrier(barrier));
-                channel.seal(0, &mut self.spare);
-            }
-            channel.before = if recorded { channel.sealed.len() } else { 0 };
-            channel.encoded = 0;
-        }
-    }
-
-    /// A checkpoint's barrier is to overtake: where it was put in and has not left, it leaves next.
-    pub fn overtake(&mut self, barrier: Barrier) {
-        let recorded = self.recorder.as_ref().and_then(Recorder::records_for);
-        if self.turned || recorded.is_none_or(|recorded| recorded.id != barrier.id) {
-            return;
-        }
-        self.turned = true;
-        for channel in &mut self.channels {
-            // Behind the end it was not put in, and whoever has not come to that end waits for it.
-            let mut stood = self.behind_end;
-            if let Some(last) = channel.before.checked_sub(1) {
-                let batch = &mut channel.sealed[last];
-                if batch.barrier().is_some_and(|there| there.id == barrier.id) {
-                    batch.signals.pop();
-                    stood = true;
-                }
-            }
-            channel.overtaking = stood.then_some(barrier);
-        }
-    }
-
-    /// A checkpoint, and all before it, were given up.
-    pub fn abort(&mut self, id: CheckpointId) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.abort(id);
-        }
-        for channel in &mut self.channels {
-            channel.overtaking.take_if(|barrier| barrier.id <= id);
-        }
-    }
-
-    /// Encodes some of what a barrier has overtaken, and hands it over once that is all. True if there is more.
-    #[cold]
-    fn encode_some(&mut self) -> Flow<bool> {
-        let Some(recorder) = &mut self.recorder else {
-            return Ok(false);
-        };
-        if recorder.records_for().is_none() {
-            return Ok(false);
-        }
-        if !self.turned {
-            // It leaves in order; what belongs before it leaves first.
-            if self.channels.iter().all(|c| c.before == 0) {
-                recorder.finish();
-            }
-            return Ok(false);
-        }
-        let mut budget = recorder.budget();
-        for channel in &mut self.channels {
-            while channel.encoded < channel.before {
-                if budget == 0 {
-                    return Ok(true);
-                }
-                let records = &channel.sealed[channel.encoded].records;
-                recorder.record(records)?;
-                budget = budget.saturating_sub(records.len());
-                channel.encoded += 1;
-            }
-        }
-        recorder.finish();
-        Ok(false)
     }
 
     /// Hands to the outbox whatever is full or due and has credit.
@@ -416,27 +327,6 @@ impl<T> Channel<T> {
         }));
         self.before += usize::from(self.before > 0);
         self.encoded += usize::from(self.encoded > 0);
-    }
-
-    /// The oldest sealed batch, which belongs before a barrier, leaves: in order with it, or overtaken by it
-    /// and with that a part of its checkpoint.
-    #[cold]
-    fn leaves(
-        &mut self,
-        records: &[Rec<T>],
-        overtaken: bool,
-        recorder: &mut Option<Recorder<T>>,
-    ) -> Flow
-    where
-        T: 'static,
-    {
-        self.before -= 1;
-        if self.encoded > 0 {
-            self.encoded -= 1;
-        } else if let (true, Some(recorder)) = (overtaken, recorder) {
-            recorder.record(records)?;
-        }
-        Ok(())
     }
 
     #[inline(never)]

@@ -1,8 +1,8 @@
 //! A graph in the making, and its validation: all problems at once, each with its operator.
 
 use super::{
-    Carried, Check, Edge, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo, Recovery,
-    TaskId, TaskSpec, Vertex, VertexId,
+    Carried, Check, Edge, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo,
+    Recovery, TaskId, TaskSpec, Vertex, VertexId,
 };
 use crate::checkpoint::StateValue;
 use crate::exchange::{Codecs, Distribution, EdgeId, EdgeKind};

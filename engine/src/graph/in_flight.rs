@@ -81,7 +81,10 @@ impl JobGraph {
     pub fn not_encodable(&self, edge: EdgeId) -> Fault {
         let (from, to) = self.ends(edge);
         let (from, to) = (self.vertex_name(from), self.vertex_name(to));
-        let record = self.carried.get(&edge).map_or("?", |carried| carried.record);
+        let record = self
+            .carried
+            .get(&edge)
+            .map_or("?", |carried| carried.record);
         if self.dealing(edge).is_none() {
             let kind = self.edges[edge.0 as usize].kind;
             return Fault::user(format_args!(

@@ -107,7 +107,11 @@ impl fmt::Display for Plan {
         for vertex in &self.vertices {
             for input in &vertex.inputs {
                 let unaligned = if input.unaligned { ", unaligned" } else { "" };
-                writeln!(f, "      |  {} from [{}]{unaligned}", input.kind, input.from)?;
+                writeln!(
+                    f,
+                    "      |  {} from [{}]{unaligned}",
+                    input.kind, input.from
+                )?;
             }
             if !vertex.inputs.is_empty() {
                 writeln!(f, "      v")?;

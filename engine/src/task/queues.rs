@@ -89,8 +89,7 @@ impl Queues {
     /// Whether a batch waits that the chain accepts.
     pub fn can_take(&self, accepts: impl Fn(EdgeId, u32) -> Option<Accept>) -> bool {
         let mut edges = self.edges.iter();
-        self.length > 0
-            && edges.any(|(edge, queue)| takeable(&accepts, *edge, queue).is_some())
+        self.length > 0 && edges.any(|(edge, queue)| takeable(&accepts, *edge, queue).is_some())
     }
 
     /// The channels in which a checkpoint's barrier waits behind records.

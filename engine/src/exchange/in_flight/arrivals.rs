@@ -1,12 +1,12 @@
 //! The receiving ends of a gate while barriers overtake, and until what an earlier attempt had in flight is
 //! handed on.
 
+use super::Flight;
 use super::recorder::{RECEIVED, Recorder};
 use super::replay::Replay;
-use super::Flight;
 use crate::checkpoint::{Barrier, CheckpointId};
-use crate::exchange::gate::Gate;
 use crate::exchange::Rec;
+use crate::exchange::gate::Gate;
 use crate::fault::Flow;
 use std::collections::VecDeque;
 

@@ -141,7 +141,8 @@ impl<T: 'static> Recorder<T> {
 
     /// A checkpoint, and all before it, were given up.
     pub fn abort(&mut self, id: CheckpointId) {
-        self.under_way.take_if(|recording| recording.barrier.id <= id);
+        self.under_way
+            .take_if(|recording| recording.barrier.id <= id);
     }
 }
 
