@@ -4,6 +4,7 @@ mod checkpoints;
 mod rest;
 
 use crate::coordinator::CheckpointCoordinator;
+use crate::failpoints::failpoint;
 use crate::pace::Pace;
 use crate::protocol::{Deliver, ExitStatus, Exited, Kill, Opened, Start, Throttle, Wake};
 use crate::snapshots::Snapshots;

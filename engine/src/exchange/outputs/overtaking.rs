@@ -165,8 +165,13 @@ mod tests {
     }
 
     impl Sender {
-        /// With credit for two records, and batches of two.
+        /// With credit for two records of four, and batches of two.
         fn new(encoded_in_a_turn: usize) -> Self {
+            Sender::with_batches(encoded_in_a_turn, 2)
+        }
+
+        /// The same with batches of up to so many.
+        fn with_batches(encoded_in_a_turn: usize, batch_records: u32) -> Self {
             let participant = Participant::default().saving_at_most(encoded_in_a_turn);
             let flight = Flight {
                 identity: Identity {
@@ -181,17 +186,20 @@ mod tests {
                 participant: participant.clone(),
             };
             let settings = ChannelSettings {
-                initial_credits: 2,
-                batch_records: 2,
+                initial_credits: 4,
+                batch_records,
                 flush_interval_ms: 0,
                 ..ChannelSettings::default()
             };
             let outputs = Outputs::new(EdgeId(0), 0, 1..2, 2, settings);
             let outputs = outputs.record_with(Some(Recorder::new(flight, SENT)));
-            Sender {
+            let mut sender = Sender {
                 outputs,
                 participant,
-            }
+            };
+            sender.push(100..102);
+            assert_eq!(sender.turn(), [records(100..102)]);
+            sender
         }
 
         fn push(&mut self, values: std::ops::Range<u32>) {
@@ -266,6 +274,21 @@ mod tests {
         sender.turn();
         sender.turn();
         assert_eq!(sender.image(), Some((0..9).collect()));
+    }
+
+    #[test]
+    fn a_batch_that_leaves_in_two_parts_is_kept_whole() {
+        let mut sender = Sender::with_batches(1, 4);
+        sender.credit(14);
+        // Batches of four, filled while more was granted than is left.
+        sender.push(0..8);
+        sender.outputs.channels[0].credit = 3;
+        sender.barrier(Passing::Ahead);
+        assert_eq!(sender.turn(), [Left::Barrier(1), records(0..3)]);
+        for _ in 0..4 {
+            sender.turn();
+        }
+        assert_eq!(sender.image(), Some((0..8).collect()));
     }
 
     #[test]
