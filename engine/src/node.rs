@@ -140,7 +140,8 @@ where
                     visitor.finish()
                 })?;
                 self.watermark = watermark;
-                self.seen_before = watermark;
+                // Where records may count twice some come again behind the last watermark: it is yet to come.
+                self.seen_before = watermark.min(Timestamp(Timestamp::MAX.0 - 1));
                 // It has seen this watermark, and all that is due by it has left; so nothing is emitted.
                 if watermark > Timestamp::MIN {
                     self.guarded(|op, down| op.watermark(watermark, down))?;
