@@ -42,6 +42,14 @@ pub struct CheckpointArgs {
     /// Let records count twice after a recovery, for checkpoints that make no channel wait
     #[arg(long, requires = "checkpoint_dir")]
     pub at_least_once: bool,
+    /// Let barriers overtake records that wait for room, which become part of the checkpoint: one is
+    /// complete in time however slow the sinks are. Not on forward, rescale and broadcast edges
+    #[arg(long, requires = "checkpoint_dir", conflicts_with = "at_least_once")]
+    pub unaligned: bool,
+    /// Milliseconds from a checkpoint's trigger in which its barriers stay in order, before they overtake
+    /// [default: 0]
+    #[arg(long, value_name = "MS", requires = "unaligned")]
+    pub aligned_timeout: Option<u64>,
 }
 
 impl CheckpointArgs {
@@ -53,6 +61,8 @@ impl CheckpointArgs {
         if self.at_least_once {
             settings.mode = CheckpointMode::AtLeastOnce;
         }
+        settings.unaligned = self.unaligned;
+        settings.aligned_timeout = Duration::from_millis(self.aligned_timeout.unwrap_or(0));
         Some(settings)
     }
 

@@ -8,7 +8,7 @@ use tidegate_actors::metrics_server::MetricsSettings;
 use tidegate_actors::progress::ProgressMode;
 use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings, RunningJob};
 use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
-use tidegate_engine::checkpoint;
+use tidegate_engine::checkpoint::{self, StateValue};
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
 
@@ -178,6 +178,12 @@ impl StreamEnv {
     /// A stream of a source's records.
     pub fn source<S: Source>(&self, name: &str, source: S) -> DataStream<S::Item, FromSource<S>> {
         DataStream::from_source(&self.graph, name, source)
+    }
+
+    /// Records of this type can be kept in unaligned checkpoints while they are in flight, as
+    /// [`DataStream::encodable`] says where a stream is at hand.
+    pub fn encodes<T: StateValue>(&self) {
+        self.graph.edit(|g| g.add_codec::<T>());
     }
 
     /// The graph, to be written by hand.

@@ -16,6 +16,7 @@ use tidegate_engine::checkpoint::{
     FilesOrigin, Loaded, Outcome, RestartStrategy, RestoredJob, Which,
 };
 use tidegate_engine::clock::Clock;
+use tidegate_engine::exchange::EdgeId;
 use tidegate_engine::fault::Fault;
 use tidegate_engine::graph::{JobGraph, OperatorId};
 
@@ -301,7 +302,9 @@ impl fmt::Debug for Checkpointing {
 /// The operators of a checkpoint that a job does not have.
 fn unclaimed(loaded: &Loaded, job: &JobGraph) -> Vec<String> {
     let ids = 0..job.operators.len() as u32;
-    let known: BTreeSet<String> = ids.map(|id| job.uid(OperatorId(id))).collect();
+    let operators = ids.map(|id| job.uid(OperatorId(id)));
+    let edges = (0..job.edges.len() as u32).map(|id| job.edge_uid(EdgeId(id)));
+    let known: BTreeSet<String> = operators.chain(edges).collect();
     let mut unclaimed: Vec<String> = loaded
         .job
         .uids()

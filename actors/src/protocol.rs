@@ -18,7 +18,7 @@ use tidegate_engine::time::Timestamp;
 #[rtype(result = "()")]
 pub struct Start;
 
-/// Subtask to subtask: a batch or credit of an edge.
+/// Subtask to subtask: a batch, credit or barrier of an edge.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Deliver {
@@ -41,7 +41,7 @@ pub struct Throttle {
     pub records_per_second: Option<f64>,
 }
 
-/// Coordinator to subtask: a checkpoint begins.
+/// Coordinator to subtask: a checkpoint begins, or its barriers overtake what waits from now on.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
 pub struct TriggerCheckpoint {

@@ -63,15 +63,15 @@ impl Snapshots {
         }
     }
 
-    /// A checkpoint begins.
+    /// A checkpoint begins. If its barriers are to overtake what waits after some time, this comes once more.
     pub fn trigger(&mut self, order: TriggerCheckpoint) {
         let delay = (self.clock.now().0 - order.at.0).max(0);
-        let triggered = Triggered {
+        let id = order.barrier.id;
+        self.triggered.entry(id).or_insert(Triggered {
             order,
             delay,
             pause: Duration::ZERO,
-        };
-        self.triggered.insert(triggered.order.barrier.id, triggered);
+        });
     }
 
     /// A checkpoint is settled, and so are those before it.

@@ -4,7 +4,7 @@ use crate::alignment::{Alignment, AlignmentMember};
 use crate::checkpoint::visitor::Opaque;
 use crate::checkpoint::{CheckpointId, Participant, StateVisitor};
 use crate::clock::Clock;
-use crate::exchange::{EdgeId, Placement};
+use crate::exchange::{Distribution, EdgeId, Flight, Placement};
 use crate::fault::{Fault, Flow};
 use crate::graph::{JobGraph, OperatorId, VertexId};
 use crate::memory::MemoryManager;
@@ -123,6 +123,40 @@ impl BuildContext {
             EdgeMeter::new(stats(from), size),
             VertexMeter::new(stats(to), size),
         )
+    }
+
+    /// How the records of an edge are kept in checkpoints; `None` where they can't be. `key_groups` are those of
+    /// the consumer, and this subtask's number is that at either end.
+    pub fn flight<T: 'static, P: Distribution<T>>(&self, edge: EdgeId) -> Flow<Option<Flight<T>>> {
+        let uid = self.job.edge_uid(edge);
+        let Placement {
+            me,
+            consumers: parallelism,
+            max_parallelism,
+            ..
+        } = self.placement(edge);
+        let identity = Identity {
+            uid,
+            me,
+            parallelism,
+            max_parallelism,
+        };
+        let dealing = self.job.dealing(edge);
+        let (Some(dealing), Some(codec)) = (dealing, P::codec(&self.job.codecs)) else {
+            let restored = self.participant.restored();
+            let left = |uid: &str| restored.is_some_and(|job| job.uids().any(|known| known == uid));
+            if left(&identity.uid) {
+                return Err(self.job.not_encodable(edge));
+            }
+            return Ok(None);
+        };
+        Ok(Some(Flight {
+            identity,
+            dealing,
+            codec,
+            overtakes: self.job.overtakes(edge),
+            participant: self.participant.clone(),
+        }))
     }
 
     /// Registers where the records of a side output go; operators that are built later find it.

@@ -140,7 +140,8 @@ where
                     visitor.finish()
                 })?;
                 self.watermark = watermark;
-                self.seen_before = watermark;
+                // Where records may count twice some come again behind the last watermark: it is yet to come.
+                self.seen_before = watermark.min(Timestamp(Timestamp::MAX.0 - 1));
                 // It has seen this watermark, and all that is due by it has left; so nothing is emitted.
                 if watermark > Timestamp::MIN {
                     self.guarded(|op, down| op.watermark(watermark, down))?;
@@ -377,6 +378,18 @@ where
     fn holds_barrier(&self) -> bool {
         let barrier = |signal: &Signal| matches!(signal, Signal::Barrier(_));
         self.held.iter().any(barrier) || self.down.holds_barrier()
+    }
+
+    /// What is half-emitted holds a barrier up, however it is to pass what comes then.
+    fn overtake(&mut self, barrier: Barrier) -> Flow {
+        for held in &mut self.held {
+            if let Signal::Barrier(held) = held
+                && held.id == barrier.id
+            {
+                held.passing = barrier.passing;
+            }
+        }
+        self.down.overtake(barrier)
     }
 
     fn notify(&mut self, notice: Notice) -> Flow {

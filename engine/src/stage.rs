@@ -15,7 +15,7 @@
 //! and nothing behind `EndOfInput`. Inside a chain a barrier may come behind `EndOfInput`: it asks the
 //! stages for the state that they were left with. [`crate::testing::GrammarCheck`] checks it.
 
-use crate::checkpoint::{Barrier, Notice};
+use crate::checkpoint::{Barrier, CheckpointId, Notice};
 use crate::exchange::{AnyBatch, EdgeId, Outbox};
 use crate::fault::Flow;
 use crate::time::Timestamp;
@@ -104,6 +104,26 @@ pub enum Delivery<'a> {
         /// How many batches wait behind it, if they had to wait for room; else 0.
         queued: usize,
     },
+    /// A barrier of producer subtask `from`, ahead of batches that wait here.
+    Barrier {
+        /// The producer's subtask number.
+        from: u32,
+        /// The barrier.
+        barrier: Barrier,
+        /// How many batches it is ahead of.
+        ahead_of: usize,
+        /// Whether these are to be recorded, as the stage says.
+        record: &'a mut bool,
+    },
+    /// A batch that a barrier has overtaken, for its records to become part of the checkpoint.
+    Record {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// The batch, which still waits.
+        batch: &'a AnyBatch,
+        /// How many records there are, as the stage says.
+        records: &'a mut usize,
+    },
     /// Consumer subtask `from` welcomes more records.
     Credit {
         /// The consumer's subtask number.
@@ -164,6 +184,12 @@ pub trait Stage {
         let mut holds = false;
         self.each_ref(&mut |next| holds = holds || next.holds_barrier());
         holds
+    }
+
+    /// A checkpoint's barriers overtake what waits: none of them is to wait any longer. The first stages are
+    /// told first.
+    fn overtake(&mut self, barrier: Barrier) -> Flow {
+        self.each(&mut |next| next.overtake(barrier))
     }
 
     /// What became of a checkpoint.

@@ -85,7 +85,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         .watermarks(
             WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(11 * 3600))
                 .timestamps(|flight: &records::Flight| flight.departed_at.as_millisecond()),
-        );
+        )
+        .encodable();
     match arguments.query {
         Query::CarrierDay => queries::carrier_day(flights, &arguments.output),
         Query::TailnumSessions => queries::tailnum_sessions(flights, &arguments.output),
@@ -97,7 +98,8 @@ fn run(arguments: &Arguments) -> Result<()> {
                 env.source("weather", FileSource::csv::<records::Weather>(weather))
                     .watermarks(WatermarkStrategy::monotonous().timestamps(
                         |weather: &records::Weather| weather.observed_at.as_millisecond(),
-                    ));
+                    ))
+                    .encodable();
             queries::weather_join(flights, weather, &arguments.output);
         }
     }

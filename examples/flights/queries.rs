@@ -82,6 +82,7 @@ pub fn weather_join<U: Upstream<Out = Flight>, V: Upstream<Out = Weather>>(
             let low = weather.visib_miles < 3.0;
             (flight.origin.clone(), low, flight.dep_delay_min)
         })
+        .encodable()
         .key_by(|(origin, low, _)| (origin.clone(), *low))
         .process(TotalAtEnd)
         .sink("weather-join", FileSink::csv(output));

@@ -60,9 +60,17 @@ impl Dice {
             until: Duration::from_millis(if point.is_some() { 800 } else { millis }),
             point,
             held: self.below(8) > 0,
+            passing: PASSING[self.below(PASSING.len() as u64) as usize],
         }
     }
 }
+
+/// How barriers pass what is in flight: it may be another way in each life.
+const PASSING: [&[&str]; 3] = [
+    &[],
+    &["--unaligned"],
+    &["--unaligned", "--aligned-timeout", "5"],
+];
 
 /// One life of a process.
 struct Life {
@@ -72,6 +80,7 @@ struct Life {
     point: Option<String>,
     /// Whether its source is held to a rate.
     held: bool,
+    passing: &'static [&'static str],
 }
 
 /// The lines of all visible files of a folder, without headers, sorted.
@@ -176,6 +185,7 @@ impl Victim {
             .args(["--parallelism", &parallelism.to_string()])
             .args(["--state-backend", self.backend])
             .args(["--state-dir", &path("state")])
+            .args(life.passing)
             .env("TIDEGATE_CHECK_GRAMMAR", "1");
         if let Some(point) = &life.point {
             command.env("FAILPOINTS", point);
@@ -206,6 +216,7 @@ impl Victim {
                     until: PATIENCE,
                     point: None,
                     held: false,
+                    passing: PASSING[0],
                 }
             } else {
                 dice.life(&points)
@@ -236,8 +247,9 @@ impl Victim {
                 Some(point) if itself => format!(" at {point}"),
                 _ => String::new(),
             };
+            let unaligned = next.passing.first().map_or("", |_| ", unaligned");
             log(format!(
-                "{name}: life {life}, parallelism {parallelism}: killed after {} ms{place}, checkpoint {checkpoint}",
+                "{name}: life {life}, parallelism {parallelism}{unaligned}: killed after {} ms{place}, checkpoint {checkpoint}",
                 lived.as_millis()
             ));
         }

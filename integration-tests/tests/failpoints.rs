@@ -57,6 +57,7 @@ fn run(folder: &Path, parallelism: u32, stops: bool) {
     env.settings_mut().checkpoints = Some(CheckpointSettings {
         min_pause: Some(Duration::ZERO),
         retained: 1,
+        unaligned: true,
         ..CheckpointSettings::every(Duration::from_millis(20))
     });
     let mut checkpointing = Checkpointing::new(Arc::new(storage(folder)));

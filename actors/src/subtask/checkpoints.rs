@@ -53,7 +53,11 @@ impl SubtaskActor {
     }
 
     /// Does something with the subtask outside of a step, and plans one.
-    fn tell(&mut self, ctx: &mut Context<Self>, tell: impl FnOnce(&mut Subtask) -> Flow) {
+    pub(super) fn tell(
+        &mut self,
+        ctx: &mut Context<Self>,
+        tell: impl FnOnce(&mut Subtask) -> Flow,
+    ) {
         let Some(subtask) = &mut self.subtask else {
             return;
         };

@@ -4,6 +4,7 @@ mod checkpoints;
 mod rest;
 
 use crate::coordinator::CheckpointCoordinator;
+use crate::failpoints::failpoint;
 use crate::pace::Pace;
 use crate::protocol::{Deliver, ExitStatus, Exited, Kill, Opened, Start, Throttle, Wake};
 use crate::snapshots::Snapshots;
@@ -91,7 +92,7 @@ impl Outbox for Post {
     fn send(&mut self, edge: EdgeId, to: u32, message: EdgeMessage) {
         let (producers, consumers) = self.ends[edge.0 as usize];
         let task = match message {
-            EdgeMessage::Batch { .. } => consumers,
+            EdgeMessage::Batch { .. } | EdgeMessage::Barrier { .. } => consumers,
             EdgeMessage::Credit { .. } => producers,
         };
         let directory = self
@@ -330,6 +331,12 @@ impl Handler<Deliver> for SubtaskActor {
     type Result = ();
 
     fn handle(&mut self, Deliver { edge, message }: Deliver, ctx: &mut Self::Context) {
+        if matches!(message, EdgeMessage::Barrier { .. }) {
+            failpoint!("subtask::before_overtaking");
+            self.tell(ctx, |subtask| subtask.receive(edge, message));
+            failpoint!("subtask::after_overtaking");
+            return;
+        }
         let Some(subtask) = &mut self.subtask else {
             return;
         };

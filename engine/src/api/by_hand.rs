@@ -132,7 +132,7 @@ impl ActorGraph {
         let factory = move |cx: &mut BuildContext| {
             let down = branches.build(cx, Op::Out::clone)?;
             let down = node::<In, Op, _>(cx, place.operator, prototype.get(), down)?;
-            Ok(gate::<In, _, _>(cx, place.vertex, Forward::default(), down))
+            gate::<In, _, _>(cx, place.vertex, Forward::default(), down)
         };
         self.graph
             .edit(|g| g.set_factory(place.task, Arc::new(factory)));
@@ -160,12 +160,7 @@ impl ActorGraph {
         let factory = move |cx: &mut BuildContext| {
             let down = branches.build(cx, Op::Out::clone)?;
             let down = node::<Keyed<K, In>, Op, _>(cx, place.operator, prototype.get(), down)?;
-            Ok(gate::<In, _, _>(
-                cx,
-                place.vertex,
-                ByKey::new(key.clone()),
-                down,
-            ))
+            gate::<In, _, _>(cx, place.vertex, ByKey::new(key.clone()), down)
         };
         self.graph
             .edit(|g| g.set_factory(place.task, Arc::new(factory)));
@@ -190,7 +185,7 @@ impl ActorGraph {
             };
             let writer = cx.takes_part(operator).then(open).transpose()?;
             let down = SinkStage::<T, S::Writer>::new(writer, name, cx.stats_of(operator));
-            Ok(gate::<T, _, _>(cx, place.vertex, Forward::default(), down))
+            gate::<T, _, _>(cx, place.vertex, Forward::default(), down)
         };
         self.graph.edit(|g| {
             g.add_check(operator, Arc::new(move || checked.check()));
@@ -235,13 +230,23 @@ impl ActorGraph {
         let edge = self
             .graph
             .edit(|g| g.add_edge(from.place.vertex, Some(to.vertex), P::KIND));
+        self.graph.edit(|g| g.carry::<T, P>(edge));
         let prototype = Prototype::new(partition);
         from.branches.add(Box::new(move |cx| {
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let (sent, _) = cx.meters::<T>(edge);
             let participant = cx.participant.clone();
             let partition = prototype.get();
-            let out = EdgeOut::new(edge, placement, partition, settings, sent, participant);
+            let flight = cx.flight::<T, P>(edge)?;
+            let out = EdgeOut::new(
+                edge,
+                placement,
+                partition,
+                settings,
+                sent,
+                participant,
+                flight,
+            );
             let branch: Box<dyn Branch<T>> = Box::new(BranchHead(out));
             Ok(branch)
         }));

@@ -121,11 +121,13 @@ where
     {
         let (prototype, operator, edge) = (Prototype::new(self.op), self.operator, self.edge);
         let select = self.select;
+        graph.edit(|g| g.carry::<U::Out, ByKey<F, K>>(edge));
         self.up.attach(graph, move |cx: &mut BuildContext| {
             let down = make(cx)?;
             let op = prototype.get().operator();
             let down = node::<Keyed<K, U::Out>, Op::Op, D>(cx, operator, op, down)?;
-            Ok(Exchange::new(
+            let flight = cx.flight::<U::Out, ByKey<F, K>>(edge)?;
+            Exchange::new(
                 edge,
                 cx.placement(edge),
                 ByKey::new(select.clone()),
@@ -133,7 +135,7 @@ where
                 cx.meters::<U::Out>(edge),
                 down,
             )
-            .participate(cx.participant.clone()))
+            .participate(cx.participant.clone(), flight)
         });
     }
 }

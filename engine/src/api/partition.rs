@@ -37,14 +37,14 @@ where
         D: Collector<U::Out> + Stage + 'static,
     {
         let (partition, edge) = (Prototype::new(self.partition), self.edge);
+        graph.edit(|g| g.carry::<U::Out, P>(edge));
         self.up.attach(graph, move |cx: &mut BuildContext| {
             let down = make(cx)?;
             let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
             let meters = cx.meters::<U::Out>(edge);
-            Ok(
-                Exchange::new(edge, placement, partition.get(), settings, meters, down)
-                    .participate(cx.participant.clone()),
-            )
+            let flight = cx.flight::<U::Out, P>(edge)?;
+            Exchange::new(edge, placement, partition.get(), settings, meters, down)
+                .participate(cx.participant.clone(), flight)
         });
     }
 }
@@ -263,9 +263,12 @@ where
         D: Collector<U::Out> + Stage + 'static,
     {
         let edge = self.edge;
+        if let Some(edge) = edge {
+            graph.edit(|g| g.carry::<U::Out, Rebalance>(edge));
+        }
         self.up.attach(graph, move |cx: &mut BuildContext| {
             let down = make(cx)?;
-            Ok(Passage::<U::Out, D>::new(cx, edge, down))
+            Passage::<U::Out, D>::new(cx, edge, down)
         });
     }
 }
@@ -284,14 +287,16 @@ pub enum Passage<T: Send + 'static, D> {
 
 impl<T: Send + 'static, D: Collector<T> + Stage> Passage<T, D> {
     /// An exchange before `down`, if there is an edge.
-    pub(super) fn new(cx: &BuildContext, edge: Option<EdgeId>, down: D) -> Self {
+    pub(super) fn new(cx: &BuildContext, edge: Option<EdgeId>, down: D) -> Flow<Self> {
         let Some(edge) = edge else {
-            return Passage::Through(down);
+            return Ok(Passage::Through(down));
         };
         let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
         let (meters, deal) = (cx.meters::<T>(edge), Rebalance::default());
         let exchange = Exchange::new(edge, placement, deal, settings, meters, down);
-        Passage::Across(exchange.participate(cx.participant.clone()))
+        let flight = cx.flight::<T, Rebalance>(edge)?;
+        let exchange = exchange.participate(cx.participant.clone(), flight)?;
+        Ok(Passage::Across(exchange))
     }
 
     fn stage(&mut self) -> &mut dyn Stage {

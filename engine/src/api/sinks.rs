@@ -4,8 +4,8 @@ use super::partition::{Passage, detach};
 use super::stream::{DataStream, Place};
 use super::upstream::Upstream;
 use crate::checkpoint::RestoredJob;
-use crate::exchange::EdgeId;
-use crate::graph::{GraphRef, JobGraph};
+use crate::exchange::{EdgeId, Rebalance};
+use crate::graph::{GraphBuilder, GraphRef, JobGraph};
 use crate::sink::{RecoveryContext, Sink, SinkStage};
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +15,8 @@ pub struct SinkHandle {
     place: Place,
     /// The exchange before the sink, if it got one; the subtasks look here when they are built.
     edge: Arc<OnceLock<EdgeId>>,
+    /// Tells what travels over it.
+    carry: fn(&mut GraphBuilder, EdgeId),
 }
 
 impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
@@ -42,9 +44,15 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
             let stats = cx.stats_of(operator);
             let stage = SinkStage::<T, S::Writer>::new(writer, cx.name(operator), stats);
             let stage = stage.participate(cx.participant.clone(), cx.identity(operator));
-            Ok(Passage::<T, _>::new(cx, before.get().copied(), stage))
+            Passage::<T, _>::new(cx, before.get().copied(), stage)
         });
-        SinkHandle { graph, place, edge }
+        let carry = GraphBuilder::carry::<T, Rebalance>;
+        SinkHandle {
+            graph,
+            place,
+            edge,
+            carry,
+        }
     }
 }
 
@@ -68,6 +76,7 @@ impl SinkHandle {
     pub fn parallelism(mut self, parallelism: u32) -> Self {
         if let Some(edge) = detach(&self.graph, &mut self.place, parallelism) {
             self.edge.get_or_init(|| edge);
+            self.graph.edit(|g| (self.carry)(g, edge));
         }
         self
     }

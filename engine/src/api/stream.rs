@@ -3,6 +3,7 @@
 use super::keyed::KeyedStream;
 use super::split::BoxedUpstream;
 use super::upstream::{Chained, FromSource, Upstream};
+use crate::checkpoint::StateValue;
 use crate::exchange::{EdgeId, EdgeKind};
 use crate::graph::{ALIGNED_KIND, GraphRef, OperatorId, SOURCE_KIND, TaskId, VertexId};
 use crate::operator::{Blueprint, Operator};
@@ -106,6 +107,27 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
             place.operator = g.add_operator(place.vertex, name, kind);
         });
         self.place.operator
+    }
+
+    /// Records of this type can be kept in unaligned checkpoints, here and wherever else they are in flight. A
+    /// job that takes such checkpoints asks for it before each exchange; numbers and `String` are known.
+    ///
+    /// ```
+    /// # use tidegate_engine::prelude::*;
+    /// # fn job<U: Upstream<Out = String>>(lines: DataStream<String, U>) {
+    /// let sums = lines
+    ///     .map(|line| (line.len() as u64, line))
+    ///     .encodable()
+    ///     .key_by(|(length, _)| *length);
+    /// # let _ = sums;
+    /// # }
+    /// ```
+    pub fn encodable(self) -> Self
+    where
+        T: StateValue,
+    {
+        self.graph.edit(|g| g.add_codec::<T>());
+        self
     }
 
     /// Ends the vertex at hand with an edge.

@@ -4,6 +4,7 @@ use super::stream::{DataStream, Place};
 use super::upstream::{Make, Upstream};
 use crate::build::{BuildContext, Prototype};
 use crate::exchange::{Distribution, EdgeId, EdgeKind, EdgeOut, Forward, GateHead};
+use crate::fault::Flow;
 use crate::graph::{GraphRef, OperatorId, TaskId, VertexId};
 use crate::observe::VertexMeter;
 use crate::stage::{Collector, Head, Stage};
@@ -43,6 +44,7 @@ where
     P: Distribution<U::Out>,
 {
     let prototype = Prototype::new(partition);
+    graph.edit(|g| g.carry::<U::Out, P>(edge));
     up.attach(graph, move |cx| {
         let (placement, settings) = (cx.placement(edge), cx.job.settings.channels);
         let (sent, _) = cx.meters::<U::Out>(edge);
@@ -53,6 +55,7 @@ where
             settings,
             sent,
             cx.participant.clone(),
+            cx.flight::<U::Out, P>(edge)?,
         ))
     });
 }
@@ -72,7 +75,7 @@ pub(super) fn begin_at<T, P, D>(
     let factory = move |cx: &mut BuildContext| {
         let down = make(cx)?;
         let (_, vertex) = cx.job.ends(edge);
-        Ok(gate::<T, P, D>(cx, vertex, prototype.get(), down))
+        gate::<T, P, D>(cx, vertex, prototype.get(), down)
     };
     graph.edit(|g| g.set_factory(task, Arc::new(factory)));
 }
@@ -128,7 +131,7 @@ where
         let factory = move |cx: &mut BuildContext| {
             let down = make(cx)?;
             let vertex = cx.job.vertex_of(operator);
-            Ok(gate::<T, P, D>(cx, vertex, prototype.get(), down))
+            gate::<T, P, D>(cx, vertex, prototype.get(), down)
         };
         graph.edit(|g| g.set_factory(self.task, Arc::new(factory)));
     }
@@ -140,16 +143,17 @@ pub(super) fn gate<T, P, D>(
     vertex: VertexId,
     partition: P,
     down: D,
-) -> Box<dyn Head>
+) -> Flow<Box<dyn Head>>
 where
     T: Send + 'static,
     P: Distribution<T>,
     D: Collector<P::Local> + Stage + 'static,
 {
-    let edges = cx
-        .job
-        .edges_into(vertex)
-        .map(|edge| (edge, cx.placement(edge).producers));
+    let edges: Vec<EdgeId> = cx.job.edges_into(vertex).collect();
+    let flights = edges.iter().map(|edge| cx.flight::<T, P>(*edge));
+    let flights = flights.collect::<Flow<Vec<_>>>()?;
+    let edges = edges.into_iter();
+    let edges = edges.map(|edge| (edge, cx.placement(edge).producers));
     let head = GateHead::<T, P, D>::new(
         &edges.collect::<Vec<_>>(),
         cx.me,
@@ -159,5 +163,6 @@ where
         VertexMeter::new(cx.stats.subtask(vertex.0, cx.me), size_of::<T>()),
         down,
     );
-    Box::new(head.participate(cx.participant.clone()))
+    let head = head.participate(cx.participant.clone(), flights)?;
+    Ok(Box::new(head))
 }

@@ -34,6 +34,18 @@ pub enum BarrierKind {
     Stop,
 }
 
+/// How a barrier passes records that wait on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Passing {
+    /// Behind them: channels are aligned.
+    #[default]
+    InOrder,
+    /// Behind them until that takes too long; then it is sent again to go ahead.
+    InOrderAtFirst,
+    /// Ahead of them: they become part of the checkpoint.
+    Ahead,
+}
+
 /// A barrier on its way through a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Barrier {
@@ -41,6 +53,9 @@ pub struct Barrier {
     pub id: CheckpointId,
     /// What the checkpoint is for.
     pub kind: BarrierKind,
+    /// How it passes what waits. No part of what is stored: only who carries a barrier asks.
+    #[serde(skip)]
+    pub passing: Passing,
 }
 
 impl Barrier {
@@ -49,7 +64,19 @@ impl Barrier {
         Barrier {
             id: CheckpointId(id),
             kind: BarrierKind::Checkpoint,
+            passing: Passing::InOrder,
         }
+    }
+
+    /// The same, ahead of what waits.
+    pub fn ahead(self) -> Self {
+        let passing = Passing::Ahead;
+        Barrier { passing, ..self }
+    }
+
+    /// Whether it overtakes records that wait.
+    pub fn overtakes(&self) -> bool {
+        self.passing == Passing::Ahead
     }
 }
 

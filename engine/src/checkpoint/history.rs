@@ -29,15 +29,18 @@ pub enum CheckpointStatus {
 pub enum CheckpointType {
     /// For recovery.
     Checkpoint,
+    /// For recovery, with barriers that overtake what waits.
+    UnalignedCheckpoint,
     /// For a person.
     Savepoint,
     /// For a person, and the job ends with it.
     SyncSavepoint,
 }
 
-impl From<BarrierKind> for CheckpointType {
-    fn from(kind: BarrierKind) -> Self {
-        match kind {
+impl From<Barrier> for CheckpointType {
+    fn from(barrier: Barrier) -> Self {
+        match barrier.kind {
+            BarrierKind::Checkpoint if barrier.overtakes() => CheckpointType::UnalignedCheckpoint,
             BarrierKind::Checkpoint => CheckpointType::Checkpoint,
             BarrierKind::Savepoint => CheckpointType::Savepoint,
             BarrierKind::Stop => CheckpointType::SyncSavepoint,
@@ -79,6 +82,9 @@ pub struct CheckpointFigures {
     pub latest_ack_timestamp: i64,
     /// What was written for it.
     pub state_size: u64,
+    /// How much of that are records that were in flight.
+    #[serde(default)]
+    pub persisted_data: u64,
     /// From its trigger to its end, or to the latest answer while it is under way.
     pub end_to_end_duration: i64,
     /// How many answers it takes.
@@ -111,7 +117,9 @@ impl CheckpointFigures {
         }
         self.status = newer.status;
         self.latest_ack_timestamp = newer.latest_ack_timestamp;
+        self.checkpoint_type = newer.checkpoint_type;
         self.state_size = newer.state_size;
+        self.persisted_data = newer.persisted_data;
         self.end_to_end_duration = newer.end_to_end_duration;
         self.num_acknowledged_subtasks = newer.num_acknowledged_subtasks;
         self.discarded = newer.discarded;
@@ -176,6 +184,8 @@ pub struct CheckpointSummary {
     pub state_size: Spread,
     /// From trigger to completion.
     pub end_to_end_duration: Spread,
+    /// Records that were in flight.
+    pub persisted_data: Spread,
 }
 
 /// The last checkpoints of an attempt.
@@ -243,7 +253,8 @@ impl CheckpointHistory {
         let duration = |f: &CheckpointFigures| u64::try_from(f.end_to_end_duration).unwrap_or(0);
         CheckpointSummary {
             state_size: Spread::of(done.clone().map(|f| f.state_size)),
-            end_to_end_duration: Spread::of(done.map(duration)),
+            end_to_end_duration: Spread::of(done.clone().map(duration)),
+            persisted_data: Spread::of(done.map(|f| f.persisted_data)),
         }
     }
 
@@ -259,10 +270,11 @@ impl CheckpointHistory {
             id: barrier.id,
             status: CheckpointStatus::InProgress,
             is_savepoint: barrier.kind != BarrierKind::Checkpoint,
-            checkpoint_type: barrier.kind.into(),
+            checkpoint_type: barrier.into(),
             trigger_timestamp: now.0,
             latest_ack_timestamp: -1,
             state_size: 0,
+            persisted_data: 0,
             end_to_end_duration: 0,
             num_subtasks,
             num_acknowledged_subtasks: 0,
@@ -275,6 +287,13 @@ impl CheckpointHistory {
         let over = |f: &CheckpointFigures| f.status != CheckpointStatus::InProgress;
         while self.history.len() > self.keep && self.history.back().is_some_and(over) {
             self.history.pop_back();
+        }
+    }
+
+    /// Its barriers overtake from now on.
+    pub(super) fn turned(&mut self, id: CheckpointId) {
+        if let Some(figures) = self.find(id) {
+            figures.checkpoint_type = CheckpointType::UnalignedCheckpoint;
         }
     }
 
@@ -292,6 +311,7 @@ impl CheckpointHistory {
         figures.latest_ack_timestamp = now.0;
         figures.end_to_end_duration = end_to_end_duration;
         figures.state_size += state_size;
+        figures.persisted_data += timing.persisted;
         figures.num_acknowledged_subtasks += 1;
         figures.subtasks.push(SubtaskFigures {
             who,

@@ -167,9 +167,52 @@ pub struct SubtaskIndex {
     /// The subtask's number.
     pub subtask: u32,
     /// What it cost the stream.
+    #[serde(with = "as_stored")]
     pub timing: Timing,
     /// Its operators that have state.
     pub operators: Vec<OperatorIndex>,
+}
+
+/// The part of the figures that files hold. How much was in flight can be seen from its states.
+mod as_stored {
+    use super::Timing;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Stored {
+        start_delay: i64,
+        alignment: i64,
+        sync_micros: u64,
+        save: i64,
+    }
+
+    pub fn serialize<S: Serializer>(timing: &Timing, to: S) -> Result<S::Ok, S::Error> {
+        let Timing {
+            start_delay,
+            alignment,
+            sync_micros,
+            save,
+            ..
+        } = *timing;
+        let stored = Stored {
+            start_delay,
+            alignment,
+            sync_micros,
+            save,
+        };
+        stored.serialize(to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Timing, D::Error> {
+        let stored = Stored::deserialize(from)?;
+        Ok(Timing {
+            start_delay: stored.start_delay,
+            alignment: stored.alignment,
+            sync_micros: stored.sync_micros,
+            save: stored.save,
+            ..Timing::default()
+        })
+    }
 }
 
 impl SubtaskIndex {

@@ -34,7 +34,7 @@ pub mod stopped;
 pub mod storage;
 pub mod visitor;
 
-pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};
+pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice, Passing};
 pub use below::Below;
 pub use checksum::Checksum;
 pub use codec::{Key, StateValue};

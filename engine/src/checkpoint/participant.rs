@@ -21,6 +21,10 @@ pub struct Timing {
     pub sync_micros: u64,
     /// From the barrier's last passage until everything was saved.
     pub save: i64,
+    /// Bytes of records in flight that became part of the checkpoint.
+    pub persisted: u64,
+    /// Its barrier overtook what waited.
+    pub unaligned_checkpoint: bool,
 }
 
 /// Entries of state that a stage saves in one turn: some hundred microseconds.
@@ -52,12 +56,16 @@ struct UnderWay {
     /// The head has been told of it. Where a subtask's own channel has ended, the barriers of others come
     /// to the ends of the chain before that, and what is ahead of them has saved nothing yet.
     triggered: bool,
-    /// The ends of the chain that the barrier has not come to.
+    /// The ends of the chain and of its parts that the barrier has not come to.
     leaves: u32,
     /// Stages that still save.
     saving: u32,
     operators: Vec<OperatorImage>,
     alignment: i64,
+    /// Bytes of records in flight.
+    persisted: u64,
+    /// Some barrier of it overtook what waited.
+    unaligned: bool,
 }
 
 impl Participant {
@@ -107,7 +115,8 @@ impl Participant {
         self.0.restored.as_ref()
     }
 
-    /// One more end of the chain: it will tell when a barrier has come to it.
+    /// One more end of the chain, or of a part of it that an exchange divides from the rest: it will tell when
+    /// a barrier has come to it. Where barriers overtake, they come to a part behind an exchange by themselves.
     pub fn add_leaf(&self) {
         self.0.leaves.set(self.0.leaves.get() + 1);
     }
@@ -127,10 +136,13 @@ impl Participant {
                     saving: 0,
                     operators: Vec::new(),
                     alignment: 0,
+                    persisted: 0,
+                    unaligned: false,
                 });
                 all.len() - 1
             }
         };
+        all[at].unaligned |= barrier.overtakes();
         Some(change(&mut all[at]))
     }
 
@@ -159,7 +171,7 @@ impl Participant {
         self.with(barrier, |u| u.triggered = true);
     }
 
-    /// The barrier has come to an end of the chain.
+    /// The barrier has come to an end of the chain or of a part of it.
     pub fn passed_leaf(&self, barrier: Barrier) {
         self.0.barrier_passed.set(true);
         self.with(barrier, |u| u.leaves = u.leaves.saturating_sub(1));
@@ -168,6 +180,16 @@ impl Participant {
     /// A gate waited so long, in milliseconds, for the last of a barrier's channels.
     pub fn aligned(&self, barrier: Barrier, millis: i64) {
         self.with(barrier, |u| u.alignment = u.alignment.max(millis));
+    }
+
+    /// So many bytes of records in flight were kept for a barrier that overtook what waited.
+    pub fn persisted(&self, barrier: Barrier, bytes: u64) {
+        self.with(barrier, |u| u.persisted += bytes);
+    }
+
+    /// Whether a checkpoint is not, or not any more, of use.
+    pub fn is_settled(&self, id: CheckpointId) -> bool {
+        id <= self.0.settled.get()
     }
 
     /// Whether a barrier passed some stage since this was last asked.
@@ -194,6 +216,8 @@ impl Participant {
             operators: done.operators,
             timing: Timing {
                 alignment: done.alignment,
+                persisted: done.persisted,
+                unaligned_checkpoint: done.unaligned,
                 ..Timing::default()
             },
         })

@@ -9,7 +9,7 @@
 //!
 //! - Actions are carried out in their order. Each [`Action::Publish`] and [`Action::Resolve`] is answered
 //!   by [`Event::MetadataPublished`], and `Failed` is said only of what can't become recorded later.
-//! - [`Action::Trigger`] goes to *all* subtasks. A source sends the barrier on. A subtask all of whose
+//! - [`Action::Trigger`] goes to *all* subtasks, a second time where a barrier is to overtake after some time. A source sends the barrier on. A subtask all of whose
 //!   inputs have ended takes its snapshot at the trigger; one whose inputs end after the trigger came and
 //!   before any barrier did, when they end.
 //! - Messages may be late, come twice and overtake each other. Of those to subtasks only notices of

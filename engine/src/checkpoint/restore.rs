@@ -1,7 +1,7 @@
 //! What a new attempt begins with: saved state, dealt out to the subtasks that there are now.
 
 use super::barrier::CheckpointId;
-use super::image::{OperatorImage, StateData, StateImage, StateKind};
+use super::image::{GroupImage, OperatorImage, StateData, StateImage, StateKind};
 use super::shared::{FilesImage, FilesOrigin, RestoredFiles};
 use crate::fault::{Fault, Flow};
 use crate::hash::owner_of_group;
@@ -154,7 +154,7 @@ impl<'a> RestoredOperator<'a> {
     }
 
     /// The key groups of a keyed state that this subtask owns now.
-    pub(super) fn groups(&mut self, name: &str, types: (&str, &str)) -> Flow<Vec<&'a [u8]>> {
+    pub(crate) fn groups(&mut self, name: &str, types: (&str, &str)) -> Flow<Vec<&'a GroupImage>> {
         self.taken.push(name.to_owned());
         let mut groups = Vec::new();
         for state in self.states(name) {
@@ -168,7 +168,7 @@ impl<'a> RestoredOperator<'a> {
             let mine = all.iter().filter(|g| {
                 owner_of_group(g.group, self.max_parallelism, self.parallelism) == self.me
             });
-            groups.extend(mine.map(|g| g.bytes.as_slice()));
+            groups.extend(mine);
         }
         Ok(groups)
     }
@@ -196,7 +196,7 @@ impl<'a> RestoredOperator<'a> {
     }
 
     /// This subtask's elements of a state without keys.
-    pub(super) fn elements(
+    pub(crate) fn elements(
         &mut self,
         name: &str,
         kind: StateKind,

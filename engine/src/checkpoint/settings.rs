@@ -31,6 +31,13 @@ pub struct CheckpointSettings {
     pub history: u32,
     /// What a recovery promises. Default: exactly once.
     pub mode: CheckpointMode,
+    /// Whether barriers may overtake records that wait for room, which then become part of the
+    /// checkpoint. Savepoints never do. Default: they may not.
+    pub unaligned: bool,
+    /// Where they may: how long after its trigger a checkpoint stays aligned. 0, the default, lets
+    /// barriers overtake at once.
+    #[serde(rename = "aligned_timeout_ms", with = "in_millis")]
+    pub aligned_timeout: Duration,
 }
 
 impl Default for CheckpointSettings {
@@ -44,6 +51,8 @@ impl Default for CheckpointSettings {
             retained: 3,
             history: 10,
             mode: CheckpointMode::ExactlyOnce,
+            unaligned: false,
+            aligned_timeout: Duration::ZERO,
         }
     }
 }
@@ -78,6 +87,19 @@ impl CheckpointSettings {
         }
         if self.timeout.is_zero() {
             return Err("the checkpoint timeout is 0: no checkpoint could be taken".into());
+        }
+        if self.unaligned && self.mode == CheckpointMode::AtLeastOnce {
+            return Err(
+                "checkpoints that count at least once align nothing: leave out unaligned \
+                        or at_least_once"
+                    .into(),
+            );
+        }
+        if self.unaligned && self.max_concurrent > 1 {
+            return Err(format!(
+                "unaligned checkpoints are taken one at a time: max_concurrent is {} and has to be 1",
+                self.max_concurrent
+            ));
         }
         Ok(())
     }
@@ -144,6 +166,16 @@ mod tests {
             },
             CheckpointSettings {
                 timeout: Duration::ZERO,
+                ..good.clone()
+            },
+            CheckpointSettings {
+                unaligned: true,
+                max_concurrent: 2,
+                ..good.clone()
+            },
+            CheckpointSettings {
+                unaligned: true,
+                mode: CheckpointMode::AtLeastOnce,
                 ..good
             },
         ];

@@ -262,7 +262,7 @@ impl<'a> StateVisitor<'a> {
                     part.load_files(&files)?;
                 }
                 for group in groups {
-                    part.load(&mut Entries::new(group))?;
+                    part.load(&mut Entries::new(&group.bytes))?;
                 }
                 Ok(())
             }

@@ -2,7 +2,8 @@
 //!
 //! With exactly-once, a channel that has brought the barrier waits for the others: what comes on it
 //! belongs to the next checkpoint. A channel that has ended holds nobody up. See Carbone and others,
-//! "Lightweight Asynchronous Snapshots for Distributed Dataflows" (2015).
+//! "Lightweight Asynchronous Snapshots for Distributed Dataflows" (2015). A barrier that overtakes waits
+//! for nobody; what a channel brings between its passage and the channel's own barrier is recorded.
 
 use crate::checkpoint::{Barrier, CheckpointId, CheckpointMode};
 use std::collections::VecDeque;
@@ -23,6 +24,10 @@ pub(super) struct Aligner {
     begun: VecDeque<Barrier>,
     /// No barrier up to this one passes any more: it has, or was given up.
     settled: CheckpointId,
+    /// Whether barriers may overtake.
+    overtakes: bool,
+    /// The checkpoint whose barrier has passed before all channels brought it.
+    records: Option<CheckpointId>,
 }
 
 impl Aligner {
@@ -33,7 +38,19 @@ impl Aligner {
             mode,
             begun: VecDeque::new(),
             settled: CheckpointId::default(),
+            overtakes: false,
+            records: None,
         }
+    }
+
+    /// Barriers may overtake from now on.
+    pub fn let_overtake(&mut self) {
+        self.overtakes = true;
+    }
+
+    /// Whether barriers may overtake.
+    pub fn overtakes(&self) -> bool {
+        self.overtakes
     }
 
     /// A barrier came on a channel. [`Aligner::pass`] tells what follows.
@@ -47,11 +64,40 @@ impl Aligner {
 
     /// A checkpoint began, and the side where this is learned from has no open channel here.
     pub fn nudge(&mut self, barrier: Barrier) {
+        if barrier.overtakes() && self.overtakes {
+            return self.overtake(barrier);
+        }
         let known = self.begun.iter().any(|b| b.id == barrier.id);
         if barrier.id > self.settled && !known {
             let at = self.begun.partition_point(|b| b.id < barrier.id);
             self.begun.insert(at, barrier);
         }
+    }
+
+    /// A checkpoint's barrier passes here next, whoever has brought it. Older ones were given up: one that
+    /// overtakes is never triggered beside another.
+    fn overtake(&mut self, barrier: Barrier) {
+        if barrier.id > self.settled {
+            self.begun.retain(|b| b.id > barrier.id);
+            self.begun.push_front(barrier);
+        }
+    }
+
+    /// Whether a channel has brought a checkpoint's barrier.
+    pub fn has_brought(&self, channel: usize, id: CheckpointId) -> bool {
+        self.channels[channel].brought >= id
+    }
+
+    /// Whether what a channel brings belongs before a barrier that has passed.
+    #[inline]
+    pub fn records(&self, channel: usize) -> bool {
+        let Channel { brought, ended } = self.channels[channel];
+        self.records.is_some_and(|id| !ended && brought < id)
+    }
+
+    /// Whether that is so of any channel.
+    pub fn records_some(&self) -> bool {
+        (0..self.channels.len()).any(|channel| self.records(channel))
     }
 
     /// A channel is complete.
@@ -63,16 +109,20 @@ impl Aligner {
     pub fn abort(&mut self, id: CheckpointId) {
         self.settled = self.settled.max(id);
         self.begun.retain(|barrier| barrier.id > id);
+        self.records.take_if(|recorded| *recorded <= id);
     }
 
     /// Takes out a barrier that all channels have brought.
     pub fn pass(&mut self) -> Option<Barrier> {
         let first = *self.begun.front()?;
         let there = |c: &Channel| c.ended || c.brought >= first.id;
-        if !self.channels.iter().all(there) {
+        let all = self.channels.iter().all(there);
+        let ahead = first.overtakes() && self.overtakes;
+        if !all && !ahead {
             return None;
         }
         self.settled = first.id;
+        self.records = (!all).then_some(first.id);
         self.begun.pop_front()
     }
 
@@ -113,6 +163,11 @@ mod tests {
 
         fn ends(&mut self, channel: usize) -> Option<Barrier> {
             self.end(channel);
+            self.pass()
+        }
+
+        fn nudged_ahead(&mut self, id: u64) -> Option<Barrier> {
+            self.nudge(b(id).ahead());
             self.pass()
         }
 
@@ -178,6 +233,46 @@ mod tests {
         assert!(!gate.blocks(0));
         assert_eq!(gate.brings(1, 1), Some(b(1)));
         assert_eq!(gate.brings(1, 2), Some(b(2)));
+    }
+
+    #[test]
+    fn one_that_overtakes_waits_for_nobody_and_the_rest_is_recorded() {
+        let mut gate = aligner(3);
+        gate.let_overtake();
+        assert_eq!(gate.brings(0, 1), None);
+        assert!(gate.blocks(0));
+        assert_eq!(gate.nudged_ahead(1), Some(b(1).ahead()));
+        assert!(!gate.blocks(0) && !gate.records(0), "it has brought it");
+        assert!(gate.records(1) && gate.records(2));
+        assert_eq!(gate.brings(1, 1), None, "it has passed");
+        assert!(!gate.records(1) && gate.records_some());
+        assert_eq!(gate.ends(2), None);
+        assert!(!gate.records_some(), "what has ended brings nothing");
+    }
+
+    #[test]
+    fn one_that_overtakes_does_away_with_older_ones_and_with_what_they_record() {
+        let mut gate = aligner(2);
+        gate.let_overtake();
+        assert_eq!(gate.brings(0, 1), None);
+        assert_eq!(gate.nudged_ahead(2), Some(b(2).ahead()));
+        assert_eq!(gate.brings(1, 1), None, "the first was given up");
+        assert!(gate.records(0) && gate.records(1));
+        gate.abort(CheckpointId(2));
+        assert!(!gate.records_some());
+        assert_eq!(gate.nudged_ahead(2), None);
+        assert_eq!(gate.nudged_ahead(3), Some(b(3).ahead()));
+        assert!(gate.records(0));
+    }
+
+    #[test]
+    fn where_none_may_overtake_it_waits_as_any_other() {
+        let mut gate = aligner(2);
+        assert_eq!(gate.nudged_ahead(1), None);
+        gate.barrier(0, b(1).ahead());
+        assert_eq!(gate.pass(), None);
+        assert!(gate.blocks(0) && !gate.records_some());
+        assert!(gate.brings(1, 1).is_some());
     }
 
     proptest! {

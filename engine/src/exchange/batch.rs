@@ -1,5 +1,6 @@
 //! What crosses from one subtask to another at once.
 
+use crate::checkpoint::Barrier;
 use crate::stage::Signal;
 use crate::time::Timestamp;
 use std::any::Any;
@@ -36,6 +37,14 @@ impl<T> Batch<T> {
             records: Vec::with_capacity(capacity),
             signals: Vec::new(),
             starved: false,
+        }
+    }
+
+    /// The barrier behind its records: nothing follows one in the same batch.
+    pub fn barrier(&self) -> Option<Barrier> {
+        match self.signals.last() {
+            Some(Signal::Barrier(barrier)) => Some(*barrier),
+            _ => None,
         }
     }
 

@@ -5,9 +5,11 @@
 //! extracts the key again instead of having it shipped.
 
 use super::EdgeKind;
+use super::in_flight::{Codecs, Dealing, RecordCodec};
 use crate::hash::{key_group, key_hash, owner_of_group};
 use std::hash::Hash;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// Where an exchange stands: who sends, how many receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,18 @@ pub trait Distribution<T>: Clone + Send + 'static {
 
     /// What plans and reports call it.
     const KIND: EdgeKind;
+
+    /// How records in flight that a checkpoint kept find their subtask in a later attempt. `None` where only
+    /// the old subtasks would be right: barriers stay behind the records there.
+    const DEALING: Option<Dealing> = None;
+
+    /// How records become bytes, where that is known.
+    fn codec(codecs: &Codecs) -> Option<Arc<dyn RecordCodec<T>>>
+    where
+        T: 'static,
+    {
+        codecs.of::<T>()
+    }
 
     /// Learns its place, once, in each subtask.
     fn place(&mut self, placement: Placement);
@@ -107,6 +121,7 @@ where
 {
     type Local = Keyed<K, T>;
     const KIND: EdgeKind = EdgeKind::Hash;
+    const DEALING: Option<Dealing> = Some(Dealing::ByHash);
 
     fn place(&mut self, at: Placement) {
         self.max_parallelism = at.max_parallelism;
@@ -187,6 +202,7 @@ pub struct Rebalance {
 
 impl<T: 'static> Distribution<T> for Rebalance {
     plain!(Rebalance);
+    const DEALING: Option<Dealing> = Some(Dealing::InTurn);
     fn place(&mut self, at: Placement) {
         *self = Rebalance {
             next: at.me % at.consumers,
@@ -247,6 +263,7 @@ pub struct Shuffle {
 
 impl<T: 'static> Distribution<T> for Shuffle {
     plain!(Shuffle);
+    const DEALING: Option<Dealing> = Some(Dealing::InTurn);
     fn place(&mut self, at: Placement) {
         *self = Shuffle {
             state: key_hash(&at.me),
@@ -271,6 +288,8 @@ pub struct Global;
 
 impl<T: 'static> Distribution<T> for Global {
     plain!(Global);
+    // Its records carry the hash 0, of the first key group, and that is always subtask 0's.
+    const DEALING: Option<Dealing> = Some(Dealing::ByHash);
     fn place(&mut self, _at: Placement) {}
     #[inline(always)]
     fn prepare(&mut self, value: T) -> (Target, u64, T) {

@@ -1,8 +1,9 @@
 //! The end of a chain whose records go on in another actor.
 
+use super::in_flight::{Flight, Recorder, SENT};
 use super::outputs::Outputs;
 use super::{ChannelSettings, Distribution, EdgeId, Placement, Rec, Target};
-use crate::checkpoint::Participant;
+use crate::checkpoint::{Barrier, Notice, Participant};
 use crate::fault::{Fault, Flow};
 use crate::observe::EdgeMeter;
 use crate::stage::{Collector, Delivery, Signal, Stage, Turn};
@@ -19,7 +20,8 @@ pub struct EdgeOut<T, P> {
 }
 
 impl<T: Send + 'static, P: Distribution<T>> EdgeOut<T, P> {
-    /// The sending side of `edge` in subtask `placement.me`.
+    /// The sending side of `edge` in subtask `placement.me`; `flight` says how its records are kept in
+    /// checkpoints, where they can be.
     pub fn new(
         edge: EdgeId,
         placement: Placement,
@@ -27,6 +29,7 @@ impl<T: Send + 'static, P: Distribution<T>> EdgeOut<T, P> {
         settings: ChannelSettings,
         sent: EdgeMeter,
         participant: Participant,
+        flight: Option<Flight<T>>,
     ) -> Self {
         participant.add_leaf();
         partition.place(placement);
@@ -38,7 +41,8 @@ impl<T: Send + 'static, P: Distribution<T>> EdgeOut<T, P> {
         } = placement;
         let settings = settings.shared_by(producers);
         let targets = (0..consumers).filter(|_| me < producers);
-        let outputs = Outputs::new(edge, me, targets, consumers, settings);
+        let outputs = Outputs::new(edge, me, targets, consumers, settings)
+            .record_with(flight.map(|flight| Recorder::new(flight, SENT)));
         EdgeOut {
             edge,
             active: me < producers,
@@ -89,21 +93,27 @@ impl<T: Send + 'static, P: Distribution<T>> Stage for EdgeOut<T, P> {
     fn each_ref(&self, _visit: &mut dyn FnMut(&dyn Stage)) {}
 
     fn signal(&mut self, signal: Signal) -> Flow {
-        match signal {
-            Signal::Barrier(barrier) => {
-                // Behind the end of input nobody waits for a barrier.
-                if !self.outputs.ended() {
-                    self.outputs.signal(signal);
-                }
-                self.participant.passed_leaf(barrier);
-            }
-            _ => self.outputs.signal(signal),
+        self.outputs.signal(signal);
+        if let Signal::Barrier(barrier) = signal {
+            self.participant.passed_leaf(barrier);
+        }
+        Ok(())
+    }
+
+    fn overtake(&mut self, barrier: Barrier) -> Flow {
+        self.outputs.overtake(barrier);
+        Ok(())
+    }
+
+    fn notify(&mut self, notice: Notice) -> Flow {
+        if let Notice::Aborted { id } = notice {
+            self.outputs.abort(id);
         }
         Ok(())
     }
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
-        self.outputs.turn(turn);
+        self.outputs.turn(turn)?;
         if self.active {
             let records = self.outputs.records;
             self.sent

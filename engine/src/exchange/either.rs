@@ -1,7 +1,10 @@
 //! Records of two streams on their way to one operator.
 
+use super::in_flight::{Codecs, Dealing, RecordCodec};
 use super::{ByKey, Distribution, EdgeKind, Keyed, Placement, Target};
+use crate::fault::{Fault, Flow};
 use std::hash::Hash;
+use std::sync::Arc;
 
 /// A record of one of two connected streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +40,38 @@ impl<F, G, K> ByEitherKey<F, G, K> {
     }
 }
 
+/// Of records of both streams, each by a codec of its own.
+struct EitherCodec<A, B>(Arc<dyn RecordCodec<A>>, Arc<dyn RecordCodec<B>>);
+
+impl<A, B> RecordCodec<Either<A, B>> for EitherCodec<A, B> {
+    fn encode(&self, record: &Either<A, B>, into: &mut Vec<u8>) -> Flow {
+        match record {
+            Either::First(record) => {
+                into.push(0);
+                self.0.encode(record, into)
+            }
+            Either::Second(record) => {
+                into.push(1);
+                self.1.encode(record, into)
+            }
+        }
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Flow<(Either<A, B>, usize)> {
+        match bytes.split_first() {
+            Some((0, rest)) => {
+                let (record, taken) = self.0.decode(rest)?;
+                Ok((Either::First(record), taken + 1))
+            }
+            Some((1, rest)) => {
+                let (record, taken) = self.1.decode(rest)?;
+                Ok((Either::Second(record), taken + 1))
+            }
+            _ => Err(Fault::user("a record of neither of two streams")),
+        }
+    }
+}
+
 #[inline(always)]
 fn wrap<K, T, W>(keyed: Keyed<K, T>, wrap: impl FnOnce(T) -> W) -> Keyed<K, W> {
     Keyed {
@@ -56,6 +91,15 @@ where
 {
     type Local = Keyed<K, Either<A, B>>;
     const KIND: EdgeKind = EdgeKind::Hash;
+    const DEALING: Option<Dealing> = Some(Dealing::ByHash);
+
+    fn codec(codecs: &Codecs) -> Option<Arc<dyn RecordCodec<Either<A, B>>>> {
+        let of_both = || {
+            let both = EitherCodec(codecs.of::<A>()?, codecs.of::<B>()?);
+            Some(Arc::new(both) as Arc<dyn RecordCodec<Either<A, B>>>)
+        };
+        codecs.of::<Either<A, B>>().or_else(of_both)
+    }
 
     fn place(&mut self, at: Placement) {
         Distribution::<A>::place(&mut self.first, at);

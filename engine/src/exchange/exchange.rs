@@ -5,10 +5,13 @@
 //! belongs elsewhere is batched and sent. With parallelism 1 the exchange vanishes. Where a side has
 //! fewer subtasks than the other, it is absent in the subtasks beyond its parallelism.
 
+mod own_channel;
+
 use super::gate::Gate;
+use super::in_flight::{Arrivals, Flight, REPLAYED_AT_ONCE, Recorder, SENT};
 use super::outputs::Outputs;
-use super::{Batch, ChannelSettings, Distribution, EdgeId, Placement, Rec, Target};
-use crate::checkpoint::{Notice, Participant};
+use super::{AnyBatch, Batch, ChannelSettings, Distribution, EdgeId, Placement, Rec, Target};
+use crate::checkpoint::{Barrier, Notice, Participant};
 use crate::fault::{Fault, Flow, OriginMark};
 use crate::observe::{EdgeMeter, VertexMeter};
 use crate::stage::{Accept, Collector, Delivery, Signal, Stage, Turn};
@@ -24,10 +27,16 @@ pub struct Exchange<T, P: Distribution<T>, D> {
     gate: Gate,
     down: D,
     /// The number of the consumer that is reached by a direct call: this subtask, or nobody while its own
-    /// channel waits for the barriers of others.
+    /// channel waits or is recorded.
     here: u32,
+    /// This subtask's own channel waits: for the barriers of others, or for what was in flight before.
+    waits: bool,
     /// What this subtask's own channel brought while it waited; no more than a turn in progress emits.
     waiting: VecDeque<Waiting<P::Local>>,
+    /// What is kept for checkpoints of what comes over the edge.
+    arrivals: Arrivals<T>,
+    /// Is told when a barrier has come here from the stages before: the gate may have let it by long since.
+    participant: Participant,
     /// The end of input of this subtask's own channel has come to the gate.
     local_ended: bool,
     /// Records that crossed by a direct call.
@@ -37,7 +46,8 @@ pub struct Exchange<T, P: Distribution<T>, D> {
 }
 
 enum Waiting<L> {
-    Record(Timestamp, L),
+    /// With its time and its hash.
+    Record(Timestamp, u64, L),
     Signal(Signal),
 }
 
@@ -79,7 +89,10 @@ impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
             gate,
             down,
             here: me,
+            waits: false,
             waiting: VecDeque::new(),
+            arrivals: Arrivals::default(),
+            participant: Participant::default(),
             local_ended: false,
             local: 0,
             sent: meters.0,
@@ -87,10 +100,30 @@ impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
         }
     }
 
-    /// Takes part in checkpoints as this subtask.
-    pub fn participate(mut self, participant: Participant) -> Self {
+    /// Takes part in checkpoints as this subtask; `flight` says how its records are kept in checkpoints, where
+    /// they can be.
+    pub fn participate(
+        mut self,
+        participant: Participant,
+        flight: Option<Flight<T>>,
+    ) -> Flow<Self> {
+        participant.add_leaf();
+        self.participant = participant.clone();
         self.gate.participate(participant);
-        self
+        if self.consumes() {
+            self.arrivals = Arrivals::new(vec![flight.clone()], &mut self.gate)?;
+        }
+        if self.arrivals.replays() {
+            self.wait_for_all();
+        }
+        let recorder = flight.map(|flight| Recorder::new(flight, SENT));
+        self.outputs = self.outputs.record_with(recorder);
+        Ok(self)
+    }
+
+    fn wait_for_all(&mut self) {
+        self.waits = true;
+        self.here = NOBODY;
     }
 
     fn produces(&self) -> bool {
@@ -112,7 +145,7 @@ where
     fn apply(&mut self, from: u32, signal: Signal) -> Flow {
         let follows = self.gate.signal(0, from, signal)?;
         for signal in follows.into_iter().flatten() {
-            Stage::signal(&mut self.down, signal)?;
+            self.forward(signal)?;
         }
         if matches!(signal, Signal::Barrier(_) | Signal::EndOfInput) {
             self.pass()?;
@@ -120,22 +153,35 @@ where
         Ok(())
     }
 
+    fn forward(&mut self, signal: Signal) -> Flow {
+        if let Signal::Barrier(barrier) = signal {
+            self.passed(barrier)?;
+        }
+        Stage::signal(&mut self.down, signal)
+    }
+
     /// Passes on the barriers that all channels have brought, and then what waited for them.
     #[cold]
     fn pass(&mut self) -> Flow {
         loop {
             while let Some(signal) = self.gate.pass() {
-                Stage::signal(&mut self.down, signal)?;
+                self.forward(signal)?;
             }
+            self.arrivals.settle(&mut self.gate);
             // What waits belongs behind the barrier, wherever that has come to.
-            if self.own_waits() || self.down.holds_barrier() {
-                self.here = NOBODY;
+            if self.arrivals.replays() || self.own_waits() || self.down.holds_barrier() {
+                self.wait_for_all();
                 return Ok(());
             }
-            self.here = self.placement.me;
+            self.waits = false;
+            self.here = if self.records_own() {
+                NOBODY
+            } else {
+                self.placement.me
+            };
             match self.waiting.pop_front() {
                 None => return Ok(()),
-                Some(Waiting::Record(at, local)) => {
+                Some(Waiting::Record(at, _, local)) => {
                     self.local += 1;
                     self.down.collect(at, local)?;
                 }
@@ -144,45 +190,49 @@ where
         }
     }
 
-    /// Whether this subtask's own channel waits for the barriers of others.
-    fn own_waits(&self) -> bool {
-        self.own_channel() && self.gate.blocks(0, self.placement.me)
-    }
-
-    /// Whether this subtask has an open channel to itself.
-    fn own_channel(&self) -> bool {
-        self.produces() && self.consumes() && !self.local_ended
-    }
-
-    /// Takes a signal across to this subtask's own gate.
-    fn cross(&mut self, signal: Signal) -> Flow {
-        if self.own_channel() {
-            self.gate.crossed(self.placement.me, self.local)?;
-            self.local_ended |= signal == Signal::EndOfInput;
-            return self.apply(self.placement.me, signal);
-        }
-        match signal {
-            Signal::Barrier(barrier) => {
-                self.gate.nudge(barrier);
-                self.pass()
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A record for another subtask, or for this one while its own channel waits.
+    /// A record for another subtask, or for this one while its own channel waits or is recorded.
     #[inline(always)]
-    fn elsewhere(&mut self, to: u32, at: Timestamp, hash: u64, local: P::Local) {
+    fn elsewhere(&mut self, to: u32, at: Timestamp, hash: u64, local: P::Local) -> Flow {
         if to == self.placement.me {
-            return self.wait(at, local);
+            return self.own(at, hash, local);
         }
         let value = P::strip(local);
         self.outputs.push(to, Rec { at, hash, value });
+        Ok(())
     }
 
+    fn batch(&mut self, from: u32, batch: AnyBatch, queued: usize) -> Flow {
+        let mut batch = own::<T>(batch)?;
+        self.gate.begins(0, from, batch.records.len())?;
+        if self.gate.records(0, from) {
+            self.arrivals.record(0, &batch.records)?;
+        }
+        let (partition, down) = (&self.partition, &mut self.down);
+        let records = receive(&mut batch, from, |record| {
+            down.collect(record.at, partition.lift(record.hash, record.value))
+        })?;
+        for signal in std::mem::take(&mut batch.signals) {
+            self.apply(from, signal)?;
+        }
+        self.gate.emptied(0, from, records, batch, queued);
+        Ok(())
+    }
+
+    /// Hands on what an earlier attempt had in flight, while there is room. What comes now waits for that.
     #[cold]
-    fn wait(&mut self, at: Timestamp, local: P::Local) {
-        self.waiting.push_back(Waiting::Record(at, local));
+    fn replay(&mut self) -> Flow {
+        for _ in 0..REPLAYED_AT_ONCE {
+            if !self.down.room() {
+                break;
+            }
+            let Some(record) = self.arrivals.replay()? else {
+                break;
+            };
+            self.gate.records += 1;
+            let local = self.partition.lift(record.hash, record.value);
+            self.down.collect(record.at, local)?;
+        }
+        Ok(())
     }
 
     #[cold]
@@ -206,12 +256,7 @@ where
         }
         if self.consumes() {
             let local = self.partition.lift(hash, value);
-            if self.here == NOBODY {
-                self.wait(at, local);
-                return Ok(());
-            }
-            self.local += 1;
-            self.down.collect(at, local)?;
+            return self.own(at, hash, local);
         }
         Ok(())
     }
@@ -231,10 +276,7 @@ where
                 self.local += 1;
                 self.down.collect(at, local)
             }
-            Target::One(to) => {
-                self.elsewhere(to, at, hash, local);
-                Ok(())
-            }
+            Target::One(to) => self.elsewhere(to, at, hash, local),
             Target::All => self.send_to_all(at, hash, local),
         }
     }
@@ -263,28 +305,52 @@ where
     }
 
     fn signal(&mut self, signal: Signal) -> Flow {
-        // Behind the end of input nobody waits for a barrier.
-        let over = self.outputs.ended() && matches!(signal, Signal::Barrier(_));
-        if self.produces() && !over {
+        if self.produces() {
             self.outputs.signal(signal);
         }
-        if self.here == NOBODY {
-            self.waiting.push_back(Waiting::Signal(signal));
-            return Ok(());
+        if let Signal::Barrier(barrier) = signal {
+            self.participant.passed_leaf(barrier);
         }
-        self.cross(signal)
+        if self.here == self.placement.me {
+            return self.cross(signal);
+        }
+        match signal {
+            Signal::Barrier(barrier) if barrier.overtakes() && self.gate.overtakes() => {
+                self.cross_ahead(barrier)
+            }
+            _ if !self.waits => self.cross(signal),
+            _ => {
+                self.waiting.push_back(Waiting::Signal(signal));
+                Ok(())
+            }
+        }
+    }
+
+    fn overtake(&mut self, barrier: Barrier) -> Flow {
+        self.outputs.overtake(barrier);
+        if self.gate.overtakes() {
+            self.gate.nudge(barrier);
+            self.pass()?;
+        }
+        self.down.overtake(barrier)
     }
 
     fn notify(&mut self, notice: Notice) -> Flow {
         if let Notice::Aborted { id } = notice {
+            self.outputs.abort(id);
             self.gate.abort(id);
+            self.arrivals.abort(id);
             self.pass()?;
         }
         self.down.notify(notice)
     }
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
-        self.outputs.turn(turn);
+        let replays = self.arrivals.replays();
+        if replays {
+            self.replay()?;
+        }
+        self.outputs.turn(turn)?;
         if self.consumes() {
             if self.produces() {
                 self.gate.crossed(self.placement.me, self.local)?;
@@ -293,9 +359,9 @@ where
         }
         // Even where this vertex has no part in the subtask, one behind it may have.
         self.down.turn(turn)?;
-        if self.here == NOBODY {
+        if self.waits {
             self.pass()?;
-            turn.again |= self.here != NOBODY;
+            turn.again |= !self.waits || replays && self.down.room();
         }
         if self.consumes() {
             self.received
@@ -328,34 +394,45 @@ where
                 batch,
                 queued,
             } => {
-                let Some(Ok(mut batch)) = batch.take().map(|b| b.downcast::<Batch<T>>()) else {
-                    return Err(Fault::internal(format_args!(
-                        "edge {edge:?}: a foreign batch"
-                    )));
-                };
-                self.gate.begins(0, *from, batch.records.len())?;
-                let (partition, down) = (&self.partition, &mut self.down);
-                let records = receive(&mut batch, *from, |record| {
-                    down.collect(record.at, partition.lift(record.hash, record.value))
-                })?;
-                for signal in std::mem::take(&mut batch.signals) {
-                    self.apply(*from, signal)?;
+                let batch = batch.take().ok_or_else(|| foreign(edge))?;
+                self.batch(*from, batch, *queued)?;
+            }
+            Delivery::Barrier {
+                from,
+                barrier,
+                ahead_of,
+                record,
+            } => {
+                if self.gate.overtakes() {
+                    self.gate.overtaken(0, *from, *barrier);
+                    while let Some(signal) = self.gate.pass() {
+                        self.forward(signal)?;
+                    }
+                    **record = self.arrivals.owes(barrier.id, *ahead_of);
+                    self.pass()?;
                 }
-                self.gate.emptied(0, *from, records, batch, *queued);
+            }
+            Delivery::Record { id, batch, records } => {
+                let batch = borrowed::<T>(batch)?;
+                **records = batch.records.len();
+                self.arrivals.pay(0, *id, &batch.records)?;
+                self.arrivals.settle(&mut self.gate);
             }
         }
         Ok(true)
     }
 
     fn room(&self) -> bool {
-        self.here != NOBODY && self.outputs.room() && self.down.room()
+        !self.waits && self.outputs.room() && self.down.room()
     }
 
     fn accepts(&self, edge: EdgeId, from: u32) -> Option<Accept> {
         if edge != self.edge {
             return self.down.accepts(edge, from);
         }
-        Some(if self.gate.blocks(0, from) {
+        Some(if self.arrivals.replays() {
+            Accept::NoRoom
+        } else if self.gate.blocks(0, from) {
             Accept::Blocked
         } else if self.down.room() {
             Accept::Now
@@ -369,6 +446,23 @@ where
             && (!self.consumes() || self.gate.ended())
             && self.down.finished()
     }
+}
+
+#[cold]
+pub(super) fn foreign(edge: EdgeId) -> Fault {
+    Fault::internal(format_args!("edge {edge:?}: a foreign batch"))
+}
+
+/// A batch of this edge's type.
+pub(super) fn own<T: 'static>(batch: AnyBatch) -> Flow<Box<Batch<T>>> {
+    let batch = batch.downcast::<Batch<T>>();
+    batch.map_err(|_| Fault::internal("a foreign batch"))
+}
+
+/// The same, where it stays in its queue.
+pub(super) fn borrowed<T: 'static>(batch: &AnyBatch) -> Flow<&Batch<T>> {
+    let batch = batch.downcast_ref::<Batch<T>>();
+    batch.ok_or_else(|| Fault::internal("a foreign batch"))
 }
 
 /// Empties a batch into `take`; a fault or panic learns which record of which producer it was on.

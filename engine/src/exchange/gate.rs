@@ -28,7 +28,7 @@ pub struct Gate {
     participant: Participant,
     /// The time of the last turn.
     now: Timestamp,
-    /// Since when some channels wait for others.
+    /// Since when some channels wait for others, or are recorded.
     aligns_since: Option<Timestamp>,
     open: usize,
     edges: Vec<EdgeInputs>,
@@ -95,9 +95,26 @@ impl Gate {
         self.participant = participant;
     }
 
+    /// Barriers may overtake what waits.
+    pub(super) fn lets_overtake(&mut self) {
+        self.aligner.let_overtake();
+    }
+
+    /// Whether barriers may overtake what waits.
+    pub fn overtakes(&self) -> bool {
+        self.aligner.overtakes()
+    }
+
     /// Takes a signal of one channel; returns what follows from it for all together.
     pub fn signal(&mut self, edge: usize, from: u32, signal: Signal) -> Flow<[Option<Signal>; 3]> {
         let channel = self.edges[edge].base + from as usize;
+        if let Signal::Barrier(barrier) = signal
+            && self.aligner.overtakes()
+            && self.aligner.has_brought(channel, barrier.id)
+        {
+            // It was taken from the batch that it waited in.
+            return Ok([None; 3]);
+        }
         if let Some(grammar) = &mut self.grammar {
             grammar.signal(channel, signal)?;
         }
@@ -202,6 +219,40 @@ impl Gate {
         }
     }
 
+    /// A barrier of one channel came ahead of what the channel has brought. [`Gate::pass`] tells what follows.
+    pub fn overtaken(&mut self, edge: usize, from: u32, barrier: Barrier) {
+        let channel = self.edges[edge].base + from as usize;
+        if !self.aligner.has_brought(channel, barrier.id) {
+            if let Some(grammar) = &mut self.grammar {
+                grammar.overtaken(channel, barrier.id);
+            }
+            self.aligner.barrier(channel, barrier);
+        }
+    }
+
+    /// Whether a channel has brought a checkpoint's barrier.
+    pub fn has_brought(&self, edge: usize, from: u32, id: CheckpointId) -> bool {
+        let channel = self.edges[edge].base + from as usize;
+        self.aligner.has_brought(channel, id)
+    }
+
+    /// Whether what a channel brings belongs before a barrier that has passed.
+    pub fn records(&self, edge: usize, from: u32) -> bool {
+        self.aligner.records(self.edges[edge].base + from as usize)
+    }
+
+    /// Whether that is so of any channel.
+    pub fn records_some(&self) -> bool {
+        self.aligner.records_some()
+    }
+
+    /// A barrier that passed before all channels had brought it has come on the last of them.
+    pub(super) fn all_there(&mut self, barrier: Barrier) {
+        let since = self.aligns_since.take();
+        let took = since.map_or(0, |since| (self.now.0 - since.0).max(0));
+        self.participant.aligned(barrier, took);
+    }
+
     /// A checkpoint began and this subtask's own producer has no open channel here.
     pub fn nudge(&mut self, barrier: Barrier) {
         self.aligner.nudge(barrier);
@@ -216,9 +267,11 @@ impl Gate {
             }
             return None;
         };
-        let since = self.aligns_since.take();
-        let waited = since.map_or(0, |since| (self.now.0 - since.0).max(0));
-        self.participant.aligned(barrier, waited);
+        if self.aligner.records_some() {
+            self.aligns_since.get_or_insert(self.now);
+            return Some(Signal::Barrier(barrier));
+        }
+        self.all_there(barrier);
         Some(Signal::Barrier(barrier))
     }
 

@@ -1,12 +1,13 @@
 //! The beginning of a chain that is fed by other actors: union, connect, joins, vertices by hand.
 
-use super::exchange::receive;
+use super::exchange::{borrowed, foreign, own, receive};
 use super::gate::Gate;
-use super::{Batch, ChannelSettings, Distribution, EdgeId};
+use super::in_flight::{Arrivals, Flight, REPLAYED_AT_ONCE};
+use super::{AnyBatch, ChannelSettings, Distribution, EdgeId};
 use crate::checkpoint::{Barrier, Notice, Participant};
-use crate::fault::{Fault, Flow};
+use crate::fault::Flow;
 use crate::observe::VertexMeter;
-use crate::stage::{Accept, Collector, Delivery, Head, Stage, Turn};
+use crate::stage::{Accept, Collector, Delivery, Head, Signal, Stage, Turn};
 use std::marker::PhantomData;
 
 /// Receives one or more edges of the same record type.
@@ -17,10 +18,11 @@ pub struct GateHead<T, P, D> {
     partition: P,
     down: D,
     received: VertexMeter,
+    arrivals: Arrivals<T>,
     input: PhantomData<fn(T)>,
 }
 
-impl<T, P, D> GateHead<T, P, D> {
+impl<T: 'static, P, D> GateHead<T, P, D> {
     /// Receives `edges`, each with its number of producers, in subtask `me` of `consumers`.
     /// `partition` gives records their local form.
     pub fn new(
@@ -46,22 +48,84 @@ impl<T, P, D> GateHead<T, P, D> {
             partition,
             down,
             received,
+            arrivals: Arrivals::default(),
             input: PhantomData,
         }
     }
 
-    /// Takes part in checkpoints as this subtask.
-    pub fn participate(mut self, participant: Participant) -> Self {
+    /// Takes part in checkpoints as this subtask. `flights` say of each edge how its records are kept in
+    /// checkpoints, where they can be.
+    pub fn participate(
+        mut self,
+        participant: Participant,
+        flights: Vec<Option<Flight<T>>>,
+    ) -> Flow<Self> {
         self.gate.participate(participant);
-        self
+        if self.active {
+            self.arrivals = Arrivals::new(flights, &mut self.gate)?;
+        }
+        Ok(self)
     }
 }
 
-impl<T, P, D: Stage> GateHead<T, P, D> {
+impl<T: 'static, P, D: Stage> GateHead<T, P, D> {
+    fn forward(&mut self, signal: Signal) -> Flow {
+        if let Signal::Barrier(barrier) = signal {
+            self.arrivals.passed(&self.gate, barrier);
+        }
+        Stage::signal(&mut self.down, signal)
+    }
+
     /// Passes on the barriers that all channels have brought.
     fn pass(&mut self) -> Flow {
         while let Some(signal) = self.gate.pass() {
-            Stage::signal(&mut self.down, signal)?;
+            self.forward(signal)?;
+        }
+        self.arrivals.settle(&mut self.gate);
+        Ok(())
+    }
+}
+
+impl<T, P, D> GateHead<T, P, D>
+where
+    T: Send + 'static,
+    P: Distribution<T>,
+    D: Collector<P::Local> + Stage,
+{
+    fn batch(&mut self, index: usize, from: u32, batch: AnyBatch, queued: usize) -> Flow {
+        let mut batch = own::<T>(batch)?;
+        self.gate.begins(index, from, batch.records.len())?;
+        if self.gate.records(index, from) {
+            self.arrivals.record(index, &batch.records)?;
+        }
+        let (partition, down) = (&self.partition, &mut self.down);
+        let records = receive(&mut batch, from, |record| {
+            down.collect(record.at, partition.lift(record.hash, record.value))
+        })?;
+        for signal in std::mem::take(&mut batch.signals) {
+            let follows = self.gate.signal(index, from, signal)?;
+            for signal in follows.into_iter().flatten() {
+                self.forward(signal)?;
+            }
+        }
+        self.pass()?;
+        self.gate.emptied(index, from, records, batch, queued);
+        Ok(())
+    }
+
+    /// Hands on what an earlier attempt had in flight, while there is room.
+    #[cold]
+    fn replay(&mut self) -> Flow {
+        for _ in 0..REPLAYED_AT_ONCE {
+            if !self.down.room() {
+                break;
+            }
+            let Some(record) = self.arrivals.replay()? else {
+                break;
+            };
+            self.gate.records += 1;
+            let local = self.partition.lift(record.hash, record.value);
+            self.down.collect(record.at, local)?;
         }
         Ok(())
     }
@@ -82,48 +146,62 @@ where
     }
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
+        let replays = self.arrivals.replays();
+        if replays {
+            self.replay()?;
+        }
         if self.active {
             self.gate.turn(self.me, turn);
             self.received
                 .publish(self.gate.records, self.gate.watermark());
         }
-        self.down.turn(turn)
+        self.down.turn(turn)?;
+        turn.again |= replays && self.down.room();
+        Ok(())
     }
 
     fn deliver(&mut self, edge: EdgeId, delivery: &mut Delivery<'_>) -> Flow<bool> {
         let Some(index) = self.gate.edge_index(edge) else {
             return self.down.deliver(edge, delivery);
         };
-        if let Delivery::Batch {
-            from,
-            batch,
-            queued,
-        } = delivery
-        {
-            let Some(Ok(mut batch)) = batch.take().map(|b| b.downcast::<Batch<T>>()) else {
-                return Err(Fault::internal(format_args!(
-                    "edge {edge:?}: a foreign batch"
-                )));
-            };
-            self.gate.begins(index, *from, batch.records.len())?;
-            let (partition, down) = (&self.partition, &mut self.down);
-            let records = receive(&mut batch, *from, |record| {
-                down.collect(record.at, partition.lift(record.hash, record.value))
-            })?;
-            for signal in std::mem::take(&mut batch.signals) {
-                let follows = self.gate.signal(index, *from, signal)?;
-                for signal in follows.into_iter().flatten() {
-                    Stage::signal(&mut self.down, signal)?;
+        match delivery {
+            Delivery::Batch {
+                from,
+                batch,
+                queued,
+            } => {
+                let batch = batch.take().ok_or_else(|| foreign(edge))?;
+                self.batch(index, *from, batch, *queued)?;
+            }
+            Delivery::Barrier {
+                from,
+                barrier,
+                ahead_of,
+                record,
+            } => {
+                if self.gate.overtakes() {
+                    self.gate.overtaken(index, *from, *barrier);
+                    while let Some(signal) = self.gate.pass() {
+                        self.forward(signal)?;
+                    }
+                    **record = self.arrivals.owes(barrier.id, *ahead_of);
+                    self.pass()?;
                 }
             }
-            self.pass()?;
-            self.gate.emptied(index, *from, records, batch, *queued);
+            Delivery::Record { id, batch, records } => {
+                let batch = borrowed::<T>(batch)?;
+                **records = batch.records.len();
+                self.arrivals.pay(index, *id, &batch.records)?;
+                self.arrivals.settle(&mut self.gate);
+            }
+            Delivery::Credit { .. } => {}
         }
         Ok(true)
     }
 
     fn accepts(&self, edge: EdgeId, from: u32) -> Option<Accept> {
         match self.gate.edge_index(edge) {
+            Some(_) if self.arrivals.replays() => Some(Accept::NoRoom),
             Some(index) if self.gate.blocks(index, from) => Some(Accept::Blocked),
             Some(_) if self.down.room() => Some(Accept::Now),
             Some(_) => Some(Accept::NoRoom),
@@ -131,9 +209,18 @@ where
         }
     }
 
+    fn overtake(&mut self, barrier: Barrier) -> Flow {
+        if self.gate.overtakes() {
+            self.gate.nudge(barrier);
+            self.pass()?;
+        }
+        self.down.overtake(barrier)
+    }
+
     fn notify(&mut self, notice: Notice) -> Flow {
         if let Notice::Aborted { id } = notice {
             self.gate.abort(id);
+            self.arrivals.abort(id);
             self.pass()?;
         }
         self.down.notify(notice)

@@ -99,6 +99,12 @@ impl Grammar {
         Ok(())
     }
 
+    /// A barrier came on a channel ahead of what waits there.
+    pub fn overtaken(&mut self, channel: usize, id: CheckpointId) {
+        let state = &mut self.channels[channel];
+        state.barrier = state.barrier.max(id);
+    }
+
     /// The gate passes this on.
     pub fn passes(&mut self, signal: Signal) -> Flow {
         match signal {

@@ -16,6 +16,7 @@ mod exchange;
 mod gate;
 mod gate_head;
 mod grammar;
+pub mod in_flight;
 mod kind;
 mod outputs;
 mod with_broadcast;
@@ -30,11 +31,12 @@ pub use either::{ByEitherKey, Either};
 pub use exchange::Exchange;
 pub use gate::Gate;
 pub use gate_head::GateHead;
+pub use in_flight::{Codecs, Dealing, Flight};
 pub use kind::EdgeKind;
 pub use outputs::Outputs;
 pub use with_broadcast::WithBroadcast;
 
-use crate::checkpoint::CheckpointMode;
+use crate::checkpoint::{Barrier, CheckpointMode};
 use crate::constants;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +52,15 @@ pub enum Message {
         from: u32,
         /// A `Batch<T>` of the edge's type.
         batch: AnyBatch,
+        /// The barrier behind its records, for who can't look into it.
+        barrier: Option<Barrier>,
+    },
+    /// Producer to consumer: a barrier ahead of batches that have been sent and have not.
+    Barrier {
+        /// The producer's subtask number.
+        from: u32,
+        /// The barrier.
+        barrier: Barrier,
     },
     /// Consumer to producer.
     Credit {

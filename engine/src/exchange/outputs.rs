@@ -4,8 +4,16 @@
 //! the input ends; watermarks wait for the next batch, no longer than the interval. It leaves only
 //! against credit for each of its records. While a full batch waits for credit there is no room, and
 //! the chain takes no further input; what a turn in progress still emits is kept, never dropped.
+//!
+//! A barrier that overtakes leaves at the next turn, ahead of all that is kept here. What it has overtaken is
+//! encoded for the checkpoint some turns later, or when it leaves.
 
+mod overtaking;
+
+use super::in_flight::Recorder;
 use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message, Rec};
+use crate::checkpoint::Barrier;
+use crate::fault::Flow;
 use crate::stage::{Signal, Turn};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
@@ -27,6 +35,12 @@ struct Channel<T> {
     idle: bool,
     /// Processing time at which the oldest unsent item must leave.
     due: Timestamp,
+    /// The oldest sealed batches, as many as belong before the barrier that was put in last.
+    before: usize,
+    /// So many of these are part of its checkpoint already.
+    encoded: usize,
+    /// A barrier that leaves next, ahead of everything.
+    overtaking: Option<Barrier>,
 }
 
 /// Emptied buffers, boxed as they travel.
@@ -49,6 +63,12 @@ pub struct Outputs<T> {
     /// Records handed over so far.
     pub records: u64,
     ended: bool,
+    /// Where barriers may overtake.
+    recorder: Option<Recorder<T>>,
+    /// The barrier that was put in last has overtaken: what belongs before it has to be encoded.
+    turned: bool,
+    /// It came when the input had ended.
+    behind_end: bool,
 }
 
 /// A batch is at most a quarter of the credit at hand, so that several can be on their way, but no
@@ -89,6 +109,9 @@ impl<T: Send + 'static> Outputs<T> {
                 watermark: None,
                 idle: false,
                 due: Timestamp::MAX,
+                before: 0,
+                encoded: 0,
+                overtaking: None,
             });
         }
         Outputs {
@@ -100,7 +123,16 @@ impl<T: Send + 'static> Outputs<T> {
             spare: Vec::new(),
             records: 0,
             ended: false,
+            recorder: None,
+            turned: false,
+            behind_end: false,
         }
+    }
+
+    /// Keeps for checkpoints what their barriers overtake.
+    pub(super) fn record_with(mut self, recorder: Option<Recorder<T>>) -> Self {
+        self.recorder = recorder.filter(|r| r.overtakes() && !self.channels.is_empty());
+        self
     }
 
     /// Buffers a record for subtask `to`.
@@ -115,6 +147,9 @@ impl<T: Send + 'static> Outputs<T> {
 
     /// Puts a signal behind what was pushed so far, on every channel.
     pub fn signal(&mut self, signal: Signal) {
+        if let Signal::Barrier(barrier) = signal {
+            return self.barrier(barrier);
+        }
         for channel in &mut self.channels {
             match signal {
                 Signal::Watermark(at) => {
@@ -122,11 +157,7 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.idle = false;
                 }
                 Signal::Idle => channel.idle = true,
-                Signal::Barrier(_) => {
-                    channel.seal_signals();
-                    channel.filling.signals.push(signal);
-                    channel.seal(0, &mut self.spare);
-                }
+                Signal::Barrier(_) => {}
                 Signal::EndOfInput => {
                     channel.seal_signals();
                     channel.filling.signals.push(Signal::EndOfInput);
@@ -138,10 +169,16 @@ impl<T: Send + 'static> Outputs<T> {
     }
 
     /// Hands to the outbox whatever is full or due and has credit.
-    pub fn turn(&mut self, turn: &mut Turn<'_>) {
+    pub fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         let interval = self.settings.flush_interval_ms as i64;
         let always = always_granted(self.settings);
         for channel in &mut self.channels {
+            if let Some(barrier) = channel.overtaking {
+                channel.overtaking = None;
+                let from = self.me;
+                let message = Message::Barrier { from, barrier };
+                turn.outbox.send(self.edge, channel.to, message);
+            }
             let waited = !channel.sealed.is_empty();
             if channel.holds_something() && channel.sealed.is_empty() {
                 if channel.due == Timestamp::MAX {
@@ -164,13 +201,18 @@ impl<T: Send + 'static> Outputs<T> {
                 let Some(mut batch) = channel.sealed.pop_front() else {
                     break;
                 };
+                if channel.before > 0 {
+                    channel.leaves(&batch.records, self.turned, &mut self.recorder)?;
+                }
                 let records = batch.records.len() as u32;
                 channel.credit -= records;
                 self.records += u64::from(records);
                 batch.starved = std::mem::take(&mut channel.starved);
+                let barrier = batch.barrier();
                 let message = Message::Batch {
                     from: self.me,
                     batch: batch as AnyBatch,
+                    barrier,
                 };
                 turn.outbox.send(self.edge, channel.to, message);
             }
@@ -178,6 +220,10 @@ impl<T: Send + 'static> Outputs<T> {
             // what has not filled a batch has no due time yet: nobody else would wake this subtask.
             turn.again |= waited && channel.sealed.is_empty();
         }
+        if self.recorder.is_some() {
+            turn.again |= self.encode_some()?;
+        }
+        Ok(())
     }
 
     /// Consumer subtask `from` welcomes `records` more and gives back emptied buffers.
@@ -279,6 +325,8 @@ impl<T> Channel<T> {
             records,
             ..Batch::with_capacity(0)
         }));
+        self.before += usize::from(self.before > 0);
+        self.encoded += usize::from(self.encoded > 0);
     }
 
     #[inline(never)]
@@ -314,7 +362,7 @@ mod tests {
     fn turn(outputs: &mut Outputs<u32>) -> (Vec<usize>, bool, Timestamp) {
         let mut sent = Sent::default();
         let mut turn = Turn::new(Timestamp(0), &mut sent);
-        outputs.turn(&mut turn);
+        outputs.turn(&mut turn).expect("encodes nothing");
         let Turn { again, wake_at, .. } = turn;
         (sent.0, again, wake_at)
     }

@@ -1,10 +1,11 @@
 //! A graph in the making, and its validation: all problems at once, each with its operator.
 
 use super::{
-    Check, Edge, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo, Recovery,
-    TaskId, TaskSpec, Vertex, VertexId,
+    Carried, Check, Edge, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo,
+    Recovery, TaskId, TaskSpec, Vertex, VertexId,
 };
-use crate::exchange::{EdgeId, EdgeKind};
+use crate::checkpoint::StateValue;
+use crate::exchange::{Codecs, Distribution, EdgeId, EdgeKind};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -22,6 +23,9 @@ pub struct GraphBuilder {
     endless: bool,
     /// Sources that can't go back to where a checkpoint saw them.
     forgetful: Vec<OperatorId>,
+    /// What travels over edges.
+    carried: HashMap<EdgeId, Carried>,
+    codecs: Codecs,
 }
 
 /// A shared handle to a graph in the making.
@@ -108,6 +112,16 @@ impl GraphBuilder {
         self.edges[edge.0 as usize].to = Some(to);
     }
 
+    /// Tells what travels over an edge, and how it is distributed.
+    pub fn carry<T: 'static, P: Distribution<T>>(&mut self, edge: EdgeId) {
+        self.carried.insert(edge, Carried::new::<T, P>());
+    }
+
+    /// Records of this type can be kept in checkpoints while they are in flight.
+    pub fn add_codec<T: StateValue>(&mut self) {
+        self.codecs.add::<T>();
+    }
+
     /// Adds a check that runs before the job starts.
     pub fn add_check(&mut self, operator: OperatorId, check: Check) {
         self.checks.push((operator, check));
@@ -165,6 +179,8 @@ impl GraphBuilder {
             recoveries: self.recoveries.clone(),
             bounded: !self.endless,
             forgetful: self.forgetful.clone(),
+            carried: self.carried.clone(),
+            codecs: self.codecs.clone(),
         };
         if let Some(checkpoints) = &graph.settings.checkpoints {
             graph.settings.channels.mode = checkpoints.mode;
@@ -190,11 +206,12 @@ impl GraphBuilder {
                 name,
             });
         }
-        let misplaced = graph.misaligned();
-        if !misplaced.is_empty() {
+        let mut problems = graph.misaligned();
+        problems.extend(graph.not_encodable_edges());
+        if !problems.is_empty() {
             return Err(GraphError {
                 job: name.to_owned(),
-                problems: misplaced,
+                problems,
             });
         }
         Ok(graph)

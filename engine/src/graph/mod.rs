@@ -6,18 +6,21 @@
 //! share an actor because nothing but in-chain exchanges lies between them.
 
 mod builder;
+mod in_flight;
 mod plan;
 
 pub use builder::{GraphBuilder, GraphRef};
+pub use in_flight::Carried;
 pub use plan::Plan;
 
 use crate::build::BuildContext;
 use crate::checkpoint::{CheckpointSettings, Checksum, RestoredJob};
-use crate::exchange::{ChannelSettings, EdgeId, EdgeKind};
+use crate::exchange::{ChannelSettings, Codecs, EdgeId, EdgeKind};
 use crate::fault::Flow;
 use crate::stage::Head;
 use crate::state::StateBackend;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -153,6 +156,10 @@ pub struct JobGraph {
     pub bounded: bool,
     /// Sources that can't go back to where a checkpoint saw them.
     pub forgetful: Vec<OperatorId>,
+    /// What travels over edges.
+    pub carried: HashMap<EdgeId, Carried>,
+    /// The types of records that can be kept in checkpoints while they are in flight.
+    pub codecs: Codecs,
 }
 
 impl JobGraph {

@@ -52,6 +52,9 @@ pub struct PlanInput {
     pub from: u32,
     /// How records are distributed.
     pub kind: EdgeKind,
+    /// Barriers of unaligned checkpoints overtake records here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unaligned: bool,
 }
 
 impl Plan {
@@ -72,6 +75,7 @@ impl Plan {
                 PlanInput {
                     from: edge.from.0,
                     kind: edge.kind,
+                    unaligned: graph.overtakes(e),
                 }
             });
             PlanVertex {
@@ -102,7 +106,12 @@ impl fmt::Display for Plan {
         writeln!(f, "{}", self.job)?;
         for vertex in &self.vertices {
             for input in &vertex.inputs {
-                writeln!(f, "      |  {} from [{}]", input.kind, input.from)?;
+                let unaligned = if input.unaligned { ", unaligned" } else { "" };
+                writeln!(
+                    f,
+                    "      |  {} from [{}]{unaligned}",
+                    input.kind, input.from
+                )?;
             }
             if !vertex.inputs.is_empty() {
                 writeln!(f, "      v")?;

@@ -5,8 +5,8 @@ use super::two_phase::{COMMITTABLES, FILES};
 use crate::checkpoint::shared::Local;
 use crate::checkpoint::visitor::{Capture, Opaque};
 use crate::checkpoint::{
-    Barrier, CheckpointId, Commits, FilesImage, FilesIndex, Notice, OperatorImage, Participant,
-    StateData, StateImage, StateKind, StateVisitor, StoredFiles,
+    Barrier, CheckpointId, Commits, FilesImage, FilesIndex, LocalFiles, Notice, OperatorImage,
+    Participant, StateData, StateImage, StateKind, StateVisitor, StoredFiles,
 };
 use crate::fault::{Fault, Flow, PanicMark};
 use crate::node::Identity;
@@ -140,7 +140,7 @@ impl<T, W: SinkWriter<T>> SinkStage<T, W> {
         };
         mark.passed();
         let files = files.map_err(|fault| self.named(fault))?;
-        let image = |local: std::sync::Arc<dyn LocalFiles>| FilesImage {
+        let image = |local: Arc<dyn LocalFiles>| FilesImage {
             index: FilesIndex {
                 format: FILES.to_owned(),
                 entries: local.names().map_or(0, |names| names.len() as u64),

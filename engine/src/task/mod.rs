@@ -3,14 +3,20 @@
 //! The pure core of the subtask actor. It keeps arrived batches in order per edge, hands one to the
 //! chain when the chain has room behind that edge, reads a slice of its source when nothing else is
 //! waiting, and tells what it wants next. A simulation can drive it as well as an actor.
+//!
+//! A checkpoint whose barriers overtake begins in all stages at once ([`overtaking`]).
 
-use crate::checkpoint::{Barrier, Notice, Participant, SubtaskImage};
-use crate::exchange::{AnyBatch, EdgeId, Message, Outbox};
+mod overtaking;
+mod queues;
+
+use queues::{Queued, Queues};
+
+use crate::checkpoint::{Barrier, CheckpointId, Notice, Participant, SubtaskImage};
+use crate::exchange::{EdgeId, Message, Outbox};
 use crate::fault::Flow;
 use crate::source::Poll;
-use crate::stage::{Accept, Delivery, Head, Turn};
+use crate::stage::{Delivery, Head, Turn};
 use crate::time::Timestamp;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What a subtask wants after a step.
@@ -56,9 +62,9 @@ const FIRST_SLICE: usize = 512;
 pub struct Subtask {
     head: Box<dyn Head>,
     participant: Participant,
-    /// Arrived batches by edge: `(edge, queue of (from, batch))`.
-    queues: Vec<(EdgeId, VecDeque<(u32, AnyBatch)>)>,
-    queued: usize,
+    queues: Queues,
+    /// The newest checkpoint whose barriers overtake here.
+    overtakes: CheckpointId,
     /// A batch waited for room since the last one was taken: the sign that channels hold too much.
     pressed: bool,
     reading: bool,
@@ -79,12 +85,12 @@ impl Subtask {
     /// A subtask with its chain; `slice` bounds the records of one read.
     pub fn new(head: Box<dyn Head>, slice: usize, participant: Participant) -> Self {
         let not_before = Timestamp::MIN;
-        let (queues, pressed) = (Vec::new(), false);
+        let (queues, pressed) = (Queues::default(), false);
         Subtask {
             head,
             participant,
             queues,
-            queued: 0,
+            overtakes: CheckpointId::default(),
             pressed,
             reading: true,
             not_before,
@@ -105,17 +111,19 @@ impl Subtask {
     /// Takes a message of an edge. Credit counts at once; a batch waits for a step.
     pub fn receive(&mut self, edge: EdgeId, message: Message) -> Flow {
         match message {
-            Message::Batch { from, batch } => {
-                let at = self
-                    .queues
-                    .iter()
-                    .position(|(e, _)| *e == edge)
-                    .unwrap_or_else(|| {
-                        self.queues.push((edge, VecDeque::new()));
-                        self.queues.len() - 1
-                    });
-                self.queues[at].1.push_back((from, batch));
-                self.queued += 1;
+            Message::Batch {
+                from,
+                batch,
+                barrier,
+            } => {
+                self.queues.push(edge, Queued::new(from, batch, barrier));
+                if let Some(barrier) = barrier {
+                    self.arrived_in_order(edge, from, barrier)?;
+                }
+            }
+            Message::Barrier { from, barrier } => {
+                self.overtake(barrier)?;
+                self.arrived_ahead(edge, from, barrier)?;
             }
             Message::Credit {
                 from,
@@ -202,17 +210,18 @@ impl Subtask {
                 }
             }
         }
-        let held_back = held || self.queued > 0 || !self.head.room();
+        let held_back = held || !self.queues.is_empty() || !self.head.room();
+        let records = self.record_some()?;
         let mut turn = Turn::new(now, outbox);
         turn.held_back = std::mem::replace(&mut self.held_back, held_back) || held_back;
         self.head.turn(&mut turn)?;
         let Turn { again, wake_at, .. } = turn;
-        if self.queued == 0 && !self.reading && self.head.finished() {
+        if self.queues.is_empty() && !self.reading && self.head.finished() {
             let until = if again { now } else { wake_at };
             return Ok(Next::Done { until });
         }
         // The turn may have sent what was in the way of a batch that waits.
-        if progress || again || self.can_take() {
+        if progress || again || records || self.can_take() {
             return Ok(Next::Again);
         }
         let reading = self.reading && !held && self.head.room();
@@ -223,48 +232,50 @@ impl Subtask {
         };
         Ok(Next::Wait {
             until,
-            blocked: !reading && (self.reading || self.queued > 0),
+            blocked: !reading && (self.reading || !self.queues.is_empty()),
         })
     }
 
     fn take_one_batch(&mut self) -> Flow<bool> {
-        if self.queued == 0 {
+        if self.queues.is_empty() {
             return Ok(false);
         }
-        for (edge, queue) in &mut self.queues {
-            let Some(place) = takeable(&*self.head, *edge, queue) else {
-                self.pressed |= !queue.is_empty();
-                continue;
-            };
-            let Some((from, batch)) = queue.remove(place) else {
-                continue;
-            };
-            self.queued -= 1;
-            let mut batch = Some(batch);
-            let queued = if std::mem::take(&mut self.pressed) {
-                queue.len()
-            } else {
-                0
-            };
-            let mut delivery = Delivery::Batch {
-                from,
-                batch: &mut batch,
-                queued,
-            };
-            self.head.deliver(*edge, &mut delivery)?;
-            return Ok(true);
-        }
-        Ok(false)
+        let head = &self.head;
+        let accepts = |edge, from| head.accepts(edge, from);
+        let Some((edge, queued)) = self.queues.take(accepts, &mut self.pressed) else {
+            return Ok(false);
+        };
+        let behind = if std::mem::take(&mut self.pressed) {
+            self.queues.waiting(edge)
+        } else {
+            0
+        };
+        self.record(edge, &queued)?;
+        let mut batch = Some(queued.batch);
+        let mut delivery = Delivery::Batch {
+            from: queued.from,
+            batch: &mut batch,
+            queued: behind,
+        };
+        self.head.deliver(edge, &mut delivery)?;
+        Ok(true)
     }
 
     /// Whether a batch waits that the chain has room for.
     fn can_take(&self) -> bool {
-        let mut queues = self.queues.iter();
-        self.queued > 0 && queues.any(|(edge, queue)| takeable(&*self.head, *edge, queue).is_some())
+        let accepts = |edge, from| self.head.accepts(edge, from);
+        self.queues.can_take(accepts)
     }
 
-    /// A checkpoint begins.
+    /// A checkpoint begins, or its barriers are to overtake from now on.
     pub fn trigger(&mut self, barrier: Barrier) -> Flow {
+        if barrier.overtakes() {
+            return self.overtake(barrier);
+        }
+        self.tell_head(barrier)
+    }
+
+    fn tell_head(&mut self, barrier: Barrier) -> Flow {
         if !self.participant.is_news(barrier) {
             return Ok(());
         }
@@ -309,24 +320,11 @@ impl Subtask {
 
     /// Batches that wait.
     pub fn queued(&self) -> usize {
-        self.queued
+        self.queues.len()
     }
 
     /// Where the record came from that was read last.
     pub fn position(&self) -> Option<String> {
         self.head.position()
     }
-}
-
-/// The place of the first batch of an edge that the chain can take now. Batches of one channel stay in
-/// order; those of a channel that waits for the barriers of others let the others by.
-fn takeable(head: &dyn Head, edge: EdgeId, queue: &VecDeque<(u32, AnyBatch)>) -> Option<usize> {
-    for (place, (from, _)) in queue.iter().enumerate() {
-        match head.accepts(edge, *from)? {
-            Accept::Now => return Some(place),
-            Accept::NoRoom => return None,
-            Accept::Blocked => {}
-        }
-    }
-    None
 }

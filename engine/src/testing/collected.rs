@@ -9,9 +9,9 @@ use std::rc::Rc;
 
 /// A stage that keeps what it receives.
 pub struct Collected<T> {
-    pub(super) records: Rc<RefCell<Vec<(Timestamp, T)>>>,
-    pub(super) signals: Rc<RefCell<Vec<Signal>>>,
-    pub(super) room: Rc<Cell<bool>>,
+    pub(crate) records: Rc<RefCell<Vec<(Timestamp, T)>>>,
+    pub(crate) signals: Rc<RefCell<Vec<Signal>>>,
+    pub(crate) room: Rc<Cell<bool>>,
     /// Told of the barriers that come here.
     participant: Participant,
 }

@@ -371,7 +371,7 @@ impl Network {
 
     fn post(&mut self, edge: EdgeId, me: u32, to: u32, message: Message) {
         let link = match &message {
-            Message::Batch { from, batch } => {
+            Message::Batch { from, batch, .. } => {
                 assert_eq!(*from, me, "a batch tells who sent it");
                 let records = (self.count)(batch);
                 let account = self.account(edge.0, me, to);
@@ -380,6 +380,10 @@ impl Network {
                     account.sent <= account.granted,
                     "edge {edge:?} from {me} to {to} carries more than was granted: {account:?}"
                 );
+                (edge.0, me, to, false)
+            }
+            Message::Barrier { from, .. } => {
+                assert_eq!(*from, me, "a barrier tells who sent it");
                 (edge.0, me, to, false)
             }
             Message::Credit { from, records, .. } => {
@@ -410,6 +414,7 @@ impl Network {
                 self.account(edge.0, from, to).arrived += records;
                 consumers
             }
+            Message::Barrier { .. } => consumers,
             Message::Credit { records, .. } => {
                 self.account(edge.0, to, from).granted += u64::from(*records);
                 producers

@@ -1,6 +1,6 @@
 //! A checkpoint under way: what it is for, and who has done their part.
 
-use crate::checkpoint::barrier::{Barrier, BarrierKind, CheckpointId};
+use crate::checkpoint::barrier::{Barrier, BarrierKind, CheckpointId, Passing};
 use crate::checkpoint::protocol::{RequestId, SubtaskRef};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
@@ -78,6 +78,9 @@ pub(super) struct Pending<F> {
     pub triggered: Timestamp,
     pub expires: Timestamp,
     pub stage: Stage,
+    /// How its barrier passes what waits, and when that is to change.
+    pub passing: Passing,
+    pub turns: Timestamp,
     pub parts: BTreeMap<SubtaskRef, F>,
     /// How long to wait before the outcome is looked up again.
     pub resolve_pause: Duration,
@@ -91,6 +94,8 @@ impl<F: Clone> Pending<F> {
             triggered: now,
             expires: now.plus(timeout),
             stage: Stage::Triggered,
+            passing: Passing::InOrder,
+            turns: Timestamp::MAX,
             parts: BTreeMap::new(),
             resolve_pause: RESOLVE_PAUSE,
         }
@@ -100,7 +105,19 @@ impl<F: Clone> Pending<F> {
         Barrier {
             id: self.id,
             kind: self.purpose.kind(),
+            passing: self.passing,
         }
+    }
+
+    /// Has its barrier overtake what waits, at once or `after` some time.
+    pub fn overtaking(mut self, after: Duration) -> Self {
+        if after.is_zero() {
+            self.passing = Passing::Ahead;
+        } else {
+            self.passing = Passing::InOrderAtFirst;
+            self.turns = self.triggered.plus(after);
+        }
+        self
     }
 
     pub fn files(&self) -> Vec<(SubtaskRef, F)> {
@@ -116,7 +133,7 @@ impl<F: Clone> Pending<F> {
     /// When something has to be done about it though nothing happens.
     pub fn deadline(&self) -> Timestamp {
         match self.stage {
-            Stage::Triggered => self.expires,
+            Stage::Triggered => self.expires.min(self.turns),
             Stage::Publishing | Stage::Resolving => Timestamp::MAX,
             Stage::Unknown { again } => again,
         }

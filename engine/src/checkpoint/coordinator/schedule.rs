@@ -2,6 +2,7 @@
 
 use super::pending::{Pending, Purpose, Stage};
 use super::{Coordinator, Life};
+use crate::checkpoint::barrier::{BarrierKind, Passing};
 use crate::checkpoint::protocol::{Action, Publication, RequestId, SavepointKind};
 use crate::time::Timestamp;
 
@@ -9,6 +10,7 @@ impl<F: Clone> Coordinator<F> {
     /// Does all that can be done now.
     pub(super) fn advance(&mut self, now: Timestamp, out: &mut Vec<Action<F>>) {
         self.expire(now, out);
+        self.turn_unaligned(now, out);
         self.look_up(now, out);
         self.publish_next(out);
         if matches!(self.life, Life::Running | Life::Draining(_)) {
@@ -49,6 +51,18 @@ impl<F: Clone> Coordinator<F> {
                  for {who}"
             );
             self.give_up(at, &reason, now, out);
+        }
+    }
+
+    /// Sends barriers once more that are held up for too long: from now on they overtake.
+    fn turn_unaligned(&mut self, now: Timestamp, out: &mut Vec<Action<F>>) {
+        for pending in &mut self.pending {
+            if pending.can_abort() && pending.turns <= now {
+                pending.turns = Timestamp::MAX;
+                pending.passing = Passing::Ahead;
+                self.history.turned(pending.id);
+                out.push(Action::Trigger(pending.barrier()));
+            }
         }
     }
 
@@ -128,7 +142,11 @@ impl<F: Clone> Coordinator<F> {
     fn trigger(&mut self, purpose: Purpose, now: Timestamp, out: &mut Vec<Action<F>>) {
         let id = self.next_id;
         self.next_id = id.next();
-        let pending = Pending::new(id, purpose, now, self.settings.timeout);
+        let mut pending = Pending::new(id, purpose, now, self.settings.timeout);
+        // What a person owns stays aligned: it is to be read whatever becomes of the job's edges.
+        if self.settings.unaligned && purpose.kind() == BarrierKind::Checkpoint {
+            pending = pending.overtaking(self.settings.aligned_timeout);
+        }
         let subtasks = self.subtasks.len();
         self.history.triggered(pending.barrier(), subtasks, now);
         out.push(Action::Trigger(pending.barrier()));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::checkpoint::protocol::{Outcome, Phase, Publication};
-use crate::checkpoint::{Barrier, Notice, Timing};
+use crate::checkpoint::{Barrier, Notice, Passing, Timing};
 use std::time::Duration;
 
 type Actions = Vec<Action<u64>>;
@@ -93,7 +93,9 @@ impl Desk {
 }
 
 fn trigger(n: u64, kind: BarrierKind) -> Action<u64> {
-    Action::Trigger(Barrier { id: id(n), kind })
+    let passing = Passing::InOrder;
+    let id = id(n);
+    Action::Trigger(Barrier { id, kind, passing })
 }
 
 fn completed(n: u64, last: bool) -> Action<u64> {

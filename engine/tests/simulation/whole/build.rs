@@ -94,6 +94,7 @@ impl<'a> Builder<'a> {
             stream = self.step(stream, *step);
         }
         self.end(stream);
+        self.graph.edit(|g| g.add_codec::<Item>());
         let settings = JobSettings {
             parallelism: self.width(),
             max_parallelism: 16,
@@ -373,7 +374,13 @@ impl<'a> Builder<'a> {
         };
         self.sinks += 1;
         let handle = stream.sink(&format!("parts {}", sink.sink), sink);
-        if self.dice.roll(2) == 0 && !self.ordered {
+        // What is in flight before a sink has to find its way there again: the edge is there in each attempt.
+        let mut dice = match self.plan.checkpoints.unaligned {
+            true => Dice(self.plan.seed ^ u64::from(self.sinks) << 30),
+            false => self.dice.clone(),
+        };
+        self.dice.roll(2);
+        if dice.roll(2) == 0 && !self.ordered {
             let width = self.width();
             handle.parallelism(width);
         }

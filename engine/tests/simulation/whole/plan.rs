@@ -190,9 +190,20 @@ impl Plan {
         };
         if dice.roll(6) == 0 {
             plan.at_least_once()
+        } else if dice.roll(2) == 0 {
+            let after = [0, dice.roll(60)][dice.roll(2)];
+            plan.unaligned(Duration::from_millis(after as u64))
         } else {
             plan
         }
+    }
+
+    /// The same with barriers that overtake, at once or when it takes too long.
+    fn unaligned(mut self, after: Duration) -> Self {
+        self.checkpoints.unaligned = true;
+        self.checkpoints.aligned_timeout = after;
+        self.checkpoints.max_concurrent = 1;
+        self
     }
 
     /// The same where records may count twice after a recovery, with nothing that puts several into one.

@@ -49,10 +49,13 @@ impl World {
 
     fn upload(&mut self, image: &SubtaskImage) {
         let fails = self.happens(60);
+        let (id, timing) = (image.barrier.id, image.timing);
+        if timing.persisted > 0 {
+            self.count("images with records in flight");
+        }
         let Some(attempt) = &mut self.attempt else {
             return;
         };
-        let (id, timing) = (image.barrier.id, image.timing);
         let (task, number) = (image.task, image.subtask);
         let subtask = SubtaskRef {
             task,

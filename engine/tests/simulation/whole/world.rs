@@ -15,6 +15,8 @@ use tidegate_engine::checkpoint::{
     Publication, RequestId, RestoredJob, SavepointKind, SubtaskFile, SubtaskImage, SubtaskRef,
 };
 use tidegate_engine::clock::Clock;
+use tidegate_engine::exchange::EdgeId;
+use tidegate_engine::graph::{JobGraph, OperatorId};
 use tidegate_engine::sink::committables;
 use tidegate_engine::testing::MemoryStorage;
 use tidegate_engine::time::Timestamp;
@@ -118,6 +120,9 @@ impl World {
                 self.count("whole jobs to their end");
                 if self.plan.repeats() {
                     self.count("jobs of at least once");
+                }
+                if self.plan.checkpoints.unaligned {
+                    self.count("unaligned jobs");
                 }
                 for (what, times) in self.tally.0 {
                     tally.count(what, times);
@@ -252,6 +257,7 @@ impl World {
         let ids = uids.map(|(at, _)| job.uid(tidegate_engine::graph::OperatorId(at as u32)));
         let sinks: Vec<String> = ids.collect();
         let restored = self.restore(&sinks);
+        self.claim(&job, restored.as_ref());
         job.recover(restored.as_ref()).expect("it recovers");
         let drained = self
             .newest
@@ -281,6 +287,16 @@ impl World {
             sinks,
         });
         false
+    }
+
+    /// All that was saved is that of an operator or an edge that there is.
+    fn claim(&self, job: &JobGraph, restored: Option<&RestoredJob>) {
+        let operators = (0..job.operators.len() as u32).map(|id| job.uid(OperatorId(id)));
+        let edges = (0..job.edges.len() as u32).map(|id| job.edge_uid(EdgeId(id)));
+        let known: BTreeSet<String> = operators.chain(edges).collect();
+        for uid in restored.into_iter().flat_map(RestoredJob::uids) {
+            assert!(known.contains(uid), "I1: nobody claims '{uid}'");
+        }
     }
 
     fn restore(&mut self, sinks: &[String]) -> Option<RestoredJob> {

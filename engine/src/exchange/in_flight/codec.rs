@@ -1,0 +1,84 @@
+//! Which types of records can be kept while they are in flight, and how.
+//!
+//! An exchange asks of its records only that they can be sent to another thread. What is to be kept in an
+//! unaligned checkpoint has to become bytes as well, and a job says for which types it knows how; a job
+//! that takes no such checkpoints says nothing.
+
+use crate::checkpoint::StateValue;
+use crate::checkpoint::codec::{decode_from, encode_into};
+use crate::fault::Flow;
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Turns records into bytes and back.
+pub trait RecordCodec<T>: Send + Sync {
+    /// Appends the encoding of a record.
+    fn encode(&self, record: &T, into: &mut Vec<u8>) -> Flow;
+
+    /// The record at the beginning of `bytes`, and how many bytes it took.
+    fn decode(&self, bytes: &[u8]) -> Flow<(T, usize)>;
+}
+
+/// By serde and bincode, as keys and state.
+struct BySerde;
+
+impl<T: StateValue> RecordCodec<T> for BySerde {
+    fn encode(&self, record: &T, into: &mut Vec<u8>) -> Flow {
+        encode_into(record, into)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Flow<(T, usize)> {
+        decode_from(bytes)
+    }
+}
+
+/// The types of records that a job can keep while they are in flight.
+#[derive(Clone)]
+pub struct Codecs(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+
+impl Default for Codecs {
+    /// Numbers and text.
+    fn default() -> Self {
+        let mut codecs = Codecs(HashMap::new());
+        macro_rules! known {
+            ($($known:ty),*) => { $(codecs.add::<$known>();)* };
+        }
+        known!((), bool, char, String, u8, u16, u32, u64, u128, usize);
+        known!(i8, i16, i32, i64, i128, isize, f32, f64);
+        codecs
+    }
+}
+
+impl Codecs {
+    /// Adds a type.
+    pub fn add<T: StateValue>(&mut self) {
+        let codec: Arc<dyn RecordCodec<T>> = Arc::new(BySerde);
+        self.0.insert(TypeId::of::<T>(), Arc::new(codec));
+    }
+
+    /// How records of a type become bytes, if that is known.
+    pub fn of<T: 'static>(&self) -> Option<Arc<dyn RecordCodec<T>>> {
+        let known = self.0.get(&TypeId::of::<T>())?;
+        known.downcast_ref::<Arc<dyn RecordCodec<T>>>().cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_known_once_it_is_added() {
+        let mut codecs = Codecs::default();
+        assert!(codecs.of::<(u8, String)>().is_none());
+        assert!(codecs.of::<&'static str>().is_none());
+        codecs.add::<(u8, String)>();
+        let codec = codecs.of::<(u8, String)>().expect("it was added");
+        let (mut bytes, record) = (Vec::new(), (7, "seven".to_owned()));
+        codec.encode(&record, &mut bytes).expect("encodes");
+        let length = bytes.len();
+        bytes.push(1);
+        assert_eq!(codec.decode(&bytes), Ok((record, length)));
+    }
+}
