@@ -177,6 +177,11 @@ impl SinkSettings {
                 ".max_unacknowledged(0) lets nothing be sent; allow at least 1",
             ));
         }
+        if self.broker_timeout.is_zero() {
+            return Err(KafkaError::Missing(
+                ".broker_timeout(..) of nothing gives up before any broker can answer",
+            ));
+        }
         if self.partitioner.is_some() && self.client.get("partitioner").is_some() {
             let why = "the partitioner is set with .partitioner(..) as well";
             return Err(KafkaError::property("partitioner", why));

@@ -362,8 +362,14 @@ fn life(world: &Rc<World>, parallelism: u32, dies_in: u32) -> Flow {
         };
         *world.latest.borrow_mut() = Some(checkpoint);
         for (committer, open) in committers.iter_mut().zip(&mut open) {
-            for (_, bytes) in open.iter() {
-                committer.commit(&Committable::decode(bytes.clone())?, &disk)?;
+            let all = open
+                .iter()
+                .map(|(_, bytes)| Committable::decode(bytes.clone()));
+            let all = all.collect::<Flow<Vec<_>>>()?;
+            // Each by itself, or several at once.
+            let most = 1 + world.dice.below(3) as usize;
+            for some in all.chunks(most) {
+                committer.commit(some, &disk)?;
             }
             // That it is done may not be known in time for the next checkpoint.
             if world.dice.below(4) > 0 {
@@ -527,11 +533,11 @@ fn a_zombie_stops_at_once_and_a_marker_reads_as_it_was_written() {
         .run(&new, &Disk::default())
         .unwrap();
     let fault = zombie
-        .commit(&committable(0, newest + 1, 50), &Disk::default())
+        .commit(&[committable(0, newest + 1, 50)], &Disk::default())
         .unwrap_err();
     assert_eq!(fault.kind(), FaultKind::Fenced);
     Committer::new(new, 0, Owner(51))
-        .commit(&committable(0, newest + 1, 51), &Disk::default())
+        .commit(&[committable(0, newest + 1, 51)], &Disk::default())
         .unwrap();
     let marker = Marker::take_over(7, Owner(u64::MAX), &Marker::new(6, Owner(3)));
     assert_eq!(Marker::decode(&marker.encode().unwrap()), Ok(marker));
