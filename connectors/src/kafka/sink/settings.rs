@@ -114,7 +114,8 @@ impl SinkSettings {
             ("statistics.interval.ms", "1000"),
             ("queue.buffering.max.kbytes", "65536"),
         ];
-        defaults.extend(self.common().map(|(name, value)| (name, value)));
+        let common: Vec<_> = self.common().collect();
+        defaults.extend(common);
         let mut fixed = vec![("delivery.report.only.error", "true")];
         if let Some(unacknowledged) = &unacknowledged {
             fixed.push(("queue.buffering.max.messages", unacknowledged));
