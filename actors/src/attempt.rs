@@ -1,6 +1,7 @@
 //! The attempts of a job: each builds all of its actors anew, from the state of the newest checkpoint.
 
 use crate::checkpointing::{Checkpointing, Target};
+use crate::claims::Claim;
 use crate::coordinator::CheckpointCoordinator;
 use crate::failpoints::failpoint;
 use crate::pressure::BackPressureController;
@@ -103,6 +104,7 @@ struct Beginning {
     restored: Option<Arc<RestoredJob>>,
     next_id: CheckpointId,
     retained: Vec<CheckpointId>,
+    claim: Option<Arc<Claim>>,
 }
 
 impl Attempts<'_> {
@@ -113,11 +115,12 @@ impl Attempts<'_> {
         let strategy = checkpointing.map_or(RestartStrategy::None, |(c, _)| c.restart.clone());
         let mut policy = RestartPolicy::new(strategy, RandomState::new().build_hasher().finish());
         let clock = &self.telemetry.clock;
-        let mut since = None;
+        let (mut since, mut claim) = (None, None);
         loop {
-            let outcome = match self.begin(since).await {
+            let outcome = match self.begin(since, claim.clone()).await {
                 Ok(beginning) => {
                     since.get_or_insert(beginning.next_id);
+                    claim = beginning.claim.clone();
                     policy.on_healthy(clock.now());
                     self.attempt(beginning).await
                 }
@@ -173,7 +176,11 @@ impl Attempts<'_> {
 
     /// Reads what the attempt begins with, and has the sinks commit what that covers. `since` is the
     /// number with which this run of the job began to count its checkpoints, if it has.
-    async fn begin(&self, since: Option<CheckpointId>) -> Result<Beginning, Fault> {
+    async fn begin(
+        &self,
+        since: Option<CheckpointId>,
+        claim: Option<Arc<Claim>>,
+    ) -> Result<Beginning, Fault> {
         let job = self.telemetry.job.clone();
         let state = &self.telemetry.state;
         if let (StateBackend::RocksDb(settings), None) = (&job.settings.state, state.coordinator())
@@ -185,6 +192,13 @@ impl Attempts<'_> {
         let work = move || {
             let mut beginning = Beginning::default();
             if let Some((checkpointing, retained)) = checkpoints {
+                // Before anything is read: from here on no other process adds to it.
+                beginning.claim = Some(match claim {
+                    None => {
+                        Arc::new(Claim::take(checkpointing.storage.clone()).map_err(Fault::user)?)
+                    }
+                    Some(claim) => claim,
+                });
                 let (next_id, own) = checkpointing.numbers()?;
                 beginning.retained = own;
                 beginning.restored = match since {
@@ -228,11 +242,14 @@ impl Attempts<'_> {
         let number = self.control.attempt() + 1;
         let coordinator = self.checkpointing().map(|(checkpointing, settings)| {
             let addresses = (directory.clone(), supervisor.clone());
+            let claim = beginning
+                .claim
+                .expect("who takes checkpoints has claimed their folder");
             let numbers = (beginning.next_id, beginning.retained);
             let coordinator = CheckpointCoordinator::new(
                 settings.clone(),
                 (job.clone(), number),
-                checkpointing.clone(),
+                (checkpointing.clone(), claim),
                 numbers,
                 addresses,
                 self.settings.clock.clone(),

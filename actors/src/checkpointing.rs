@@ -1,5 +1,6 @@
 //! How a job is made to survive: where its checkpoints go, what it begins with, when it is restarted.
 
+use crate::claims::Claim;
 use crate::failpoints::failpoint;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -56,6 +57,13 @@ pub enum Restore {
     From(Target),
 }
 
+/// The job is another process's now: see [`crate::claims`].
+#[derive(Debug)]
+pub(crate) struct TakenOver;
+
+/// What became of a publication.
+pub(crate) type Published = Result<Outcome, TakenOver>;
+
 /// Where the checkpoints of a job go, and what is done with them.
 #[derive(Clone)]
 pub struct Checkpointing {
@@ -103,8 +111,26 @@ impl Checkpointing {
     }
 
     /// Makes a checkpoint of files that are written, and records it where the job ends with it.
-    pub(crate) fn publish(&self, target: &Target, metadata: &CheckpointMetadata) -> Outcome {
+    pub(crate) fn publish(
+        &self,
+        target: &Target,
+        metadata: &CheckpointMetadata,
+        claim: &Claim,
+    ) -> Published {
         failpoint!("checkpointing::before_publish");
+        match claim.lost() {
+            Ok(false) => {}
+            Ok(true) => return Err(TakenOver),
+            Err(error) => return Ok(Outcome::Failed(error.to_string())),
+        }
+        failpoint!("checkpointing::claimed");
+        match self.record(target, metadata) {
+            Outcome::Published => self.own(target, metadata, claim),
+            outcome => Ok(outcome),
+        }
+    }
+
+    fn record(&self, target: &Target, metadata: &CheckpointMetadata) -> Outcome {
         let _changing = self.changing.lock();
         match retention::lost_files(&*self.registry, metadata) {
             Ok(lost) if lost.is_empty() => {}
@@ -123,7 +149,7 @@ impl Checkpointing {
         };
         failpoint!("checkpointing::after_publish");
         match published {
-            Ok(()) => self.record_stop(target, metadata.id, metadata.kind),
+            Ok(()) => Outcome::Published,
             Err(error) => {
                 // Whether a rename that reported an error has happened, only the storage can tell.
                 tracing::warn!(checkpoint = metadata.id.0, "{error}");
@@ -133,15 +159,33 @@ impl Checkpointing {
     }
 
     /// Looks up whether a checkpoint has been published.
-    pub(crate) fn look_up(&self, target: &Target, id: CheckpointId) -> Outcome {
+    pub(crate) fn look_up(
+        &self,
+        target: &Target,
+        metadata: &CheckpointMetadata,
+        claim: &Claim,
+    ) -> Published {
         match read_metadata(&*target.storage, &target.folder) {
-            Ok(metadata) => self.record_stop(target, id, metadata.kind),
-            Err(checkpoint::Error::Missing { .. }) => {
-                Outcome::Failed("its metadata could not be written".to_owned())
-            }
+            Ok(found) if found == *metadata => self.own(target, metadata, claim),
+            Ok(_) => Err(TakenOver),
+            Err(checkpoint::Error::Missing { .. }) => Ok(Outcome::Failed(
+                "its metadata could not be written".to_owned(),
+            )),
             Err(error) => {
-                tracing::warn!(checkpoint = id.0, "{error}");
-                Outcome::Unknown
+                tracing::warn!(checkpoint = metadata.id.0, "{error}");
+                Ok(Outcome::Unknown)
+            }
+        }
+    }
+
+    /// A checkpoint is published. Nobody may be told of it if the job is another process's by now.
+    fn own(&self, target: &Target, metadata: &CheckpointMetadata, claim: &Claim) -> Published {
+        match claim.lost() {
+            Ok(false) => Ok(self.record_stop(target, metadata.id, metadata.kind)),
+            Ok(true) => Err(TakenOver),
+            Err(error) => {
+                tracing::warn!(checkpoint = metadata.id.0, "{error}");
+                Ok(Outcome::Unknown)
             }
         }
     }

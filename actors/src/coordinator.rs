@@ -1,6 +1,7 @@
 //! The actor of a job's checkpoints: carries out what [`tidegate_engine::checkpoint::Coordinator`] decides.
 
-use crate::checkpointing::{Checkpointing, Target};
+use crate::checkpointing::{Checkpointing, Published, TakenOver, Target};
+use crate::claims::{self, Claim};
 use crate::failpoints::failpoint;
 use crate::protocol::{
     AttemptFailed, CheckpointEvent, CheckpointSettled, EndInput, FailJob, Release, TakeSavepoint,
@@ -19,7 +20,7 @@ use tidegate_engine::checkpoint::shared::delete_files;
 use tidegate_engine::checkpoint::storage::{checkpoint_folder, join, savepoint_folder};
 use tidegate_engine::checkpoint::{
     Action, BarrierKind, CheckpointId, CheckpointMetadata, CheckpointSettings, Coordinator, Event,
-    Notice, Publication, RequestId, SubtaskFile, SubtaskRef,
+    Notice, Outcome, Publication, RequestId, SubtaskFile, SubtaskRef,
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Fault;
@@ -35,8 +36,12 @@ pub struct CheckpointCoordinator {
     directory: Directory,
     supervisor: Addr<Supervisor>,
     clock: Clock,
-    /// Where the checkpoints under way go.
+    /// This process's claim to the job's folder; once it is lost, what is there is another's.
+    claim: Arc<Claim>,
+    taken_over: bool,
+    /// Where the checkpoints under way go, and what they say of themselves.
     targets: HashMap<CheckpointId, Target>,
+    published: HashMap<CheckpointId, Arc<CheckpointMetadata>>,
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
     board: CheckpointBoard,
@@ -54,10 +59,10 @@ struct Request {
 
 impl CheckpointCoordinator {
     /// For one attempt of a job.
-    pub fn new(
+    pub(crate) fn new(
         settings: CheckpointSettings,
         (job, attempt): (Arc<JobGraph>, u32),
-        checkpointing: Checkpointing,
+        (checkpointing, claim): (Checkpointing, Arc<Claim>),
         (next_id, retained): (CheckpointId, Vec<CheckpointId>),
         (directory, supervisor): (Directory, Addr<Supervisor>),
         clock: Clock,
@@ -76,7 +81,10 @@ impl CheckpointCoordinator {
             directory,
             supervisor,
             clock,
+            claim,
+            taken_over: false,
             targets: HashMap::new(),
+            published: HashMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
             board: CheckpointBoard::default(),
@@ -214,30 +222,45 @@ impl CheckpointCoordinator {
         metadata.created = publication.triggered;
         metadata.subtasks = files.into_iter().map(|(_, file)| file).collect();
         metadata.name_shared();
-        let target = self.target(id, kind);
-        let checkpointing = self.checkpointing.clone();
+        let (target, metadata) = (self.target(id, kind), Arc::new(metadata));
+        self.published.insert(id, metadata.clone());
+        let (checkpointing, claim) = (self.checkpointing.clone(), self.claim.clone());
         let written =
-            tokio::task::spawn_blocking(move || checkpointing.publish(&target, &metadata));
-        ctx.spawn(wrap(written, move |actor, outcome, ctx| {
-            actor.handle_event(Event::MetadataPublished { id, outcome }, ctx);
+            tokio::task::spawn_blocking(move || checkpointing.publish(&target, &metadata, &claim));
+        ctx.spawn(wrap(written, move |actor, published, ctx| {
+            actor.published(id, published, ctx);
         }));
     }
 
+    fn published(&mut self, id: CheckpointId, published: Published, ctx: &mut Context<Self>) {
+        let outcome = published.unwrap_or_else(|TakenOver| {
+            let fault = claims::taken_over();
+            self.taken_over = true;
+            self.supervisor.do_send(FailJob(fault.clone()));
+            Outcome::Failed(fault.message().to_owned())
+        });
+        self.handle_event(Event::MetadataPublished { id, outcome }, ctx);
+    }
+
     fn resolve(&mut self, id: CheckpointId, ctx: &mut Context<Self>) {
-        let Some(target) = self.targets.get(&id).cloned() else {
+        let known = self.targets.get(&id).zip(self.published.get(&id));
+        let Some((target, metadata)) = known.map(|(t, m)| (t.clone(), m.clone())) else {
             return;
         };
-        let checkpointing = self.checkpointing.clone();
-        let read = tokio::task::spawn_blocking(move || checkpointing.look_up(&target, id));
-        ctx.spawn(wrap(read, move |actor, outcome, ctx| {
-            actor.handle_event(Event::MetadataPublished { id, outcome }, ctx);
+        let (checkpointing, claim) = (self.checkpointing.clone(), self.claim.clone());
+        let read =
+            tokio::task::spawn_blocking(move || checkpointing.look_up(&target, &metadata, &claim));
+        ctx.spawn(wrap(read, move |actor, published, ctx| {
+            actor.published(id, published, ctx);
         }));
     }
 
     /// Deletes what was written for a checkpoint that was given up. The folder of a savepoint is a
     /// person's: nothing else in it is touched.
     fn discard(&mut self, id: CheckpointId, files: Vec<(SubtaskRef, SubtaskFile)>) {
-        let Some(target) = self.targets.get(&id).cloned() else {
+        let target = self.targets.get(&id).cloned();
+        // What is there may be what the other process goes on from.
+        let Some(target) = target.filter(|_| !self.taken_over) else {
             return;
         };
         tokio::task::spawn_blocking(move || {
@@ -264,6 +287,7 @@ impl CheckpointCoordinator {
     /// become so until then are left for the next time.
     fn retire(&mut self, ids: &[CheckpointId], ctx: &mut Context<Self>) {
         self.targets.retain(|id, _| !ids.contains(id));
+        self.published.retain(|id, _| !ids.contains(id));
         if std::mem::replace(&mut self.retiring, true) {
             return;
         }

@@ -13,6 +13,7 @@
 pub mod attempt;
 pub mod checkpoint_storage;
 pub mod checkpointing;
+mod claims;
 pub mod coordinator;
 mod failpoints;
 pub mod memory_use;

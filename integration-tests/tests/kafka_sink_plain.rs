@@ -270,6 +270,7 @@ fn settings_that_do_not_fit_are_refused_when_the_sink_is_built() {
         ),
         (sink().exactly_once("t").max_epoch_memory(1000), "16 KiB"),
         (sink().max_unacknowledged(0), "lets nothing be sent"),
+        (sink().broker_timeout(Duration::ZERO), "broker_timeout"),
         (sink().property("linger.ms", "soon"), "linger.ms"),
         (sink().property("retries", "0"), "retries"),
     ] {
@@ -280,6 +281,14 @@ fn settings_that_do_not_fit_are_refused_when_the_sink_is_built() {
         sink().property("acks", "1").build().is_ok(),
         "a weaker promise of the user's own"
     );
+    for preset in [
+        KafkaSinkBuilder::balanced,
+        KafkaSinkBuilder::high_throughput,
+        KafkaSinkBuilder::low_latency,
+    ] {
+        assert!(preset(sink()).build().is_ok());
+        assert!(preset(sink().exactly_once("t")).build().is_ok());
+    }
 }
 
 /// Writes a word through a listener of the secured broker, exactly once, and reads back what is there.

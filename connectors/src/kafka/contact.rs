@@ -52,6 +52,9 @@ impl Contact {
                     | RDKafkaErrorCode::Fatal
             )
         );
+        if code == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // That all brokers are down says less than why the last one was.
         let less = code == Some(RDKafkaErrorCode::AllBrokersDown) && heard.trouble.is_some();

@@ -79,6 +79,13 @@ impl Commits {
         due.map(|c| c.bytes.clone()).collect()
     }
 
+    /// So many of those that were handed out are committed, oldest first.
+    pub fn oldest_committed(&mut self, count: usize) {
+        let count = count.min(self.handed_out);
+        self.open.drain(..count);
+        self.handed_out -= count;
+    }
+
     /// All that was handed out up to this epoch is committed.
     pub fn committed(&mut self, id: CheckpointId) {
         while self.handed_out > 0 && self.open.front().is_some_and(|c| c.epoch <= id) {
@@ -150,8 +157,12 @@ mod tests {
         assert!(commits.completed(id(2)).is_empty(), "the notice came late");
         assert_eq!(commits.to_save(id(4)).len(), 4, "nothing is confirmed yet");
         assert_eq!(commits.unconfirmed().len(), 3);
+        commits.oldest_committed(1);
+        assert_eq!(commits.unconfirmed(), [part(2), part(3)]);
         commits.committed(id(4));
         assert_eq!(commits.len(), 1, "what was never handed out can't be done");
+        commits.oldest_committed(1);
+        assert_eq!(commits.len(), 1, "nor so");
         assert_eq!(commits.completed(id(9)), [part(4)]);
     }
 

@@ -16,8 +16,8 @@ use super::error::{Error, Result};
 use super::metadata::CheckpointMetadata;
 use super::stopped;
 use super::storage::{
-    CheckpointStorage, METADATA, SHARED, Stored, checkpoints, join, parse_folder, publish_to,
-    read_metadata,
+    CLAIMS, CheckpointStorage, METADATA, SHARED, Stored, checkpoints, join, parse_folder,
+    publish_to, read_metadata,
 };
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -275,11 +275,13 @@ pub fn orphans(
 ) -> Vec<Stored> {
     let needed = files_of(recorded);
     let orphan = |file: &Stored| {
-        let Some((folder, _)) = file.path.split_once('/') else {
+        let Some((folder, name)) = file.path.split_once('/') else {
             return false;
         };
         let kind = parse_folder(folder).map(|(_, kind)| kind);
-        let ours = folder == SHARED || kind == Some(BarrierKind::Checkpoint);
+        // A claim stays; one that was never written whole doesn't.
+        let claimed = folder == CLAIMS && name.parse::<u64>().is_err();
+        let ours = claimed || folder == SHARED || kind == Some(BarrierKind::Checkpoint);
         let old = file.modified.plus(retention.orphan_age) < now;
         ours && old && !needed.contains(file.path.as_str())
     };

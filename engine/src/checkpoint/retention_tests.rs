@@ -294,3 +294,16 @@ fn index_of(files: Vec<SharedFile>) -> SubtaskIndex {
         }],
     }
 }
+
+#[test]
+fn a_claim_stays_and_what_was_half_written_of_one_goes() {
+    let stored = |path: &str| Stored {
+        path: path.to_owned(),
+        length: 1,
+        modified: Timestamp(0),
+    };
+    let all = ["claims/3", "claims/4.5af3.tmp"].map(stored);
+    let now = Timestamp(i64::MAX / 2);
+    let found = orphans(all.to_vec(), &[], &Retention::default(), now);
+    assert_eq!(found, [stored("claims/4.5af3.tmp")]);
+}

@@ -6,6 +6,7 @@
 //! <root>/<job>/savepoint-8-<random>/...  a savepoint, the same inside, and its shared/<random>
 //! <root>/<job>/shared/<random>           files that several checkpoints name
 //! <root>/<job>/stopped-8                 says where the savepoint is that ended the job
+//! <root>/<job>/claims/3                  says that the third process to run the job is the last one so far
 //! ```
 //!
 //! A [`CheckpointStorage`] begins at the job's folder, or at that of one checkpoint when somebody
@@ -25,6 +26,8 @@ use std::sync::Arc;
 pub const METADATA: &str = "_metadata";
 /// The folder of files that several checkpoints name.
 pub const SHARED: &str = "shared";
+/// The folder of the processes' claims to the job: see `tidegate-actors`.
+pub const CLAIMS: &str = "claims";
 /// The largest metadata that is read.
 const LARGEST_METADATA: u64 = 1 << 30;
 

@@ -192,10 +192,11 @@ impl<T, W: SinkWriter<T>> SinkStage<T, W> {
     /// Looks whether what was given to the writer is committed; what is need not be saved any more.
     fn confirm(&mut self) -> Flow<bool> {
         let done = self.guarded(|writer| match writer.two_phase() {
-            Some(phases) => phases.committed(),
-            None => Ok(true),
+            Some(phases) => Ok((phases.committed()?, phases.newly_committed()?)),
+            None => Ok((true, 0)),
         })?;
-        let done = done.unwrap_or(true);
+        let (done, count) = done.unwrap_or((true, 0));
+        self.epochs.commits.oldest_committed(count);
         if let (true, Some(id)) = (done, self.epochs.asked) {
             self.epochs.commits.committed(id);
             self.epochs.asked = None;

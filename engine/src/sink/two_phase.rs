@@ -26,6 +26,12 @@ pub trait TwoPhase {
     /// Whether all commits that were asked for are done.
     fn committed(&mut self) -> Flow<bool>;
 
+    /// How many more of the commits that were asked for are done since this was asked last, oldest first: they need
+    /// not be saved any more. Who doesn't tell has all of them saved until [`TwoPhase::committed`].
+    fn newly_committed(&mut self) -> Flow<usize> {
+        Ok(0)
+    }
+
     /// The files on this machine in which parts of these committables lie, which a checkpoint is about to keep:
     /// it keeps them too, and [`RecoveryContext::read`](super::RecoveryContext::read) gives them back by their
     /// names, which no other file of the sink may ever have. `stored` knows which a checkpoint holds already.

@@ -120,7 +120,7 @@ impl Worker {
             .stdout(Stdio::null())
             .stderr(log);
         // Every other life has too little memory for an epoch, and those that die at a step.
-        let little = lives % 2 == 0 || !more.is_empty();
+        let little = lives.is_multiple_of(2) || !more.is_empty();
         command.env(
             "WORKER_MEMORY",
             (if little { 32 << 10 } else { 32 << 20 }).to_string(),

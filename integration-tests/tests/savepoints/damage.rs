@@ -103,7 +103,8 @@ struct Disk {
 
 impl Disk {
     fn room(&self, path: &str) -> Result<(), Error> {
-        if !self.full.load(SeqCst) {
+        // It has room for some bytes, with which a process claims the job.
+        if !self.full.load(SeqCst) || path.starts_with("claims/") {
             return Ok(());
         }
         Err(Error::Failed {
@@ -179,7 +180,8 @@ fn a_full_disk_declines_checkpoints_and_at_last_the_job() {
     ] {
         assert!(error.contains(words), "{error}");
     }
-    assert!(files(folder.path()).is_empty(), "nothing half is left");
+    let left = files(folder.path());
+    assert_eq!(left, [folder.path().join("claims")], "nothing half is left");
     // A savepoint that fails is no reason to end: it says why, and the next one succeeds.
     let run = Run {
         rate: Some(RATE),

@@ -248,6 +248,19 @@ impl<T: 'static> KafkaSinkBuilder<T> {
         self
     }
 
+    /// Small batches, compressed, one request after the other: `batch.size` 16384, `linger.ms` 5, `compression.type`
+    /// snappy, `retries` 3, `max.in.flight.requests.per.connection` 1.
+    pub fn balanced(mut self) -> Self {
+        self.settings.preset = &[
+            ("batch.size", "16384"),
+            ("linger.ms", "5"),
+            ("compression.type", "snappy"),
+            ("retries", "3"),
+            ("max.in.flight.requests.per.connection", "1"),
+        ];
+        self
+    }
+
     /// Large batches: `batch.size` 65536, `linger.ms` 10, 64 MiB of buffer.
     pub fn high_throughput(mut self) -> Self {
         self.settings.preset = &[

@@ -118,6 +118,25 @@ impl Committable {
         buffer
     }
 
+    /// Appends one to others that are committed with it.
+    pub(crate) fn append(bytes: &[u8], into: &mut Vec<u8>) {
+        into.extend((bytes.len() as u64).to_le_bytes());
+        into.extend_from_slice(bytes);
+    }
+
+    /// Reads those that are committed together, and verifies them.
+    pub(crate) fn decode_all(mut bytes: &[u8]) -> Flow<Vec<Self>> {
+        let mut all = Vec::new();
+        while let Some((length, rest)) = bytes.split_first_chunk::<8>() {
+            let length = usize::try_from(u64::from_le_bytes(*length)).ok();
+            let split = length.and_then(|length| rest.split_at_checked(length));
+            let (one, rest) = split.ok_or_else(damaged)?;
+            all.push(Committable::decode(one.to_vec())?);
+            bytes = rest;
+        }
+        Ok(all)
+    }
+
     /// Reads one, and verifies it.
     pub(crate) fn decode(bytes: Vec<u8>) -> Flow<Self> {
         let (magic, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
@@ -274,6 +293,23 @@ mod tests {
                 assert!(Committable::decode(bytes[..length].to_vec()).is_err());
             }
         }
+    }
+
+    #[test]
+    fn those_that_are_committed_together_are_read_in_their_order() {
+        let (bytes, _) = spilled();
+        let mut together = Vec::new();
+        Committable::append(&bytes, &mut together);
+        let later = About {
+            checkpoint: 71,
+            ..ABOUT
+        };
+        let later = Committable::close(Committable::buffer(), later, &[]);
+        Committable::append(&later, &mut together);
+        let all = Committable::decode_all(&together).unwrap();
+        let checkpoints: Vec<_> = all.iter().map(|one| one.checkpoint).collect();
+        assert_eq!(checkpoints, [70, 71]);
+        assert!(Committable::decode_all(&together[..together.len() - 1]).is_err());
     }
 
     #[test]

@@ -44,15 +44,18 @@ impl<B: Broker> Committer<B> {
         Ok(())
     }
 
-    /// Commits what a complete checkpoint covers, unless that was done.
-    pub(crate) fn commit(&mut self, committable: &Committable, segments: &dyn Segments) -> Flow {
-        debug_assert_eq!(committable.slot, self.slot);
+    /// Commits what complete checkpoints cover, in their order and in one transaction, unless that was done.
+    pub(crate) fn commit(&mut self, all: &[Committable], segments: &dyn Segments) -> Flow {
+        debug_assert!(all.iter().all(|committable| committable.slot == self.slot));
+        let Some(last) = all.last() else {
+            return Ok(());
+        };
         for tries in 0.. {
-            match self.attempt(committable, segments) {
+            match self.attempt(all, last.checkpoint, segments) {
                 Ok(()) => break,
                 Err(Trouble::Fatal(fault)) => return Err(fault),
                 Err(Trouble::Unsure(why)) => {
-                    let (slot, checkpoint) = (self.slot, committable.checkpoint);
+                    let (slot, checkpoint) = (self.slot, last.checkpoint);
                     tracing::warn!(slot, checkpoint, "looks whether a commit was done: {why}");
                     if !self.broker.pause(tries) {
                         return Err(Fault::external(format_args!(
@@ -67,26 +70,29 @@ impl<B: Broker> Committer<B> {
 
     fn attempt(
         &mut self,
-        committable: &Committable,
+        all: &[Committable],
+        upto: u64,
         segments: &dyn Segments,
     ) -> Result<(), Trouble> {
         let (mut instance, marker) = match self.ready.take() {
             Some(ready) => ready,
             None => self.fresh()?,
         };
-        if marker.checkpoint >= committable.checkpoint {
+        if marker.checkpoint >= upto {
             self.ready = Some((instance, marker));
             return Ok(());
         }
         point("before_begin")?;
         instance.begin()?;
         point("in_transaction")?;
-        committable.for_each(segments, |records| {
-            instance.produce(records)?;
-            point("after_part")
-        })?;
+        for committable in all.iter().filter(|c| c.checkpoint > marker.checkpoint) {
+            committable.for_each(segments, |records| {
+                instance.produce(records)?;
+                point("after_part")
+            })?;
+        }
         point("after_produce")?;
-        instance.mark(&Marker::new(committable.checkpoint, self.owner))?;
+        instance.mark(&Marker::new(upto, self.owner))?;
         point("before_commit")?;
         instance.commit()?;
         point("after_commit")?;

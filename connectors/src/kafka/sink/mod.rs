@@ -14,6 +14,9 @@ mod plain;
 mod progress;
 mod protocol;
 mod record;
+#[cfg(test)]
+#[path = "tests/rules.rs"]
+mod rules;
 mod serializer;
 mod settings;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
@@ -44,6 +45,21 @@ struct Reading {
     /// All before this is read.
     next: i64,
     markers: Markers,
+}
+
+/// Whether a connection failed, which is made again.
+fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::Resolve
+                | Code::OperationTimedOut
+                | Code::RequestTimedOut
+        )
+    )
 }
 
 impl Progress {
@@ -187,11 +203,13 @@ impl Progress {
         consumer: &BaseConsumer<Contact>,
         each: &mut impl FnMut(i64, u32, Option<&[u8]>) -> Flow,
     ) -> Result<(), Trouble> {
-        let began = Instant::now();
+        let (began, mut passing) = (Instant::now(), None);
         while began.elapsed() < PATIENCE {
             match consumer.poll(Duration::from_millis(200)) {
                 None => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                // It may be an old one: each connection that failed meanwhile has left some, and nobody asked.
+                Some(Err(error)) if is_passing(&error) => passing = Some(error),
                 Some(Err(error)) => return Err(self.unreadable(consumer, &error)),
                 Some(Ok(message)) => {
                     if let Some(slot) = self.slot(message.key()) {
@@ -200,10 +218,8 @@ impl Progress {
                 }
             }
         }
-        Err(Trouble::Unsure(format!(
-            "the progress topic '{}' can't be read in time",
-            self.topic
-        )))
+        let late = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
+        Err(self.unreadable(consumer, &passing.unwrap_or(late)))
     }
 
     /// The slot that a key stands for; other keys belong to other sinks.

@@ -114,7 +114,8 @@ impl SinkSettings {
             ("statistics.interval.ms", "1000"),
             ("queue.buffering.max.kbytes", "65536"),
         ];
-        defaults.extend(self.common().map(|(name, value)| (name, value)));
+        let common: Vec<_> = self.common().collect();
+        defaults.extend(common);
         let mut fixed = vec![("delivery.report.only.error", "true")];
         if let Some(unacknowledged) = &unacknowledged {
             fixed.push(("queue.buffering.max.messages", unacknowledged));
@@ -175,6 +176,11 @@ impl SinkSettings {
         if self.max_unacknowledged == Some(0) {
             return Err(KafkaError::Missing(
                 ".max_unacknowledged(0) lets nothing be sent; allow at least 1",
+            ));
+        }
+        if self.broker_timeout.is_zero() {
+            return Err(KafkaError::Missing(
+                ".broker_timeout(..) of nothing gives up before any broker can answer",
             ));
         }
         if self.partitioner.is_some() && self.client.get("partitioner").is_some() {

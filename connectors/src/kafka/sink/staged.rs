@@ -18,6 +18,9 @@ const SEGMENTS: usize = 8;
 /// What part of the memory the records in a committable may take: several of these are in memory in copies.
 const INLINE: usize = 256;
 
+/// The most bytes that epochs have which are committed together, where the one before took longer than them.
+const BATCH: u64 = 64 << 20;
+
 /// Epochs that may be on their way into Kafka. Each keeps a file open.
 const EPOCHS: usize = 32;
 
@@ -53,12 +56,29 @@ enum Prepared {
     },
 }
 
-/// What is being committed.
+/// What is to be committed, and what is.
 #[derive(Default)]
 struct Committing {
-    epochs: usize,
+    /// Committables that wait, oldest first, each with what is spilled of it.
+    waiting: VecDeque<(Vec<u8>, Due)>,
+    /// What is being committed.
+    under_way: Vec<Due>,
+    /// How many were committed that nobody has asked for.
+    done: usize,
+    /// Of all of them.
+    bytes: u64,
+}
+
+/// What a committable holds until it is committed.
+struct Due {
     bytes: u64,
     segments: Vec<String>,
+}
+
+impl Committing {
+    fn epochs(&self) -> usize {
+        self.waiting.len() + self.under_way.len()
+    }
 }
 
 impl Staged {
@@ -119,9 +139,9 @@ impl Staged {
 
     /// Whether there is room for more, in memory and on the way into Kafka.
     pub(super) fn has_room(&self) -> bool {
-        let Committing { epochs, bytes, .. } = &self.committing;
         let spills = self.spiller.as_ref().is_none_or(Background::has_room);
-        spills && *epochs < EPOCHS && *bytes <= self.max_bytes
+        let committing = &self.committing;
+        spills && committing.epochs() < EPOCHS && committing.bytes <= self.max_bytes
     }
 
     /// Goes on spilling.
@@ -189,19 +209,55 @@ impl Staged {
         Ok(Some(committable))
     }
 
-    /// Something is about to be committed.
-    pub(super) fn commit(&mut self, committable: &[u8]) -> Flow {
-        let committable = Committable::decode(committable.to_vec())?;
-        self.committing.epochs += 1;
-        self.committing.bytes += committable.length();
-        self.committing.segments.extend(committable.segments());
+    /// Something is to be committed.
+    pub(super) fn commit(&mut self, committable: Vec<u8>) -> Flow {
+        let decoded = Committable::decode(committable.clone())?;
+        let due = Due {
+            bytes: decoded.length(),
+            segments: decoded.segments().collect(),
+        };
+        self.committing.bytes += due.bytes;
+        self.committing.waiting.push_back((committable, due));
         Ok(())
     }
 
-    /// All of that is committed.
-    pub(super) fn committed(&mut self) {
-        let Committing { segments, .. } = std::mem::take(&mut self.committing);
-        self.spilled.remove(segments);
+    /// What is to be committed next, in one transaction: as much of what waits as one may have.
+    pub(super) fn next_batch(&mut self) -> Option<Vec<u8>> {
+        let Committing {
+            waiting, under_way, ..
+        } = &mut self.committing;
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some((_, due)) = waiting.front() {
+            bytes += due.bytes;
+            if bytes > BATCH && !batch.is_empty() {
+                break;
+            }
+            if let Some((committable, due)) = waiting.pop_front() {
+                Committable::append(&committable, &mut batch);
+                under_way.push(due);
+            }
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    /// What was to be committed is.
+    pub(super) fn batch_committed(&mut self) {
+        let committing = &mut self.committing;
+        for due in committing.under_way.drain(..) {
+            committing.done += 1;
+            committing.bytes -= due.bytes;
+            self.spilled.remove(due.segments);
+        }
+    }
+
+    /// Whether nothing waits to be committed.
+    pub(super) fn committed(&self) -> bool {
+        self.committing.epochs() == 0
+    }
+
+    /// How many committables were committed since this was asked.
+    pub(super) fn newly_committed(&mut self) -> usize {
+        std::mem::take(&mut self.committing.done)
     }
 
     /// The files that a checkpoint of these committables needs.

@@ -37,6 +37,8 @@ pub struct KafkaWriter<T> {
     encoder: Encoder<T>,
     thread: Background,
     way: Way,
+    /// The job ends with what is committed now.
+    last: bool,
 }
 
 /// How records go out.
@@ -91,6 +93,7 @@ impl<T> KafkaWriter<T> {
             encoder,
             thread,
             way,
+            last: false,
         }
     }
 
@@ -98,6 +101,26 @@ impl<T> KafkaWriter<T> {
     pub(super) fn warm_up(mut self) -> Flow<Self> {
         self.thread.prepare()?;
         Ok(self)
+    }
+
+    /// Has the next commits made, once those before are.
+    fn go_on(&mut self) -> Flow {
+        let Way::Staged(staged) = &mut self.way else {
+            return Ok(());
+        };
+        while self.thread.prepared()?.is_some() {}
+        if !self.thread.committed()? {
+            return Ok(());
+        }
+        staged.batch_committed();
+        if let Some(batch) = staged.next_batch() {
+            self.thread.commit(batch, self.last)?;
+            if !self.last {
+                // The producer of the next transaction is made as soon as there is time.
+                self.thread.prepare()?;
+            }
+        }
+        Ok(())
     }
 
     fn hand_over(&mut self) -> Flow {
@@ -154,7 +177,10 @@ impl<T: 'static> SinkWriter<T> for KafkaWriter<T> {
                     self.thread.flush()?;
                 }
             }
-            Way::Staged(staged) => staged.pump()?,
+            Way::Staged(staged) => {
+                staged.pump()?;
+                self.go_on()?;
+            }
         }
         if self.thread.has_room() {
             self.hand_over()?;
@@ -211,24 +237,26 @@ impl<T: 'static> TwoPhase for KafkaWriter<T> {
     }
 
     fn commit(&mut self, committable: Vec<u8>, last: bool) -> Flow {
+        self.last |= last;
         if let Way::Staged(staged) = &mut self.way {
-            staged.commit(&committable)?;
+            staged.commit(committable)?;
         }
-        self.thread.commit(committable, last)?;
-        if last {
-            return Ok(());
-        }
-        // That of the next transaction is made as soon as there is time.
-        self.thread.prepare()
+        self.go_on()
     }
 
     fn committed(&mut self) -> Flow<bool> {
-        while self.thread.prepared()?.is_some() {}
-        let done = self.thread.committed()?;
-        if let (true, Way::Staged(staged)) = (done, &mut self.way) {
-            staged.committed();
-        }
-        Ok(done)
+        self.go_on()?;
+        Ok(match &self.way {
+            Way::Plain(_) => true,
+            Way::Staged(staged) => staged.committed(),
+        })
+    }
+
+    fn newly_committed(&mut self) -> Flow<usize> {
+        Ok(match &mut self.way {
+            Way::Plain(_) => 0,
+            Way::Staged(staged) => staged.newly_committed(),
+        })
     }
 
     fn files(
@@ -267,11 +295,11 @@ impl Write for Commits {
     }
 
     fn commit(&mut self, committable: Vec<u8>, _last: bool) -> Flow {
-        let committable = Committable::decode(committable)?;
+        let all = Committable::decode_all(&committable)?;
         let began = Instant::now();
-        self.committer.commit(&committable, &self.spilled)?;
+        self.committer.commit(&all, &self.spilled)?;
         self.latency.record(began.elapsed().as_millis() as u64);
-        self.records.add(committable.records);
+        self.records.add(all.iter().map(|one| one.records).sum());
         self.transactions.inc();
         Ok(())
     }

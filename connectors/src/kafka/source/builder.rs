@@ -206,6 +206,11 @@ impl<D: Deserializer> KafkaSourceBuilder<D> {
         defaults.extend(self.preset.properties());
         let mut config = self.client.config(&defaults, &FIXED)?;
         // librdkafka assigns no partition to who has no group, even where nothing is told to it.
+        if self.broker_timeout.is_zero() {
+            return Err(KafkaError::Missing(
+                ".broker_timeout(..) of nothing gives up before any broker can answer",
+            ));
+        }
         let group = self.group_id.as_deref().unwrap_or("tidegate");
         if group.is_empty() {
             return Err(KafkaError::property("group.id", "it is empty"));
@@ -278,6 +283,8 @@ mod tests {
     fn what_is_missing_or_contradicts_is_said_when_it_is_built() {
         let local = || KafkaSource::string().bootstrap_servers("localhost:9092");
         assert!(refusal(local()).contains(".topic("));
+        let hasty = local().topic("a").broker_timeout(Duration::ZERO);
+        assert!(refusal(hasty).contains("broker_timeout"));
         assert!(refusal(KafkaSource::string().topic("t")).contains("bootstrap_servers"));
         assert!(refusal(local().topic("a b")).contains("'a b'"));
         assert!(refusal(local().topic_pattern("(")).contains("'('"));
