@@ -164,8 +164,10 @@ where
         if !self.present || !part.participant.begin(barrier) {
             return Ok(());
         }
+        let shares_files = barrier.kind == BarrierKind::Checkpoint;
         let mut capture = Capture::new(part.identity.max_parallelism)
-            .sharing_files(barrier.kind == BarrierKind::Checkpoint);
+            .sharing_files(shares_files)
+            .streaming(!shares_files);
         self.guarded(|op, _| op.state(&mut StateVisitor::freeze(&mut capture)))?;
         if let Some(part) = &mut self.part {
             part.saving = Some(Saving {

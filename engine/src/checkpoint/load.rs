@@ -11,6 +11,7 @@ use super::stopped::{self, Stopped};
 use super::storage::{
     CheckpointStorage, METADATA, checkpoint_folder, checkpoints, join, read_metadata,
 };
+use super::stream;
 
 /// Which checkpoint of a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +138,9 @@ pub fn read_image(
     folder: &str,
     subtask: &SubtaskFile,
 ) -> Result<SubtaskImage> {
+    if subtask.file.length > stream::READ_WHOLE {
+        return stream::read_large(storage, folder, subtask);
+    }
     let path = join(folder, &subtask.file.path);
     let place = storage.place(&path);
     let bytes = storage.read(&path, subtask.file.length)?;

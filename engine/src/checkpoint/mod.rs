@@ -10,7 +10,7 @@
 //! [`load`](mod@load) brings it back, verified to the last byte.
 
 mod barrier;
-mod checksum;
+pub mod checksum;
 pub mod codec;
 mod commits;
 pub mod coordinator;
@@ -31,6 +31,7 @@ mod settings;
 pub mod shared;
 pub mod stopped;
 pub mod storage;
+pub mod stream;
 pub mod visitor;
 
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice};

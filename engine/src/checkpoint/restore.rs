@@ -3,9 +3,11 @@
 use super::barrier::CheckpointId;
 use super::image::{OperatorImage, StateData, StateImage, StateKind};
 use super::shared::{FilesImage, FilesOrigin, RestoredFiles};
+use super::stream::StoredGroup;
 use crate::fault::{Fault, Flow};
 use crate::hash::owner_of_group;
 use crate::time::Timestamp;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// A checkpoint or savepoint that a job goes on from.
@@ -102,9 +104,16 @@ impl RestoredJob {
 fn elements(state: &StateImage) -> impl Iterator<Item = &[u8]> {
     let list = match &state.data {
         StateData::Elements(elements) => elements.as_slice(),
-        StateData::Groups(_) | StateData::Files(_) => &[],
+        _ => &[],
     };
     list.iter().map(Vec::as_slice)
+}
+
+/// The entries of a key group, or where they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum GroupBytes<'a> {
+    Here(&'a [u8]),
+    Stored(StoredGroup<'a>),
 }
 
 /// What one subtask of an operator begins with.
@@ -135,23 +144,43 @@ impl<'a> RestoredOperator<'a> {
     }
 
     /// The key groups of a keyed state that this subtask owns now.
-    pub(super) fn groups(&mut self, name: &str, types: (&str, &str)) -> Flow<Vec<&'a [u8]>> {
+    pub(super) fn groups(&mut self, name: &str, types: (&str, &str)) -> Flow<Vec<GroupBytes<'a>>> {
         self.taken.push(name.to_owned());
+        let owner = |group| owner_of_group(group, self.max_parallelism, self.parallelism);
         let mut groups = Vec::new();
         for state in self.states(name) {
             self.same_types(state, StateKind::Keyed, types)?;
-            let all = match &state.data {
-                StateData::Groups(all) => all,
-                // Asked for in `files`.
-                StateData::Files(_) => continue,
-                StateData::Elements(_) => return Err(self.other_kind(state, StateKind::Keyed)),
-            };
-            let mine = all.iter().filter(|g| {
-                owner_of_group(g.group, self.max_parallelism, self.parallelism) == self.me
-            });
-            groups.extend(mine.map(|g| g.bytes.as_slice()));
+            match &state.data {
+                StateData::Groups(all) => {
+                    let mine = all.iter().filter(|g| owner(g.group) == self.me);
+                    groups.extend(mine.map(|g| GroupBytes::Here(&g.bytes)));
+                }
+                StateData::Stored(stored) => {
+                    let mine = stored.groups().filter(|g| owner(g.index.group) == self.me);
+                    groups.extend(mine.map(GroupBytes::Stored));
+                }
+                // Those of this subtask are asked for by themselves.
+                StateData::Files(_) => {}
+                StateData::Elements(_) | StateData::Streamed(_) => {
+                    return Err(self.other_kind(state, StateKind::Keyed));
+                }
+            }
         }
         Ok(groups)
+    }
+
+    /// The entries of a key group.
+    pub(super) fn read(&self, group: GroupBytes<'a>) -> Flow<Cow<'a, [u8]>> {
+        match (group, self.origin) {
+            (GroupBytes::Here(bytes), _) => Ok(Cow::Borrowed(bytes)),
+            (GroupBytes::Stored(stored), Some(origin)) => {
+                let bytes = stored.read(&*origin.storage).map_err(Fault::user)?;
+                Ok(Cow::Owned(bytes))
+            }
+            (GroupBytes::Stored(_), None) => {
+                Err(Fault::internal("restored state without its storage"))
+            }
+        }
     }
 
     /// The files that a keyed state is in, as far as they have entries of this subtask.

@@ -59,6 +59,11 @@ pub trait Export: Send {
 
 /// A walk over all entries, in the order of keys.
 pub trait Scan: Send {
+    /// Waits until there is something to show, or there is no more.
+    fn wait(&mut self) -> Flow {
+        Ok(())
+    }
+
     /// Shows up to `budget` entries; true once there are no more.
     fn next(&mut self, budget: usize, visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Flow<bool>;
 }
