@@ -54,8 +54,8 @@ fn incremental(keys: u64) -> anyhow::Result<()> {
         state_dir: folder.path().to_owned(),
         table_memory: 64 << 20,
         ..RocksDbSettings::default()
-    })?;
-    let (_, spill) = state.create("figures", "figures")?;
+    });
+    let (_, spill) = state.create("figures", "figures");
     let mut table: BackedTable<u64, [u64; 12]> = BackedTable::default();
     table.spill(&mut || Ok((128, spill.open("count", "values")?, spill.memory().claim())))?;
     println!("incremental checkpoints, {keys} keys of 104 bytes");
@@ -133,8 +133,8 @@ fn spilled(keys: u64) -> anyhow::Result<()> {
         state_dir: folder.path().to_owned(),
         table_memory: keys / 4 * SLOT,
         ..RocksDbSettings::default()
-    })?;
-    let (_, spill) = state.create("figures", "figures")?;
+    });
+    let (_, spill) = state.create("figures", "figures");
     let mut table: BackedTable<u64, u64> = BackedTable::default();
     table.spill(&mut || Ok((128, spill.open("count", "values")?, spill.memory().claim())))?;
     println!(
@@ -205,7 +205,7 @@ fn paced(table: &mut BackedTable<u64, u64>, keys: u64) -> Flow {
 
 /// The same read and write of all keys at random, without a table in front.
 fn raw(state: &StateCoordinator, keys: u64) -> anyhow::Result<()> {
-    let (_, spill) = state.create("figures", "raw")?;
+    let (_, spill) = state.create("figures", "raw");
     let mut backing = spill.open("raw", "values")?;
     let mut changes = Changes::default();
     let mut value = Vec::new();

@@ -8,7 +8,7 @@ use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::Checkpointing;
 use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
 use tidegate::engine::hash::key_hash;
-use tidegate::engine::state::{RocksDbSettings, StateBackend};
+use tidegate::engine::state::{AutoState, RocksDbSettings, StateBackend};
 use tidegate::engine::window::sum;
 use tidegate::prelude::*;
 
@@ -185,14 +185,22 @@ fn run(kind: Kind, state: StateBackend, parallelism: u32, panics: u32) -> (BTree
 fn check(kind: Kind) {
     let (expected, _) = run(kind, StateBackend::Memory, 1, 0);
     assert!(expected.len() > 10_000, "{} results", expected.len());
-    for parallelism in [1, 3] {
+    for (parallelism, moves) in [(1, false), (3, false), (2, true)] {
         let folder = tempfile::tempdir().expect("a folder");
-        let rocksdb = StateBackend::RocksDb(RocksDbSettings {
+        let rocksdb = RocksDbSettings {
             state_dir: folder.path().to_owned(),
             table_memory: TABLE_MEMORY,
             ..RocksDbSettings::default()
-        });
-        let (got, most) = run(kind, rocksdb, parallelism, 2);
+        };
+        let backend = match moves {
+            false => StateBackend::RocksDb(rocksdb),
+            // The first look is at a process that is too large.
+            true => StateBackend::Auto(AutoState {
+                moves_at: Some(1),
+                rocksdb,
+            }),
+        };
+        let (got, most) = run(kind, backend, parallelism, 2);
         let times = most * ENTRY_BYTES / TABLE_MEMORY;
         assert!(times >= 10, "{most} entries are {times} times the memory");
         let missing: Vec<_> = expected.difference(&got).take(3).collect();

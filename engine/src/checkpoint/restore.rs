@@ -57,6 +57,13 @@ impl RestoredJob {
         self.operators.keys().map(String::as_str)
     }
 
+    /// Whether states are in files that only what they spilled to can read.
+    pub fn has_files(&self) -> bool {
+        let images = self.operators.values().flatten();
+        let mut states = images.flat_map(|image| &image.states);
+        states.any(|state| matches!(state.data, StateData::Files(_)))
+    }
+
     /// All elements of an operator's state without keys, from all subtasks.
     pub fn all_elements(&self, uid: &str, state: &str) -> Vec<&[u8]> {
         let images = self.operators.get(uid).into_iter().flatten();
