@@ -31,9 +31,12 @@ pub trait EntryStream: Send {
     fn next(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool>;
 }
 
+/// An empty section, and the entries that belong into it.
+type Unread = (KeyedSection, Box<dyn EntryStream>);
+
 /// A state that is yet to be read by whoever writes it. Clones are handles of the same.
 #[derive(Clone, Default)]
-pub struct Streamed(Arc<Mutex<Option<(KeyedSection, Box<dyn EntryStream>)>>>);
+pub struct Streamed(Arc<Mutex<Option<Unread>>>);
 
 impl Streamed {
     /// These entries; `empty` knows how many key groups there are.
@@ -42,7 +45,7 @@ impl Streamed {
     }
 
     /// Takes the entries out.
-    pub fn take(&self) -> Option<(KeyedSection, Box<dyn EntryStream>)> {
+    pub fn take(&self) -> Option<Unread> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

@@ -221,12 +221,18 @@ impl<K: Key, C: StateValue, S: StateValue + Default> Panes<K, C, S> {
 }
 
 /// The windows of keys, one after the other.
-struct OneByOne<K, C, S>(Box<dyn EntryStream>, PhantomData<fn() -> (K, C, S)>);
+struct OneByOne<K, C, S> {
+    keys: Box<dyn EntryStream>,
+    entries: Entry<K, C, S>,
+}
+
+/// What is read, for another thread too.
+type Entry<K, C, S> = PhantomData<fn() -> (K, SavedPane<C, S>)>;
 
 impl<K: Key, C: StateValue, S: StateValue> EntryStream for OneByOne<K, C, S> {
     fn next(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
         let mut all = into.fresh();
-        let ended = self.0.next(&mut all, budget)?;
+        let ended = self.keys.next(&mut all, budget)?;
         one_by_one::<K, C, S>(all.into_data(), into)?;
         Ok(ended)
     }
@@ -287,9 +293,9 @@ where
         into.wait(all.waits());
         match all.into_data() {
             StateData::Streamed(streamed) => {
-                if let Some((_, all)) = streamed.take() {
-                    let each = OneByOne::<K, C, S>(all, PhantomData);
-                    into.put_stream(Box::new(each));
+                if let Some((_, keys)) = streamed.take() {
+                    let entries: Entry<K, C, S> = PhantomData;
+                    into.put_stream(Box::new(OneByOne { keys, entries }));
                 }
             }
             StateData::Files(files) => into.put_files(files),
