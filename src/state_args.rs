@@ -2,12 +2,13 @@
 
 use clap::Args;
 use std::path::PathBuf;
-use tidegate_engine::state::{RocksDbSettings, StateBackend};
+use tidegate_engine::state::{AutoState, RocksDbSettings, StateBackend};
 
 /// Where keyed state is kept.
 #[derive(Args, Clone, Debug, Default)]
 pub struct StateArgs {
-    /// Where keyed state is kept: in memory, or in RocksDB as far as it does not fit [default: memory]
+    /// Where keyed state is kept: in memory; in RocksDB as far as it does not fit; or in memory until the
+    /// process takes half of what there is, and from then on in RocksDB [default: auto]
     #[arg(long, value_name = "BACKEND", value_enum)]
     pub state_backend: Option<StateBackendName>,
     /// The folder for RocksDB's files while the job runs [default: /tmp/flink-state]
@@ -18,15 +19,17 @@ pub struct StateArgs {
 impl StateArgs {
     /// What the options choose.
     pub(crate) fn backend(&self) -> StateBackend {
+        let mut rocksdb = RocksDbSettings::default();
+        if let Some(folder) = &self.state_dir {
+            rocksdb.state_dir.clone_from(folder);
+        }
         match self.state_backend {
-            None | Some(StateBackendName::Memory) => StateBackend::default(),
-            Some(StateBackendName::Rocksdb) => {
-                let mut rocksdb = RocksDbSettings::default();
-                if let Some(folder) = &self.state_dir {
-                    rocksdb.state_dir.clone_from(folder);
-                }
-                StateBackend::RocksDb(rocksdb)
-            }
+            Some(StateBackendName::Memory) => StateBackend::Memory,
+            Some(StateBackendName::Rocksdb) => StateBackend::RocksDb(rocksdb),
+            None | Some(StateBackendName::Auto) => StateBackend::Auto(AutoState {
+                rocksdb,
+                ..AutoState::default()
+            }),
         }
     }
 }
@@ -34,6 +37,8 @@ impl StateArgs {
 /// The backends that `--state-backend` knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum StateBackendName {
+    /// The first, and the second once it is needed.
+    Auto,
     /// Tables of this process.
     Memory,
     /// Tables in front of RocksDB.

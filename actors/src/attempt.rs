@@ -4,6 +4,7 @@ use crate::checkpointing::{Checkpointing, Target};
 use crate::claims::Claim;
 use crate::coordinator::CheckpointCoordinator;
 use crate::failpoints::failpoint;
+use crate::memory_use::half_of_what_there_is;
 use crate::pressure::BackPressureController;
 use crate::protocol::{Cancel, Kill, TakeSavepoint};
 use crate::runner::RunSettings;
@@ -183,10 +184,13 @@ impl Attempts<'_> {
     ) -> Result<Beginning, Fault> {
         let job = self.telemetry.job.clone();
         let state = &self.telemetry.state;
-        if let (StateBackend::RocksDb(settings), None) = (&job.settings.state, state.coordinator())
-        {
+        if let (Some(settings), None) = (job.settings.state.rocksdb(), state.coordinator()) {
             settings.check().map_err(Fault::user)?;
-            state.show(Arc::new(StateCoordinator::new(settings.clone())?));
+            let coordinator = StateCoordinator::new(settings.clone());
+            if !matches!(job.settings.state, StateBackend::Auto(_)) {
+                coordinator.prepare()?;
+            }
+            state.show(Arc::new(coordinator));
         }
         let checkpoints = self.checkpointing().map(|(c, s)| (c.clone(), s.retained));
         let work = move || {
@@ -303,6 +307,9 @@ impl Attempts<'_> {
         let mut memory = self.settings.memory.clone();
         let state = self.telemetry.state.coordinator();
         memory.state = state.map(|state| state.memory().clone());
+        if let StateBackend::Auto(auto) = &job.settings.state {
+            memory.state_moves_at = auto.moves_at.or_else(half_of_what_there_is);
+        }
         BackPressureController::new(
             job.clone(),
             stats.clone(),

@@ -44,10 +44,7 @@ fn table(folder: &Path, write_buffer_size: u64) -> Table {
         write_buffer_size,
         ..RocksDbSettings::default()
     });
-    let (_, spill) = state
-        .expect("begins")
-        .create("here", "job")
-        .expect("creates");
+    let (_, spill) = state.create("here", "job");
     let mut table = Table::default();
     let mut open = || Ok((8, spill.open("count", "values")?, spill.memory().claim()));
     table.spill(&mut open).expect("opens");

@@ -83,6 +83,8 @@ pub struct Node<In, Op, D> {
     /// The watermark that its state had seen when this attempt began.
     seen_before: Timestamp,
     part: Option<Part>,
+    /// Its state may be larger than memory.
+    spilled: bool,
     input: PhantomData<fn(In)>,
 }
 
@@ -105,6 +107,7 @@ where
             watermark: Timestamp::MIN,
             seen_before: Timestamp::MIN,
             part: None,
+            spilled: false,
             input: PhantomData,
         }
     }
@@ -117,12 +120,8 @@ where
 
     /// Takes part in checkpoints, and begins with what an earlier attempt saved.
     pub fn participate(mut self, participant: Participant, identity: Identity) -> Flow<Self> {
-        if let (Some(spill), true) = (participant.spill(), self.present) {
-            let mut open = |state: &str| {
-                let backing = spill.open(&identity.uid, state)?;
-                Ok((identity.max_parallelism, backing, spill.memory().claim()))
-            };
-            self.guarded(|op, _| op.state(&mut StateVisitor::spill(&mut open)))?;
+        if participant.spills_at_once() {
+            self.spill(&participant, &identity)?;
         }
         if let Some(job) = participant.restored().cloned() {
             let Identity {
@@ -156,6 +155,40 @@ where
         Ok(self)
     }
 
+    /// Has the operator's state spill from now on, where it may.
+    fn spill(&mut self, participant: &Participant, identity: &Identity) -> Flow {
+        if let (Some(spill), true) = (participant.spill(), self.present) {
+            let mut open = |state: &str| {
+                let backing = spill.open(&identity.uid, state)?;
+                Ok((identity.max_parallelism, backing, spill.memory().claim()))
+            };
+            self.spilled = true;
+            self.guarded(|op, _| op.state(&mut StateVisitor::spill(&mut open)))?;
+        }
+        Ok(())
+    }
+
+    /// State that is in memory until that is short moves, at a moment when nothing else is under way.
+    fn move_if_short(&mut self) -> Flow {
+        let busy = self.spilled || self.suspended || self.op.emitting();
+        let Some(part) = self
+            .part
+            .as_ref()
+            .filter(|part| !busy && part.saving.is_none())
+        else {
+            return Ok(());
+        };
+        if part
+            .participant
+            .spill()
+            .is_none_or(|spill| !spill.memory().is_short())
+        {
+            return Ok(());
+        }
+        let (participant, identity) = (part.participant.clone(), part.identity.clone());
+        self.spill(&participant, &identity)
+    }
+
     /// A barrier is here: what has to be saved of this moment is frozen.
     fn freeze(&mut self, barrier: Barrier) -> Flow {
         self.save(usize::MAX)?;
@@ -165,8 +198,10 @@ where
         if !self.present || !part.participant.begin(barrier) {
             return Ok(());
         }
+        let shares_files = barrier.kind == BarrierKind::Checkpoint;
         let mut capture = Capture::new(part.identity.max_parallelism)
-            .sharing_files(barrier.kind == BarrierKind::Checkpoint);
+            .sharing_files(shares_files)
+            .streaming(!shares_files);
         self.guarded(|op, _| op.state(&mut StateVisitor::freeze(&mut capture)))?;
         if let Some(part) = &mut self.part {
             part.saving = Some(Saving {
@@ -272,11 +307,6 @@ where
     fn saves(&self) -> Option<bool> {
         let saving = self.part.as_ref()?.saving.as_ref()?;
         Some(saving.capture.waits())
-    }
-
-    fn spills(&self) -> bool {
-        let part = self.part.as_ref();
-        part.is_some_and(|part| part.participant.spill().is_some())
     }
 
     fn show(&mut self, at: Timestamp) -> Flow<Progress> {
@@ -414,7 +444,8 @@ where
                 None => {}
             }
         }
-        if self.spills() {
+        self.move_if_short()?;
+        if self.spilled {
             self.guarded(|op, _| op.state(&mut StateVisitor::maintain()))?;
         }
         if self.suspended && self.down.room() {

@@ -8,7 +8,7 @@ use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::Checkpointing;
 use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
 use tidegate::engine::hash::key_hash;
-use tidegate::engine::state::{RocksDbSettings, StateBackend};
+use tidegate::engine::state::{AutoState, RocksDbSettings, StateBackend};
 use tidegate::engine::window::sum;
 use tidegate::prelude::*;
 
@@ -147,6 +147,8 @@ fn run(kind: Kind, state: StateBackend, parallelism: u32, panics: u32) -> (BTree
         delay: ms(1),
     };
     env.run_settings_mut().checkpointing = Some(checkpointing);
+    // Long enough for a process that grows to be looked at.
+    let slowly = matches!(env.settings_mut().state, StateBackend::Auto(_));
     let (seen, left) = (
         Arc::new(AtomicU64::new(0)),
         Arc::new(AtomicU32::new(panics)),
@@ -154,9 +156,11 @@ fn run(kind: Kind, state: StateBackend, parallelism: u32, panics: u32) -> (BTree
     let source = |name: &str| {
         let strategy = WatermarkStrategy::bounded_out_of_orderness(ms(10));
         let strategy = strategy.timestamps(|r: &Record| (r.1 ^ 5) as i64);
-        let records = env
-            .source(name, Generator::new(RECORDS, record))
-            .watermarks(strategy);
+        let mut numbers = Generator::new(RECORDS, record);
+        if slowly {
+            numbers = numbers.per_second(30_000.0);
+        }
+        let records = env.source(name, numbers).watermarks(strategy);
         let (seen, left) = (seen.clone(), left.clone());
         let watched = records.map(move |record| {
             if seen.fetch_add(1, SeqCst) % 43_001 == 43_000 {
@@ -185,16 +189,27 @@ fn run(kind: Kind, state: StateBackend, parallelism: u32, panics: u32) -> (BTree
 fn check(kind: Kind) {
     let (expected, _) = run(kind, StateBackend::Memory, 1, 0);
     assert!(expected.len() > 10_000, "{} results", expected.len());
-    for parallelism in [1, 3] {
+    for (parallelism, moves) in [(1, false), (3, false), (2, true)] {
         let folder = tempfile::tempdir().expect("a folder");
-        let rocksdb = StateBackend::RocksDb(RocksDbSettings {
+        let rocksdb = RocksDbSettings {
             state_dir: folder.path().to_owned(),
             table_memory: TABLE_MEMORY,
             ..RocksDbSettings::default()
-        });
-        let (got, most) = run(kind, rocksdb, parallelism, 2);
+        };
+        let backend = match moves {
+            false => StateBackend::RocksDb(rocksdb),
+            // The first look is at a process that is too large.
+            true => StateBackend::Auto(AutoState {
+                moves_at: Some(1),
+                rocksdb,
+            }),
+        };
+        let (got, most) = run(kind, backend, parallelism, 2);
         let times = most * ENTRY_BYTES / TABLE_MEMORY;
-        assert!(times >= 10, "{most} entries are {times} times the memory");
+        assert!(
+            times >= 10,
+            "moves: {moves}, {most} entries are {times} times the memory"
+        );
         let missing: Vec<_> = expected.difference(&got).take(3).collect();
         let wrong: Vec<_> = got.difference(&expected).take(3).collect();
         assert!(

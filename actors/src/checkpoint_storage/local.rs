@@ -7,11 +7,12 @@
 
 use fail::fail_point;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 use tidegate_engine::checkpoint::storage::{METADATA, Stored};
+use tidegate_engine::checkpoint::stream::{Make, Put};
 use tidegate_engine::checkpoint::{CheckpointStorage, Error, Result};
 use tidegate_engine::time::Timestamp;
 
@@ -68,8 +69,8 @@ impl LocalStorage {
         }
     }
 
-    /// Writes a temporary file and syncs it.
-    fn write_temporary(&self, path: &str, temporary: &Path, parts: &[&[u8]]) -> Result {
+    /// Writes a temporary file, of what `make` gives, and syncs it.
+    fn write_temporary(&self, path: &str, temporary: &Path, make: &mut Make<'_>) -> Result {
         let failed = |action| move |error: io::Error| self.failed(action, path, &error);
         let mut options = OpenOptions::new();
         let mut file = options
@@ -77,9 +78,7 @@ impl LocalStorage {
             .create_new(true)
             .open(temporary)
             .map_err(failed("create"))?;
-        for part in parts {
-            write_part(&mut file, part).map_err(failed("write"))?;
-        }
+        make(&mut |part| write_part(&mut file, part).map_err(failed("write")))?;
         sync_file(&file).map_err(failed("sync"))
     }
 
@@ -87,7 +86,7 @@ impl LocalStorage {
     fn store(
         &self,
         path: &str,
-        parts: &[&[u8]],
+        make: &mut Make<'_>,
         name: impl FnOnce(&Path, &Path) -> io::Result<()>,
     ) -> Result {
         let target = self.full(path)?;
@@ -96,16 +95,14 @@ impl LocalStorage {
         let mut temporary = target.clone().into_os_string();
         temporary.push(format!(".{}{TEMPORARY}", self.fresh_name()));
         let temporary = PathBuf::from(temporary);
-        let stored = self
-            .write_temporary(path, &temporary, parts)
-            .and_then(|()| {
-                name(&temporary, &target).map_err(|error| match error.kind() {
-                    ErrorKind::AlreadyExists => Error::Exists {
-                        path: self.place(path),
-                    },
-                    _ => self.failed("rename", path, &error),
-                })
-            });
+        let stored = self.write_temporary(path, &temporary, make).and_then(|()| {
+            name(&temporary, &target).map_err(|error| match error.kind() {
+                ErrorKind::AlreadyExists => Error::Exists {
+                    path: self.place(path),
+                },
+                _ => self.failed("rename", path, &error),
+            })
+        });
         if let Err(error) = stored {
             // If this fails too, the sweep takes it.
             drop(fs::remove_file(&temporary));
@@ -195,11 +192,16 @@ impl CheckpointStorage for LocalStorage {
     }
 
     fn write(&self, path: &str, parts: &[&[u8]]) -> Result {
-        self.store(path, parts, rename)
+        let mut make = |put: &mut Put<'_>| parts.iter().try_for_each(|part| put(part));
+        self.store(path, &mut make, rename)
+    }
+
+    fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
+        self.store(path, make, rename)
     }
 
     fn publish(&self, path: &str, bytes: &[u8]) -> Result {
-        self.store(path, &[bytes], rename_once)
+        self.store(path, &mut |put| put(bytes), rename_once)
     }
 
     fn read(&self, path: &str, at_most: u64) -> Result<Vec<u8>> {
@@ -221,6 +223,23 @@ impl CheckpointStorage for LocalStorage {
         }
         let mut bytes = Vec::with_capacity(length as usize);
         file.take(at_most).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
+    }
+
+    fn read_range(&self, path: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let full = self.full(path)?;
+        let failed = |error: io::Error| match error.kind() {
+            ErrorKind::NotFound => Error::Missing {
+                path: self.place(path),
+            },
+            _ => self.failed("read", path, &error),
+        };
+        let mut file = File::open(full).map_err(failed)?;
+        let whole = file.metadata().map_err(failed)?.len();
+        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+        let length = length.min(whole.saturating_sub(offset));
+        let mut bytes = Vec::with_capacity(length as usize);
+        file.take(length).read_to_end(&mut bytes).map_err(failed)?;
         Ok(bytes)
     }
 

@@ -14,6 +14,7 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use tidegate_engine::checkpoint::storage::{Stored, join};
+use tidegate_engine::checkpoint::stream::Make;
 use tidegate_engine::checkpoint::{CheckpointStorage, Error, Result};
 use tidegate_engine::time::Timestamp;
 use tokio::runtime::{Builder, Runtime};
@@ -91,6 +92,11 @@ impl ObjectStorage {
         Ok(listed.common_prefixes.iter().filter_map(name).collect())
     }
 
+    fn runtime(&self) -> &Runtime {
+        let runtime = self.shared.runtime.as_ref();
+        runtime.expect("it is taken when this is dropped")
+    }
+
     /// Waits for the store. Not to be called in an actor's turn.
     fn wait<T>(
         &self,
@@ -98,9 +104,7 @@ impl ObjectStorage {
         path: &str,
         answer: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T> {
-        let runtime = self.shared.runtime.as_ref();
-        let runtime = runtime.expect("it is taken when this is dropped");
-        runtime
+        self.runtime()
             .block_on(answer)
             .map_err(|error| self.failed(action, path, &error))
     }
@@ -218,6 +222,32 @@ impl CheckpointStorage for ObjectStorage {
         Ok(())
     }
 
+    fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
+        let object = self.object(path)?;
+        failpoint!("object_store::before_put");
+        let upload = self.shared.store.put_multipart(&object);
+        let upload = self.wait("write", path, upload)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
+        let made = make(&mut |part| {
+            for piece in part.chunks(PART) {
+                self.wait("write", path, upload.wait_for_capacity(PARTS_AHEAD))?;
+                // It begins to send parts at once.
+                let _within = self.runtime().enter();
+                upload.write(piece);
+            }
+            Ok(())
+        });
+        match made {
+            Ok(()) => self.wait("write", path, upload.finish())?,
+            Err(error) => {
+                drop(self.wait("write", path, upload.abort()));
+                return Err(error);
+            }
+        };
+        failpoint!("object_store::after_put");
+        Ok(())
+    }
+
     fn publish(&self, path: &str, bytes: &[u8]) -> Result {
         let object = self.object(path)?;
         let payload = PutPayload::from(bytes.to_vec());
@@ -254,6 +284,18 @@ impl CheckpointStorage for ObjectStorage {
             });
         }
         Ok(self.wait("read", path, found.bytes())?.to_vec())
+    }
+
+    fn read_range(&self, path: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let object = self.object(path)?;
+        // A range that begins at the end is refused.
+        let head = self.wait("look at", path, self.shared.store.head(&object))?;
+        let end = offset.saturating_add(length).min(head.size);
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        let range = self.shared.store.get_range(&object, offset..end);
+        Ok(self.wait("read", path, range)?.to_vec())
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Stored>> {

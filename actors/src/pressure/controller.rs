@@ -92,6 +92,7 @@ impl BackPressureController {
     fn tick(&mut self, _: &mut Context<Self>) {
         let now = Instant::now();
         let elapsed = now.duration_since(std::mem::replace(&mut self.last, now));
+        self.memory.watch_state();
         let tick = self
             .monitor
             .tick(&self.measure(now), elapsed, self.memory.share());

@@ -23,15 +23,14 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// In a folder of its own.
-    pub(super) fn create(common: Arc<Common>, path: PathBuf) -> Flow<Self> {
-        fs::create_dir_all(&path).map_err(|error| failed("create the folder", &path, error))?;
-        Ok(Backend {
+    /// In a folder of its own, which is made when something comes into it.
+    pub(super) fn new(common: Arc<Common>, path: PathBuf) -> Self {
+        Backend {
             common,
             path,
             folders: AtomicU64::new(0),
             databases: Mutex::default(),
-        })
+        }
     }
 
     /// A folder in it that nobody else has; it does not exist yet.
@@ -78,6 +77,7 @@ impl RocksSpill {
 
 impl Spill for RocksSpill {
     fn open(&self, uid: &str, state: &str) -> Flow<Box<dyn Backing>> {
+        self.backend.common.prepare()?;
         let path = self.backend.fresh_folder("database");
         let database = Database::open(self.backend.clone(), path, &format!("{uid}/{state}"))?;
         let mut write = WriteOptions::default();

@@ -1,7 +1,7 @@
 //! The backends of all subtasks of a process: created, tracked, measured and dropped in one place.
 
 use super::backend::{Backend, RocksSpill};
-use super::database::{Common, Database, failed};
+use super::database::{Common, Database};
 use rocksdb::statistics::Ticker;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -77,24 +77,27 @@ pub struct StateCoordinator {
 }
 
 impl StateCoordinator {
-    /// With a folder of its own below the settings' state folder. Folders of processes that are gone
-    /// are removed.
-    pub fn new(settings: RocksDbSettings) -> Flow<Self> {
-        let below = settings.state_dir.clone();
-        fs::create_dir_all(&below).map_err(|error| failed("create the folder", &below, error))?;
-        remove_orphans(&below);
+    /// With a folder of its own below the settings' state folder, which is made when the first state needs
+    /// it, or by [`StateCoordinator::prepare`].
+    pub fn new(settings: RocksDbSettings) -> Self {
         let random = RandomState::new().build_hasher().finish();
-        let folder = below.join(format!("{FOLDER}{}-{random:016x}", std::process::id()));
-        Ok(StateCoordinator {
+        let name = format!("{FOLDER}{}-{random:016x}", std::process::id());
+        let folder = settings.state_dir.join(name);
+        StateCoordinator {
             common: Arc::new(Common::new(settings)),
             folder,
             tracked: Mutex::default(),
-        })
+        }
+    }
+
+    /// Makes the folder that its own is to be in, so that one that can't be used is told at once.
+    pub fn prepare(&self) -> Flow {
+        self.common.prepare()
     }
 
     /// Creates an empty backend for a subtask of a job, and what the subtask's states spill to. It lives as
     /// long as they do.
-    pub fn create(&self, task_manager: &str, job: &str) -> Flow<(BackendId, RocksSpill)> {
+    pub fn create(&self, task_manager: &str, job: &str) -> (BackendId, RocksSpill) {
         let number = {
             let mut tracked = self.tracked();
             tracked.0 += 1;
@@ -102,14 +105,14 @@ impl StateCoordinator {
         };
         let id = BackendId(format!("state-{number}"));
         let path = self.folder.join(&id.0);
-        let backend = Arc::new(Backend::create(self.common.clone(), path)?);
+        let backend = Arc::new(Backend::new(self.common.clone(), path));
         let tracked = Tracked {
             task_manager: task_manager.to_owned(),
             job: job.to_owned(),
             backend: Arc::downgrade(&backend),
         };
         self.tracked().1.insert(id.clone(), tracked);
-        Ok((id, RocksSpill::new(backend)))
+        (id, RocksSpill::new(backend))
     }
 
     fn tracked(&self) -> MutexGuard<'_, (u64, HashMap<BackendId, Tracked>)> {
@@ -244,7 +247,7 @@ impl Drop for StateCoordinator {
 
 /// Removes what processes left behind that ended without a chance to. Where the system does not tell
 /// which processes there are, everything stays.
-fn remove_orphans(below: &Path) {
+pub(super) fn remove_orphans(below: &Path) {
     let processes = Path::new("/proc/self");
     let Ok(folders) = fs::read_dir(below) else {
         return;

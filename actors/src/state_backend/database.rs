@@ -14,7 +14,7 @@ use rocksdb::{
 };
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use tidegate_engine::checkpoint::StoredFiles;
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::state::RocksDbSettings;
@@ -41,6 +41,7 @@ pub(super) struct Common {
     pub blocks: Cache,
     pub buffers: WriteBufferManager,
     pub memory: StateMemory,
+    prepared: Once,
 }
 
 impl Common {
@@ -59,7 +60,18 @@ impl Common {
             blocks,
             buffers,
             memory,
+            prepared: Once::new(),
         }
+    }
+
+    /// Makes the folder that those of processes are in. The first time, those of processes that are gone
+    /// are removed.
+    pub(super) fn prepare(&self) -> Flow {
+        let below = &self.settings.state_dir;
+        fs::create_dir_all(below).map_err(|error| failed("create the folder", below, error))?;
+        self.prepared
+            .call_once(|| super::coordinator::remove_orphans(below));
+        Ok(())
     }
 
     pub(super) fn options(&self) -> Options {

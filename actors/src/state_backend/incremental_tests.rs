@@ -16,7 +16,7 @@ use tidegate_engine::testing::MemoryStorage;
 
 /// A table in front of a new database, and what tells that of checkpoints.
 fn spilled(state: &StateCoordinator) -> (Table, RocksSpill) {
-    let (_, spill) = state.create("tm-001", "job-123").expect("a database");
+    let (_, spill) = state.create("tm-001", "job-123");
     let mut table = Table::default();
     let mut open = |name: &str| {
         let backing = spill.open("uid", name)?;
@@ -147,7 +147,6 @@ fn a_checkpoint_stores_what_changed_since_the_one_before() {
         table_memory: 1 << 20,
         ..RocksDbSettings::default()
     });
-    let state = state.expect("a folder");
     let storage = Arc::new(MemoryStorage::default());
     let (mut table, spill) = spilled(&state);
     let put = |table: &mut Table, key: u64, n: u64| {

@@ -70,6 +70,13 @@ impl ThreadScan {
 }
 
 impl Scan for ThreadScan {
+    fn wait(&mut self) -> Flow {
+        if self.current.1 == self.current.0.len() {
+            self.receive(true)?;
+        }
+        Ok(())
+    }
+
     fn next(&mut self, budget: usize, visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Flow<bool> {
         let mut left = budget;
         while left > 0 {

@@ -29,12 +29,12 @@ pub(super) fn coordinator(folder: &Path, table_memory: u64) -> StateCoordinator 
         table_memory,
         ..RocksDbSettings::default()
     };
-    StateCoordinator::new(settings).expect("a folder")
+    StateCoordinator::new(settings)
 }
 
 /// A table in front of a new database.
 fn spilled(state: &StateCoordinator) -> Table {
-    let (_, spill) = state.create("tm-001", "job-123").expect("a database");
+    let (_, spill) = state.create("tm-001", "job-123");
     let mut table = Table::default();
     let mut open = |name: &str| {
         let backing = spill.open("uid", name)?;
@@ -221,7 +221,7 @@ fn what_memory_saved_goes_on_in_rocksdb_and_back() {
 fn a_scan_shows_the_moment_of_its_beginning_in_the_order_of_keys() {
     let folder = temporary();
     let state = coordinator(folder.path(), 1 << 20);
-    let (_, spill) = state.create("tm-001", "job-123").expect("a database");
+    let (_, spill) = state.create("tm-001", "job-123");
     let mut backing = spill.open("uid", "values").expect("a column family");
     let write = |from: u32, value: &str| {
         let mut changes = Changes::default();
@@ -264,8 +264,8 @@ fn backends_are_tracked_measured_and_cleaned_up() {
     fs::create_dir_all(&left).expect("a folder");
     let state = Arc::new(coordinator(folder.path(), 1 << 20));
     assert!(!left.exists(), "that process is gone");
-    let (first, spill) = state.create("tm-001", "job-123").expect("a database");
-    let (second, other) = state.create("tm-002", "job-123").expect("a database");
+    let (first, spill) = state.create("tm-001", "job-123");
+    let (second, other) = state.create("tm-002", "job-123");
     assert_ne!(first, second);
     let mut backing = spill.open("uid", "values").expect("a column family");
     let mut changes = Changes::default();

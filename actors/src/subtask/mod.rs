@@ -28,6 +28,7 @@ use tidegate_engine::memory::MemoryManager;
 use tidegate_engine::metrics::MetricRegistry;
 use tidegate_engine::observe::{JobStats, SubtaskStats};
 use tidegate_engine::source::Waker;
+use tidegate_engine::state::StateBackend;
 use tidegate_engine::task::{Next, Subtask};
 use tidegate_engine::time::Timestamp;
 
@@ -184,8 +185,12 @@ impl SubtaskActor {
         let participant = Participant::new(self.exit.subtask, mode, restored);
         let participant = match &self.shared.state {
             Some(state) => {
-                let (_, spill) = state.create(&local_task_manager(), &job.name)?;
-                participant.spilling(std::rc::Rc::new(spill))
+                let (_, spill) = state.create(&local_task_manager(), &job.name);
+                let participant = participant.spilling(std::rc::Rc::new(spill));
+                match job.settings.state {
+                    StateBackend::Auto(_) => participant.when_short(),
+                    _ => participant,
+                }
             }
             None => participant,
         };

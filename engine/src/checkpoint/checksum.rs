@@ -24,6 +24,28 @@ impl Checksum {
     }
 }
 
+/// A checksum of bytes that come part by part.
+pub struct Running(Xxh3);
+
+impl Running {
+    /// The next part.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+}
+
+impl Checksum {
+    /// Of no bytes yet.
+    pub fn begin() -> Running {
+        Running(Xxh3::new())
+    }
+
+    /// Of the bytes so far.
+    pub fn end(running: &Running) -> Self {
+        Checksum(running.0.digest())
+    }
+}
+
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

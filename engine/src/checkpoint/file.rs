@@ -21,6 +21,7 @@ use super::error::{Error, Result};
 use super::image::{GroupImage, StateData, SubtaskImage};
 use super::index::{DataIndex, GroupIndex, Section, StateIndex, SubtaskIndex};
 use super::shared::{FilesImage, Local};
+use super::storage::CheckpointStorage;
 use std::borrow::Cow;
 
 /// The newest format; what the oldest can hold is written in that.
@@ -28,8 +29,10 @@ pub const FORMAT: u32 = 2;
 const WITHOUT_SHARED: u32 = 1;
 const MAGIC: [u8; 8] = *b"TIDESTAT";
 const END: [u8; 8] = *b"TATSEDIT";
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 const TRAILER: usize = 32;
+/// The checksum of all that stands before, and the end.
+pub(super) const END_BYTES: usize = 16;
 
 /// A file before it is written: its parts in order. Large ones are borrowed from the image.
 #[derive(Debug)]
@@ -63,22 +66,131 @@ fn format_of(image: &SubtaskImage) -> u32 {
     }
 }
 
-/// Lays a subtask's image out as a file.
-pub fn encode(image: &SubtaskImage) -> std::result::Result<Encoded<'_>, crate::fault::Fault> {
-    let mut writer = Writer::default();
+/// What a file begins with.
+pub(super) fn header(image: &SubtaskImage) -> Vec<u8> {
     let mut header = MAGIC.to_vec();
     header.extend(format_of(image).to_le_bytes());
-    writer.put(Cow::Owned(header));
-    let index = SubtaskIndex::of(image, |data| writer.place(data));
-    let encoded = codec::encode(&index)?;
+    header
+}
+
+/// What stands behind the index: its length and its checksum.
+pub(super) fn trailer_of(
+    index: &SubtaskIndex,
+) -> std::result::Result<Vec<u8>, crate::fault::Fault> {
+    let encoded = codec::encode(index)?;
     let mut trailer = (encoded.len() as u64).to_le_bytes().to_vec();
     trailer.extend(Checksum::of(&encoded).0.to_le_bytes());
-    writer.put(Cow::Owned(encoded));
-    writer.put(Cow::Owned(trailer));
-    let checksum = Checksum::of_parts(writer.parts.iter().map(AsRef::as_ref));
+    Ok(trailer)
+}
+
+/// What a file ends with; the checksum is that of all that stands before.
+pub(super) fn end_of(checksum: Checksum) -> Vec<u8> {
     let mut end = checksum.0.to_le_bytes().to_vec();
     end.extend(END);
-    writer.put(Cow::Owned(end));
+    end
+}
+
+/// The end of a file.
+pub(super) struct Trailer {
+    pub index: SubtaskIndex,
+    /// The index and all behind it.
+    pub bytes: Vec<u8>,
+    /// Of all but the last bytes.
+    pub checksum: Checksum,
+}
+
+/// Reads the end of a file that has so many bytes.
+pub(super) fn read_trailer(
+    storage: &dyn CheckpointStorage,
+    path: &str,
+    length: u64,
+) -> Result<Trailer> {
+    let place = storage.place(path);
+    let damaged = |section: &str, reason: String| Err(Error::damaged(&place, section, reason));
+    let beyond = storage.read_range(path, length, 1)?;
+    let last = storage.read_range(path, length.saturating_sub(TRAILER as u64), TRAILER as u64)?;
+    if !beyond.is_empty() || last.len() != TRAILER {
+        return damaged(
+            "the whole file",
+            format!("it had {length} bytes when it was written"),
+        );
+    }
+    if last[24..] != END {
+        return damaged("the end", "it is cut off, or overwritten".to_owned());
+    }
+    let index = number(&last[..8]);
+    let besides = index.saturating_add((TRAILER + HEADER) as u64);
+    let Some(begin) = length.checked_sub(besides) else {
+        let reason = format!("it claims {index} bytes, more than the file has");
+        return damaged("the index", reason);
+    };
+    let mut bytes = storage.read_range(path, begin + HEADER as u64, index)?;
+    check(&place, "the index", &bytes, Checksum(number(&last[8..16])))?;
+    let index = codec::decode(&bytes);
+    let index = index.map_err(|fault| Error::damaged(&place, "the index", fault))?;
+    bytes.extend(&last);
+    Ok(Trailer {
+        index,
+        bytes,
+        checksum: Checksum(number(&last[16..24])),
+    })
+}
+
+/// Puts the content of a state that has no key groups, through `put`.
+pub(super) fn place_other(
+    data: &StateData,
+    put: &mut dyn FnMut(&[u8]) -> Result<Section>,
+) -> Result<DataIndex> {
+    Ok(match data {
+        StateData::Elements(elements) => DataIndex::Elements {
+            count: elements.len() as u64,
+            section: put(&element_bytes(elements))?,
+        },
+        StateData::Files(files) => DataIndex::Files {
+            index: files.index.clone(),
+            section: put(&files.manifest)?,
+        },
+        _ => DataIndex::Groups(Vec::new()),
+    })
+}
+
+fn element_bytes(elements: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for element in elements {
+        bytes.extend((element.len() as u64).to_le_bytes());
+        bytes.extend(element);
+    }
+    bytes
+}
+
+/// The content of a state that has no key groups, out of its section.
+pub(super) fn read_other(place: &str, bytes: &[u8], data: &DataIndex) -> Result<StateData> {
+    match data {
+        DataIndex::Groups(_) => Ok(StateData::Groups(Vec::new())),
+        DataIndex::Elements { count, .. } => elements(bytes, *count)
+            .map(StateData::Elements)
+            .ok_or_else(|| {
+                let reason = format!("its lengths don't add up to {count} elements");
+                Error::damaged(place, "a list of elements", reason)
+            }),
+        DataIndex::Files { index, .. } => Ok(StateData::Files(FilesImage {
+            index: index.clone(),
+            manifest: bytes.to_vec(),
+            local: Local::default(),
+        })),
+    }
+}
+
+/// Lays a subtask's image out as a file. One with states that are yet to be read is written by
+/// [`super::stream`].
+pub fn encode(image: &SubtaskImage) -> std::result::Result<Encoded<'_>, crate::fault::Fault> {
+    let mut writer = Writer::default();
+    writer.put(Cow::Owned(header(image)));
+    let index = SubtaskIndex::of(image, |data| writer.place(data));
+    writer.put(Cow::Owned(codec::encode(&index)?));
+    writer.put(Cow::Owned(trailer_of(&index)?));
+    let checksum = Checksum::of_parts(writer.parts.iter().map(AsRef::as_ref));
+    writer.put(Cow::Owned(end_of(checksum)));
     Ok(Encoded {
         parts: writer.parts,
         length: writer.length,
@@ -115,21 +227,15 @@ impl<'a> Writer<'a> {
                 });
                 DataIndex::Groups(index.collect())
             }
-            StateData::Elements(elements) => {
-                let mut bytes = Vec::new();
-                for element in elements {
-                    bytes.extend((element.len() as u64).to_le_bytes());
-                    bytes.extend(element);
-                }
-                DataIndex::Elements {
-                    count: elements.len() as u64,
-                    section: self.put(Cow::Owned(bytes)),
-                }
-            }
+            StateData::Elements(elements) => DataIndex::Elements {
+                count: elements.len() as u64,
+                section: self.put(Cow::Owned(element_bytes(elements))),
+            },
             StateData::Files(files) => DataIndex::Files {
                 index: files.index.clone(),
                 section: self.put(Cow::Borrowed(&files.manifest)),
             },
+            StateData::Streamed(_) | StateData::Stored(_) => DataIndex::Groups(Vec::new()),
         }
     }
 }

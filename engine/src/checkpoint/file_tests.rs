@@ -50,8 +50,8 @@ fn state() -> impl Strategy<Value = StateImage> {
     ("\\PC{0,6}", data()).prop_map(|(name, data)| StateImage {
         name,
         kind: match data {
-            StateData::Groups(_) | StateData::Files(_) => StateKind::Keyed,
             StateData::Elements(_) => StateKind::Union,
+            _ => StateKind::Keyed,
         },
         key_type: "u64".to_owned(),
         value_type: String::new(),

@@ -2,6 +2,7 @@
 
 use super::barrier::Barrier;
 use super::shared::FilesImage;
+use super::stream::{StoredGroups, Streamed};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,11 @@ pub enum StateData {
     Elements(Vec<Vec<u8>>),
     /// Of a keyed state that spills: the files that it is in.
     Files(FilesImage),
+    /// Of a keyed state that spills, on its way into a savepoint: its entries are yet to be read.
+    #[serde(skip)]
+    Streamed(Streamed),
+    /// Of a keyed state of a large file: its entries are still there.
+    Stored(StoredGroups),
 }
 
 impl StateData {
@@ -47,6 +53,8 @@ impl StateData {
             StateData::Groups(groups) => groups.iter().map(|g| g.bytes.len() as u64).sum(),
             StateData::Elements(elements) => elements.iter().map(|e| e.len() as u64).sum(),
             StateData::Files(files) => files.index.bytes(),
+            StateData::Streamed(_) => 0,
+            StateData::Stored(stored) => stored.bytes(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::codec::{decode_from, encode_into};
 use super::image::{GroupImage, StateData};
 use super::shared::{FilesImage, RestoredFiles};
+use super::stream::{EntryStream, Streamed};
 use crate::fault::{Fault, Flow};
 use crate::hash::key_group;
 use crate::state::backing::{Backing, Claim};
@@ -116,6 +117,8 @@ pub struct KeyedSection {
     groups: Vec<(u64, Vec<u8>)>,
     shares_files: bool,
     files: Option<FilesImage>,
+    streams: bool,
+    streamed: Option<Streamed>,
     waits: bool,
 }
 
@@ -132,6 +135,39 @@ impl KeyedSection {
     pub fn sharing_files(mut self, shares: bool) -> Self {
         self.shares_files = shares;
         self
+    }
+
+    /// Whether it may be given entries that are read by whoever writes them.
+    pub fn streaming(mut self, streams: bool) -> Self {
+        self.streams = streams;
+        self
+    }
+
+    /// Whether [`KeyedSection::put_stream`] may be called.
+    pub fn streams(&self) -> bool {
+        self.streams
+    }
+
+    /// Takes a state as entries that are yet to be read: all of it.
+    pub fn put_stream(&mut self, entries: Box<dyn EntryStream>) {
+        let empty = KeyedSection::new(self.max_parallelism);
+        self.streamed = Some(Streamed::new(empty, entries));
+    }
+
+    /// Takes a state that another section was given in one piece, and returns what is left of that.
+    pub fn take_whole(&mut self, other: KeyedSection) -> Option<Vec<GroupImage>> {
+        match other.into_data() {
+            StateData::Files(files) => self.files = Some(files),
+            StateData::Streamed(streamed) => self.streamed = Some(streamed),
+            StateData::Groups(groups) => return Some(groups),
+            StateData::Elements(_) | StateData::Stored(_) => {}
+        }
+        None
+    }
+
+    /// How many bytes the entries have.
+    pub fn bytes(&self) -> usize {
+        self.groups.iter().map(|(_, bytes)| bytes.len()).sum()
     }
 
     /// Whether [`KeyedSection::put_files`] may be called.
@@ -199,9 +235,11 @@ impl KeyedSection {
         }
     }
 
-    /// Nothing yet, of a state with as many key groups and the same choice of files.
+    /// Nothing yet, of a state with as many key groups and the same choices.
     pub fn fresh(&self) -> Self {
-        KeyedSection::new(self.max_parallelism).sharing_files(self.shares_files)
+        KeyedSection::new(self.max_parallelism)
+            .sharing_files(self.shares_files)
+            .streaming(self.streams)
     }
 
     /// How many entries there are.
@@ -237,6 +275,9 @@ impl KeyedSection {
     pub fn into_data(self) -> StateData {
         if let Some(files) = self.files {
             return StateData::Files(files);
+        }
+        if let Some(streamed) = self.streamed {
+            return StateData::Streamed(streamed);
         }
         let groups = (0..).zip(self.groups).filter(|(_, group)| group.0 > 0);
         let image = |(group, (entries, bytes))| GroupImage {

@@ -11,6 +11,7 @@ use super::stopped::{self, Located, Stopped};
 use super::storage::{
     CheckpointStorage, METADATA, checkpoint_folder, checkpoints, join, read_metadata,
 };
+use super::stream;
 use std::fmt;
 use std::sync::Arc;
 
@@ -157,6 +158,9 @@ pub fn read_image(
     folder: &str,
     subtask: &SubtaskFile,
 ) -> Result<SubtaskImage> {
+    if subtask.file.length > stream::READ_WHOLE {
+        return stream::read_large(storage, folder, subtask);
+    }
     let path = join(folder, &subtask.file.path);
     let place = storage.place(&path);
     let bytes = storage.read(&path, subtask.file.length)?;

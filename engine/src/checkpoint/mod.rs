@@ -11,7 +11,7 @@
 
 mod barrier;
 mod below;
-mod checksum;
+pub mod checksum;
 pub mod codec;
 mod commits;
 pub mod coordinator;
@@ -32,6 +32,7 @@ mod settings;
 pub mod shared;
 pub mod stopped;
 pub mod storage;
+pub mod stream;
 pub mod visitor;
 
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice, Passing};

@@ -42,6 +42,7 @@ struct Shared {
     mode: CheckpointMode,
     restored: Option<Arc<RestoredJob>>,
     spill: Option<Rc<dyn Spill>>,
+    spills_when_short: bool,
     leaves: Cell<u32>,
     under_way: RefCell<VecDeque<UnderWay>>,
     /// No barrier up to this one is of use any more.
@@ -85,6 +86,20 @@ impl Participant {
             shared.spill = Some(spill);
         }
         self
+    }
+
+    /// Has states stay in memory until that is short. To be called before any stage has it.
+    pub fn when_short(mut self) -> Self {
+        if let Some(shared) = Rc::get_mut(&mut self.0) {
+            shared.spills_when_short = true;
+        }
+        self
+    }
+
+    /// Whether states spill from the beginning; those that begin with files do anyway.
+    pub fn spills_at_once(&self) -> bool {
+        let restored = self.0.restored.as_ref();
+        !self.0.spills_when_short || restored.is_some_and(|job| job.has_files())
     }
 
     /// Has stages save no more than so many entries of state in one turn. To be called before any stage has it.

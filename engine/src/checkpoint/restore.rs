@@ -1,11 +1,13 @@
 //! What a new attempt begins with: saved state, dealt out to the subtasks that there are now.
 
 use super::barrier::CheckpointId;
-use super::image::{GroupImage, OperatorImage, StateData, StateImage, StateKind};
+use super::image::{OperatorImage, StateData, StateImage, StateKind};
 use super::shared::{FilesImage, FilesOrigin, RestoredFiles};
+use super::stream::StoredGroup;
 use crate::fault::{Fault, Flow};
 use crate::hash::owner_of_group;
 use crate::time::Timestamp;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// A checkpoint or savepoint that a job goes on from.
@@ -53,6 +55,13 @@ impl RestoredJob {
     /// The stable ids of all operators that it holds state of.
     pub fn uids(&self) -> impl Iterator<Item = &str> {
         self.operators.keys().map(String::as_str)
+    }
+
+    /// Whether states are in files that only what they spilled to can read.
+    pub fn has_files(&self) -> bool {
+        let images = self.operators.values().flatten();
+        let mut states = images.flat_map(|image| &image.states);
+        states.any(|state| matches!(state.data, StateData::Files(_)))
     }
 
     /// All elements of an operator's state without keys, from all subtasks.
@@ -121,9 +130,26 @@ impl RestoredJob {
 fn elements(state: &StateImage) -> impl Iterator<Item = &[u8]> {
     let list = match &state.data {
         StateData::Elements(elements) => elements.as_slice(),
-        StateData::Groups(_) | StateData::Files(_) => &[],
+        _ => &[],
     };
     list.iter().map(Vec::as_slice)
+}
+
+/// The entries of a key group: [`RestoredOperator::read`] has their bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RestoredGroup<'a> {
+    /// The key group.
+    pub(crate) group: u32,
+    /// How many entries it has.
+    pub(crate) entries: u64,
+    bytes: GroupBytes<'a>,
+}
+
+/// The bytes of a key group, or where they are.
+#[derive(Clone, Copy, Debug)]
+enum GroupBytes<'a> {
+    Here(&'a [u8]),
+    Stored(StoredGroup<'a>),
 }
 
 /// What one subtask of an operator begins with.
@@ -154,23 +180,55 @@ impl<'a> RestoredOperator<'a> {
     }
 
     /// The key groups of a keyed state that this subtask owns now.
-    pub(crate) fn groups(&mut self, name: &str, types: (&str, &str)) -> Flow<Vec<&'a GroupImage>> {
+    pub(crate) fn groups(
+        &mut self,
+        name: &str,
+        types: (&str, &str),
+    ) -> Flow<Vec<RestoredGroup<'a>>> {
         self.taken.push(name.to_owned());
+        let owner = |group| owner_of_group(group, self.max_parallelism, self.parallelism);
         let mut groups = Vec::new();
         for state in self.states(name) {
             self.same_types(state, StateKind::Keyed, types)?;
-            let all = match &state.data {
-                StateData::Groups(all) => all,
-                // Asked for in `files`.
-                StateData::Files(_) => continue,
-                StateData::Elements(_) => return Err(self.other_kind(state, StateKind::Keyed)),
-            };
-            let mine = all.iter().filter(|g| {
-                owner_of_group(g.group, self.max_parallelism, self.parallelism) == self.me
-            });
-            groups.extend(mine);
+            match &state.data {
+                StateData::Groups(all) => {
+                    let mine = all.iter().filter(|g| owner(g.group) == self.me);
+                    groups.extend(mine.map(|image| RestoredGroup {
+                        group: image.group,
+                        entries: image.entries,
+                        bytes: GroupBytes::Here(&image.bytes),
+                    }));
+                }
+                StateData::Stored(stored) => {
+                    let mine = stored.groups().filter(|g| owner(g.index.group) == self.me);
+                    groups.extend(mine.map(|stored| RestoredGroup {
+                        group: stored.index.group,
+                        entries: stored.index.entries,
+                        bytes: GroupBytes::Stored(stored),
+                    }));
+                }
+                // Those of this subtask are asked for by themselves.
+                StateData::Files(_) => {}
+                StateData::Elements(_) | StateData::Streamed(_) => {
+                    return Err(self.other_kind(state, StateKind::Keyed));
+                }
+            }
         }
         Ok(groups)
+    }
+
+    /// The entries of a key group.
+    pub(crate) fn read(&self, group: RestoredGroup<'a>) -> Flow<Cow<'a, [u8]>> {
+        match (group.bytes, self.origin) {
+            (GroupBytes::Here(bytes), _) => Ok(Cow::Borrowed(bytes)),
+            (GroupBytes::Stored(stored), Some(origin)) => {
+                let bytes = stored.read(&*origin.storage).map_err(Fault::user)?;
+                Ok(Cow::Owned(bytes))
+            }
+            (GroupBytes::Stored(_), None) => {
+                Err(Fault::internal("restored state without its storage"))
+            }
+        }
     }
 
     /// The files that a keyed state is in, as far as they have entries of this subtask.

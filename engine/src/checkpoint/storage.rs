@@ -17,6 +17,7 @@ use super::error::{Error, Result};
 use super::file;
 use super::image::SubtaskImage;
 use super::metadata::{CheckpointMetadata, FileRef, SubtaskFile};
+use super::stream::{self, Make};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -64,12 +65,31 @@ pub trait CheckpointStorage: Send + Sync {
     /// it fails, there is no file. Names are never used twice.
     fn write(&self, path: &str, parts: &[&[u8]]) -> Result;
 
+    /// Like `write`, of a file that is made while it is written: `make` gives its bytes, part by part, to the
+    /// function that it is called with.
+    fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
+        let mut all = Vec::new();
+        make(&mut |part| {
+            all.extend_from_slice(part);
+            Ok(())
+        })?;
+        self.write(path, &[&all])
+    }
+
     /// Like `write`, of a file that others may look for: they see all of it or none, and
     /// [`Error::Exists`] tells that somebody was faster.
     fn publish(&self, path: &str, bytes: &[u8]) -> Result;
 
     /// All bytes of a file; an error where there are more than `at_most`, before any is read.
     fn read(&self, path: &str, at_most: u64) -> Result<Vec<u8>>;
+
+    /// Some bytes of a file; fewer where it ends before.
+    fn read_range(&self, path: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let all = self.read(path, u64::MAX)?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(all.len());
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        Ok(all[from..from.saturating_add(length).min(all.len())].to_vec())
+    }
 
     /// All files in a folder and the folders in it, sorted; none where there is no such folder.
     fn list(&self, folder: &str) -> Result<Vec<Stored>>;
@@ -119,6 +139,9 @@ pub fn write_image_to(
 ) -> Result<SubtaskFile> {
     let name = storage.fresh_name();
     let path = join(folder, &name);
+    if stream::is_streamed(image) {
+        return stream::write_streamed(storage, &path, name, image);
+    }
     let encoded = file::encode(image).map_err(|fault| Error::Failed {
         action: "encode",
         path: storage.place(&path),

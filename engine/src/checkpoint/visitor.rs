@@ -68,6 +68,7 @@ pub struct Capture {
     states: Vec<Captured>,
     max_parallelism: u32,
     shares_files: bool,
+    streams: bool,
 }
 
 #[derive(Debug)]
@@ -84,7 +85,14 @@ impl Capture {
             states: Vec::new(),
             max_parallelism,
             shares_files: false,
+            streams: false,
         }
+    }
+
+    /// Whether states may be saved as entries that whoever writes them reads.
+    pub fn streaming(mut self, streams: bool) -> Self {
+        self.streams = streams;
+        self
     }
 
     /// Whether states may be saved as files that other checkpoints name too.
@@ -132,8 +140,11 @@ impl Capture {
                 value_type: types.1.to_owned(),
                 data: StateData::Elements(Vec::new()),
             },
-            section: keyed
-                .then(|| KeyedSection::new(self.max_parallelism).sharing_files(self.shares_files)),
+            section: keyed.then(|| {
+                KeyedSection::new(self.max_parallelism)
+                    .sharing_files(self.shares_files)
+                    .streaming(self.streams)
+            }),
             complete: !keyed,
         });
         let last = self.states.len() - 1;
@@ -262,7 +273,8 @@ impl<'a> StateVisitor<'a> {
                     part.load_files(&files)?;
                 }
                 for group in groups {
-                    part.load(&mut Entries::new(&group.bytes))?;
+                    let bytes = from.read(group)?;
+                    part.load(&mut Entries::new(&bytes))?;
                 }
                 Ok(())
             }

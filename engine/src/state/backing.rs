@@ -7,7 +7,7 @@ pub use super::changes::{Change, Changes};
 use crate::checkpoint::{FilesImage, Notice, RestoredFiles};
 use crate::fault::{Fault, Flow};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The entries of one state of one subtask, outside of this process's tables.
 pub trait Backing: Send {
@@ -59,6 +59,11 @@ pub trait Export: Send {
 
 /// A walk over all entries, in the order of keys.
 pub trait Scan: Send {
+    /// Waits until there is something to show, or there is no more.
+    fn wait(&mut self) -> Flow {
+        Ok(())
+    }
+
     /// Shows up to `budget` entries; true once there are no more.
     fn next(&mut self, budget: usize, visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Flow<bool>;
 }
@@ -83,13 +88,17 @@ pub struct StateMemory(Arc<Shared>);
 struct Shared {
     limit: u64,
     used: AtomicU64,
+    short: AtomicBool,
 }
 
 impl StateMemory {
     /// So many bytes.
     pub fn new(limit: u64) -> Self {
-        let used = AtomicU64::new(0);
-        StateMemory(Arc::new(Shared { limit, used }))
+        StateMemory(Arc::new(Shared {
+            limit,
+            used: AtomicU64::new(0),
+            short: AtomicBool::new(false),
+        }))
     }
 
     /// How many bytes there are.
@@ -105,6 +114,16 @@ impl StateMemory {
     /// What part of it is used; above 1 while tables are on their way back below the limit.
     pub fn pressure(&self) -> f64 {
         self.used() as f64 / self.limit().max(1) as f64
+    }
+
+    /// From now on, state that is in memory until that is short moves to what it spills to.
+    pub fn run_short(&self) {
+        self.0.short.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether such state has to move.
+    pub fn is_short(&self) -> bool {
+        self.0.short.load(Ordering::Relaxed)
     }
 
     /// The use of one more table.

@@ -32,7 +32,7 @@ pub use elements::{ElementsState, OperatorStates};
 pub use list::ListState;
 pub use map::MapState;
 pub use registry::{KeyScope, KeyedStates, StateTable};
-pub use settings::{RocksDbSettings, StateBackend};
+pub use settings::{AutoState, RocksDbSettings, StateBackend};
 pub use table::KeyTable;
 pub(crate) use timers::TimerQueue;
 pub use timers::{Timer, Timers};

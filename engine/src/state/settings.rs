@@ -12,6 +12,29 @@ pub enum StateBackend {
     Memory,
     /// In tables as far as memory goes, the rest in RocksDB.
     RocksDb(RocksDbSettings),
+    /// In tables of this process until it has become large, and from then on as with RocksDB.
+    Auto(AutoState),
+}
+
+/// When state moves to RocksDB by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AutoState {
+    /// How many bytes the process has in memory by then. Default: half of what it may have.
+    pub moves_at: Option<u64>,
+    /// Where to.
+    pub rocksdb: RocksDbSettings,
+}
+
+impl StateBackend {
+    /// The settings of RocksDB, where state may come to be there.
+    pub fn rocksdb(&self) -> Option<&RocksDbSettings> {
+        match self {
+            StateBackend::Memory => None,
+            StateBackend::RocksDb(rocksdb) => Some(rocksdb),
+            StateBackend::Auto(auto) => Some(&auto.rocksdb),
+        }
+    }
 }
 
 /// The settings of RocksDB state. Sizes are bytes.

@@ -7,10 +7,9 @@ use super::migration::{Format, Migration, Migrations, element_name};
 use super::registry::{KeyScope, StateTable};
 use super::ttl::Lifetime;
 use crate::checkpoint::{
-    Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateData, StateValue,
-    StateVisitor,
+    Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateValue, StateVisitor,
 };
-use crate::fault::{Fault, Flow};
+use crate::fault::Flow;
 use crate::hash::key_hash;
 use crate::time::Timestamp;
 use std::any::type_name;
@@ -322,17 +321,8 @@ impl<K: Key, C: Content> KeyedPart for Part<'_, K, C> {
         let mut all = into.fresh();
         let complete = entries.with_part(|part| part.save(&mut all, budget))?;
         into.wait(all.waits());
-        let groups = match all.into_data() {
-            StateData::Groups(groups) => groups,
-            // What has expired is in them too, and no one is ever shown it.
-            StateData::Files(files) => {
-                into.put_files(files);
-                return Ok(complete);
-            }
-            StateData::Elements(_) => {
-                return Err(Fault::internal("keyed state without key groups"));
-            }
-        };
+        // What is taken in one piece has what expired in it too, and no one is ever shown that.
+        let groups = into.take_whole(all).unwrap_or_default();
         for group in groups {
             let mut entries = Entries::new(&group.bytes);
             while let Some((key, mut content)) = entries.take_next::<(K, C)>()? {

@@ -42,6 +42,7 @@ pub struct Attempt {
     images: Vec<(u32, OperatorImage)>,
     sides: Vec<Box<Prepare>>,
     spill: Option<Rc<dyn Spill>>,
+    when_short: bool,
 }
 
 type Prepare = dyn FnOnce(&mut BuildContext);
@@ -63,6 +64,7 @@ impl Attempt {
             images: Vec::new(),
             sides: Vec::new(),
             spill: None,
+            when_short: false,
         }
     }
 
@@ -87,6 +89,12 @@ impl Attempt {
     /// Its state may become larger than memory.
     pub fn spilling(mut self, spill: Rc<dyn Spill>) -> Self {
         self.spill = Some(spill);
+        self
+    }
+
+    /// Its state is in memory until [`OperatorHarness::run_short`] is called.
+    pub fn when_short(mut self) -> Self {
+        self.when_short = true;
         self
     }
 
@@ -153,6 +161,7 @@ impl Attempt {
             .then(|| Arc::new(RestoredJob::new(CheckpointId(1), self.images)));
         let participant = Participant::new(self.me, CheckpointMode::default(), restored);
         context.participant = match self.spill {
+            Some(spill) if self.when_short => participant.spilling(spill).when_short(),
             Some(spill) => participant.spilling(spill),
             None => participant,
         };

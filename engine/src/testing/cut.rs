@@ -45,6 +45,8 @@ pub(crate) enum Kept {
     Copied,
     /// The same; checkpoints take what spilled as files.
     Files,
+    /// In memory up to the middle of the script, and then like that.
+    Moves,
 }
 
 /// Places of a script at which it is cut, each with the number of subtasks behind it.
@@ -113,8 +115,11 @@ where
     ) -> Driven<T, K, Op, S> {
         let mut attempt = attempt.subtask(me, parallelism).at(now);
         if kept != Kept::InMemory {
-            let spill = MemorySpill::new(100).sharing_files(kept == Kept::Files);
+            let spill = MemorySpill::new(100).sharing_files(kept != Kept::Copied);
             attempt = attempt.spilling(Rc::new(spill));
+        }
+        if kept == Kept::Moves {
+            attempt = attempt.when_short();
         }
         let side = attempt.side(self.tag);
         let harness = attempt.keyed((self.make)(), self.key).expect("begins");
@@ -143,6 +148,9 @@ where
                 now += *by as i64;
             }
             self.step(&mut all, step);
+            if place >= script.len() / 2 {
+                all.iter().for_each(|(harness, _)| harness.run_short());
+            }
             if kept != Kept::InMemory {
                 for (harness, _) in &mut all {
                     harness.turn().expect("has its turn");
@@ -215,7 +223,7 @@ where
         let mut cuts: Vec<_> = cuts.iter().map(|(at, p)| (place(at), *p)).collect();
         cuts.sort_unstable();
         let whole = self.run(script, &[], Kept::InMemory);
-        for kept in [Kept::InMemory, Kept::Copied, Kept::Files] {
+        for kept in [Kept::InMemory, Kept::Copied, Kept::Files, Kept::Moves] {
             let cut = self.run(script, &cuts, kept);
             prop_assert_eq!(&cut, &whole, "{:?}", kept);
         }

@@ -201,6 +201,13 @@ impl<T, In, Op: Operator<In>> OperatorHarness<T, In, Op> {
         self.context.stats.alignment.join(alignment)
     }
 
+    /// Has state that is in memory until that is short move to what it spills to, in the next turn.
+    pub fn run_short(&self) {
+        if let Some(spill) = self.context.participant.spill() {
+            spill.memory().run_short();
+        }
+    }
+
     /// Says whether there is room downstream from now on.
     pub fn set_room(&mut self, room: bool) {
         self.collected.room.set(room);

@@ -44,11 +44,13 @@ impl<T: 'static> Replay<T> {
                 match flight.dealing {
                     Dealing::ByHash => {
                         let groups = share.groups(state, ("", type_name::<T>()))?;
-                        chunks.extend(groups.into_iter().map(|image| Chunk {
-                            group: Some((image.group, image.entries)),
-                            bytes: image.bytes.clone(),
-                            at: 0,
-                        }));
+                        for group in groups {
+                            chunks.push_back(Chunk {
+                                group: Some((group.group, group.entries)),
+                                bytes: share.read(group)?.into_owned(),
+                                at: 0,
+                            });
+                        }
                     }
                     Dealing::InTurn => {
                         let elements = share.elements(state, flight.kind(), type_name::<T>())?;

@@ -7,6 +7,7 @@
 
 use super::slots::Place;
 use crate::checkpoint::codec::{decode, encode_into};
+use crate::checkpoint::stream::EntryStream;
 use crate::checkpoint::{FilesImage, Key, KeyedSection, RestoredFiles, StateValue};
 use crate::fault::Flow;
 use crate::state::backing::{Backing, Changes, Claim, Export, Scan};
@@ -24,6 +25,34 @@ enum Snapshot {
     Copy(Box<dyn Scan>),
     Export(Box<dyn Export>),
     Exported(Box<FilesImage>),
+}
+
+/// Makes the entries of a checkpoint of those that are behind.
+pub(crate) trait Transform: Send {
+    /// Adds an entry.
+    fn put(&mut self, into: &mut KeyedSection, key: &[u8], value: &[u8]) -> Flow;
+
+    /// Adds what it has kept back.
+    fn end(&mut self, _into: &mut KeyedSection) -> Flow {
+        Ok(())
+    }
+}
+
+/// All entries of a scan.
+struct ScanStream {
+    scan: Box<dyn Scan>,
+    transform: Box<dyn Transform>,
+}
+
+impl EntryStream for ScanStream {
+    fn next(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
+        self.scan.wait()?;
+        let transform = &mut self.transform;
+        let mut put = |key: &[u8], value: &[u8]| transform.put(into, key, value);
+        let ended = self.scan.next(budget, &mut put)?;
+        self.transform.end(into)?;
+        Ok(ended)
+    }
 }
 
 /// See the module.
@@ -216,30 +245,42 @@ impl Behind {
         self.snapshot = Snapshot::None;
     }
 
-    /// All that was dirty at the barrier is among the changes.
-    pub fn flushed(&mut self, shares_files: bool) -> Flow {
+    /// All that was dirty at the barrier is among the changes. True where that is all there was to do:
+    /// whoever writes the section reads the entries, which go through `transform`.
+    pub fn flushed(
+        &mut self,
+        into: &mut KeyedSection,
+        transform: impl FnOnce() -> Box<dyn Transform>,
+    ) -> Flow<bool> {
         self.write_changes()?;
-        let export = match shares_files {
+        let export = match into.shares_files() {
             true => self.backing.export()?,
             false => None,
         };
-        self.snapshot = match export {
-            Some(export) => Snapshot::Export(export),
-            None => Snapshot::Copy(self.backing.scan()?),
-        };
-        if !self.holds_back() {
-            self.release();
+        if let Some(export) = export {
+            self.snapshot = Snapshot::Export(export);
+            return Ok(false);
         }
-        Ok(())
+        let scan = self.backing.scan()?;
+        let streams = into.streams();
+        if streams {
+            let transform = transform();
+            into.put_stream(Box::new(ScanStream { scan, transform }));
+            self.snapshot = Snapshot::None;
+        } else {
+            self.snapshot = Snapshot::Copy(scan);
+        }
+        self.release();
+        Ok(streams)
     }
 
-    /// Goes on with a snapshot behind its flush, about `budget` entries of it, which `put` takes; true
-    /// once it is whole.
+    /// Goes on with a snapshot behind its flush, about `budget` entries of it, which go through
+    /// `transform`; true once it is whole.
     pub fn save(
         &mut self,
         into: &mut KeyedSection,
         budget: usize,
-        put: &mut dyn FnMut(&mut KeyedSection, &[u8], &[u8]) -> Flow,
+        transform: &mut dyn Transform,
     ) -> Flow<bool> {
         match &mut self.snapshot {
             Snapshot::None | Snapshot::Flush => return Ok(false),
@@ -257,7 +298,9 @@ impl Behind {
                 return Ok(true);
             }
             Snapshot::Copy(scan) => {
-                if scan.next(budget, &mut |key, value| put(into, key, value))? {
+                let ended = scan.next(budget, &mut |key, value| transform.put(into, key, value))?;
+                transform.end(into)?;
+                if ended {
                     self.snapshot = Snapshot::None;
                     return Ok(true);
                 }

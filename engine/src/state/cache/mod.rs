@@ -15,7 +15,7 @@ mod behind;
 mod slots;
 mod snapshot;
 
-pub(crate) use self::behind::{Behind, Room};
+pub(crate) use self::behind::{Behind, Room, Transform};
 pub(crate) use self::slots::{GroupSet, Place, Slots, behind_key, split_group, split_number};
 
 use super::backing::{Backing, Claim};

@@ -1,7 +1,7 @@
 //! A cache's way into a checkpoint and out of it.
 
 use super::slots::split_group;
-use super::{Cache, STEP};
+use super::{Cache, STEP, Transform};
 use crate::checkpoint::codec::{decode, encode_into};
 use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, RestoredFiles, StateValue};
 use crate::fault::Flow;
@@ -11,20 +11,36 @@ use std::any::type_name;
 /// Keys that a load takes in before it makes room.
 const LOADED_AT_ONCE: usize = 1024;
 
+/// Entries are saved behind a table as they are in one.
+struct AsTheyAre;
+
+impl Transform for AsTheyAre {
+    fn put(&mut self, into: &mut KeyedSection, key: &[u8], value: &[u8]) -> Flow {
+        let (group, key) = split_group(key);
+        into.put_encoded(group, &[key, value]);
+        Ok(())
+    }
+}
+
 impl<K: Key, V: StateValue> Cache<K, V> {
-    /// Writes back what was dirty at the barrier, as much as the budget allows.
-    fn flush(&mut self, budget: usize, shares_files: bool) -> Flow {
+    /// Writes back what was dirty at the barrier, as much as the budget allows; true where nothing is left
+    /// to do.
+    fn flush(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
         let behind = &mut self.behind;
         if self.slots.flush(behind, &mut budget.clone())? {
-            return behind.flushed(shares_files);
+            return behind.flushed(into, || Box::new(AsTheyAre));
         }
-        behind.write_changes()
+        behind.write_changes()?;
+        Ok(false)
     }
 
     /// Shows all keys and values, in the order of key groups. What is dirty is written back first.
     pub fn each(&mut self, mut visit: impl FnMut(&K, &V) -> Flow) -> Flow {
-        while self.behind.flushes() {
-            self.flush(usize::MAX, false)?;
+        if self.behind.flushes() {
+            // The snapshot goes on from here on its own.
+            self.slots.rescue(&mut self.behind)?;
+            self.behind
+                .flushed(&mut KeyedSection::default(), || Box::new(AsTheyAre))?;
         }
         self.behind.end_export()?;
         self.slots.write_all(&mut self.behind)?;
@@ -76,18 +92,15 @@ impl<K: Key, V: StateValue> KeyedPart for Cache<K, V> {
     }
 
     fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
-        let mut put = |into: &mut KeyedSection, key: &[u8], value: &[u8]| {
-            let (group, key) = split_group(key);
-            into.put_encoded(group, &[key, value]);
-            Ok(())
-        };
         if !self.behind.is_frozen() {
             self.freeze()?;
         }
         loop {
-            if self.behind.flushes() {
-                self.flush(budget, into.shares_files())?;
-            } else if self.behind.save(into, budget, &mut put)? {
+            let whole = match self.behind.flushes() {
+                true => self.flush(into, budget)?,
+                false => self.behind.save(into, budget, &mut AsTheyAre)?,
+            };
+            if whole {
                 return Ok(true);
             }
             // Whoever asks for everything at once gets it.

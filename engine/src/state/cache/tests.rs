@@ -21,8 +21,10 @@ fn cache(limit: u64) -> (Cache<u16, u32>, MapBacking) {
 }
 
 fn saved(section: KeyedSection) -> Model {
-    let StateData::Groups(groups) = section.into_data() else {
-        unreachable!("a keyed section has groups");
+    let groups = match section.into_data() {
+        StateData::Groups(groups) => groups,
+        StateData::Streamed(streamed) => streamed.gather().expect("reads"),
+        other => unreachable!("{other:?} is not what a cache saves"),
     };
     let mut all = Model::new();
     for group in groups {
@@ -103,7 +105,9 @@ fn step(cache: &mut Cache<u16, u32>, model: &mut Model, op: &Op) -> Flow {
 
 proptest! {
     #[test]
-    fn behaves_like_a_map_however_little_memory_it_has(ops in ops(), limit in 0u64..4000) {
+    fn behaves_like_a_map_however_little_memory_it_has(
+        ops in ops(), limit in 0u64..4000, streams: bool,
+    ) {
         let (mut cache, _) = cache(limit);
         let mut model = Model::new();
         let mut snapshot: Option<(Model, KeyedSection)> = None;
@@ -111,7 +115,7 @@ proptest! {
             match op {
                 Op::Freeze if snapshot.is_none() => {
                     cache.freeze().expect("freezes");
-                    snapshot = Some((model.clone(), KeyedSection::new(GROUPS)));
+                    snapshot = Some((model.clone(), KeyedSection::new(GROUPS).streaming(streams)));
                 }
                 Op::Freeze => {}
                 Op::Thaw => {

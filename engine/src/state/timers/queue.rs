@@ -2,7 +2,7 @@
 
 use super::spilled::SpilledTimers;
 use super::{Timer, Timers};
-use crate::checkpoint::codec::{decode, encode, encode_into};
+use crate::checkpoint::codec::{decode, encode_into};
 use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles};
 use crate::fault::Flow;
 use crate::hash::{key_group, key_hash};
@@ -115,15 +115,10 @@ impl<K: Key> KeyedPart for TimerQueue<K> {
     }
 
     fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
-        let Some(spilled) = &mut self.spilled else {
-            return self.memory.save(into, budget);
-        };
-        // As timers in memory save themselves: time, registration, key.
-        let mut put = |into: &mut KeyedSection, group, (at, key): (i64, &[u8]), number: &[u8]| {
-            into.put_encoded(group, &[&encode(&Timestamp(at))?, number, key]);
-            Ok(())
-        };
-        spilled.save(into, budget, &mut put)
+        match &mut self.spilled {
+            None => self.memory.save(into, budget),
+            Some(spilled) => spilled.save(into, budget),
+        }
     }
 
     fn thaw(&mut self) {

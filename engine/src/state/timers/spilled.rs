@@ -7,11 +7,13 @@
 //!
 //! Timers of the same time come out in the order of key groups and keys.
 
-use crate::checkpoint::codec::{decode, encode_into};
+use crate::checkpoint::codec::{decode, encode, encode_into};
 use crate::checkpoint::{KeyedSection, RestoredFiles};
 use crate::fault::Flow;
 use crate::state::backing::{Backing, Claim};
-use crate::state::cache::{Behind, GroupSet, Place, Room, behind_key, split_group, split_number};
+use crate::state::cache::{
+    Behind, GroupSet, Place, Room, Transform, behind_key, split_group, split_number,
+};
 use crate::time::Timestamp;
 use std::collections::HashSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -361,27 +363,14 @@ impl SpilledTimers {
         self.behind.thaw();
     }
 
-    /// Goes on with a snapshot; true once it is whole. Those that are copied are shown to `put` as key
-    /// group, time, key, and the encoded number of the registration.
-    pub fn save(
-        &mut self,
-        into: &mut KeyedSection,
-        budget: usize,
-        put: &mut dyn FnMut(&mut KeyedSection, u32, (i64, &[u8]), &[u8]) -> Flow,
-    ) -> Flow<bool> {
-        let mut copy = |into: &mut KeyedSection, bytes: &[u8], value: &[u8]| {
-            let (group, rest) = split_group(bytes);
-            match split_number(rest) {
-                Some(due) => put(into, group, due, value),
-                None => Ok(()),
-            }
-        };
+    /// Goes on with a snapshot; true once it is whole.
+    pub fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
         loop {
-            if self.behind.flushes() {
-                if self.flush(budget)? {
-                    self.behind.flushed(into.shares_files())?;
-                }
-            } else if self.behind.save(into, budget, &mut copy)? {
+            let whole = match self.behind.flushes() {
+                true => self.flush(budget)? && self.behind.flushed(into, || Box::new(AsSaved))?,
+                false => self.behind.save(into, budget, &mut AsSaved)?,
+            };
+            if whole {
                 return Ok(true);
             }
             if budget != usize::MAX {
@@ -423,6 +412,19 @@ impl SpilledTimers {
         self.registered = self.far_count;
         self.horizon = (i64::MIN, 0);
         files.groups.clone().for_each(|g| self.groups.insert(g));
+        Ok(())
+    }
+}
+
+/// Timers as those in memory save themselves: time, registration, key.
+struct AsSaved;
+
+impl Transform for AsSaved {
+    fn put(&mut self, into: &mut KeyedSection, key: &[u8], number: &[u8]) -> Flow {
+        let (group, rest) = split_group(key);
+        if let Some((at, key)) = split_number(rest) {
+            into.put_encoded(group, &[&encode(&Timestamp(at))?, number, key]);
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! that was taken back leaves its entry behind, and nothing is found when that comes due.
 
 use super::{Pane, Panes, SavedPane, Timer};
+use crate::checkpoint::stream::EntryStream;
 use crate::checkpoint::{
     Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateData, StateValue,
     StateVisitor,
@@ -15,6 +16,7 @@ use crate::state::{BackedTable, SpilledDue};
 use crate::time::Timestamp;
 use crate::window::TimeKind;
 use std::any::type_name;
+use std::marker::PhantomData;
 
 /// Keys that a load takes in before it makes room.
 const LOADED_AT_ONCE: usize = 1024;
@@ -218,6 +220,44 @@ impl<K: Key, C: StateValue, S: StateValue + Default> Panes<K, C, S> {
     }
 }
 
+/// The windows of keys, one after the other.
+struct OneByOne<K, C, S> {
+    keys: Box<dyn EntryStream>,
+    entries: Entry<K, C, S>,
+}
+
+/// What is read, for another thread too.
+type Entry<K, C, S> = PhantomData<fn() -> (K, SavedPane<C, S>)>;
+
+impl<K: Key, C: StateValue, S: StateValue> EntryStream for OneByOne<K, C, S> {
+    fn next(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
+        let mut all = into.fresh();
+        let ended = self.keys.next(&mut all, budget)?;
+        one_by_one::<K, C, S>(all.into_data(), into)?;
+        Ok(ended)
+    }
+}
+
+fn one_by_one<K, C, S>(data: StateData, into: &mut KeyedSection) -> Flow
+where
+    K: Key,
+    C: StateValue,
+    S: StateValue,
+{
+    let StateData::Groups(groups) = data else {
+        return Err(Fault::internal("keyed state without key groups"));
+    };
+    for group in groups {
+        let mut entries = Entries::new(&group.bytes);
+        while let Some((key, all)) = entries.take_next::<(K, Vec<SavedPane<C, S>>)>()? {
+            for saved in all {
+                into.put(key_hash(&key), &(&key, saved))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What is kept of a window that is not open.
 fn saved<K, C, S>(pane: Pane<K, C, S>) -> SavedPane<C, S> {
     let timers = pane.timers.iter();
@@ -252,21 +292,14 @@ where
         let whole = self.table.save(&mut all, budget)?;
         into.wait(all.waits());
         match all.into_data() {
-            StateData::Files(files) => into.put_files(files),
-            StateData::Groups(groups) => {
-                for group in groups {
-                    let mut entries = Entries::new(&group.bytes);
-                    let mut next = || entries.take_next::<(K, Vec<SavedPane<C, S>>)>();
-                    while let Some((key, all)) = next()? {
-                        for saved in all {
-                            into.put(key_hash(&key), &(&key, saved))?;
-                        }
-                    }
+            StateData::Streamed(streamed) => {
+                if let Some((_, keys)) = streamed.take() {
+                    let entries: Entry<K, C, S> = PhantomData;
+                    into.put_stream(Box::new(OneByOne { keys, entries }));
                 }
             }
-            StateData::Elements(_) => {
-                return Err(Fault::internal("keyed state without key groups"));
-            }
+            StateData::Files(files) => into.put_files(files),
+            data => one_by_one::<K, C, S>(data, into)?,
         }
         Ok(whole)
     }

@@ -9,7 +9,7 @@ use crate::checkpoint::codec::{decode, encode_into};
 use crate::checkpoint::{Entries, Key, KeyedSection, RestoredFiles, StateValue};
 use crate::fault::Flow;
 use crate::hash::{key_group, key_hash};
-use crate::state::cache::{Behind, GroupSet, split_group, split_number};
+use crate::state::cache::{Behind, GroupSet, Transform, split_group, split_number};
 use std::collections::BTreeMap;
 
 /// Keys that a load takes in before it makes room.
@@ -43,10 +43,19 @@ impl Frozen {
         }
     }
 
-    fn unfired_of(&self, group: u32) -> i64 {
-        let ahead = self.ahead.get(&group);
-        ahead.map_or(self.unfired, |ahead| self.unfired.max(*ahead))
+    fn parts(&self) -> Parts {
+        Parts {
+            unfired: self.unfired,
+            ahead: self.ahead.clone(),
+            current: None,
+        }
     }
+}
+
+fn unfired_of(unfired: i64, ahead: &GroupsFired, group: u32) -> i64 {
+    ahead
+        .get(&group)
+        .map_or(unfired, |ahead| unfired.max(*ahead))
 }
 
 /// The key of a group's marker: before all its entries.
@@ -76,20 +85,15 @@ impl<K: Key, V: StateValue> SpilledSlices<K, V> {
     /// Goes on with a snapshot; true once it is whole.
     pub fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
         loop {
-            if self.behind.flushes() {
-                self.flush(budget, into.shares_files())?;
-            } else {
-                let mut parts = Parts {
-                    frozen: &self.frozen,
-                    current: None,
-                };
-                let mut put =
-                    |into: &mut KeyedSection, key: &[u8], value: &[u8]| parts.put(into, key, value);
-                let whole = self.behind.save(into, budget, &mut put)?;
-                parts.end(into)?;
-                if whole {
-                    return Ok(true);
+            let whole = match self.behind.flushes() {
+                true => self.flush(into, budget)?,
+                false => {
+                    let mut parts = self.frozen.parts();
+                    self.behind.save(into, budget, &mut parts)?
                 }
+            };
+            if whole {
+                return Ok(true);
             }
             if budget != usize::MAX {
                 return Ok(false);
@@ -97,20 +101,23 @@ impl<K: Key, V: StateValue> SpilledSlices<K, V> {
         }
     }
 
-    /// Writes back what was dirty at the barrier, as much as the budget allows.
-    fn flush(&mut self, mut budget: usize, shares_files: bool) -> Flow {
+    /// Writes back what was dirty at the barrier, as much as the budget allows; true where nothing is left
+    /// to do.
+    fn flush(&mut self, into: &mut KeyedSection, mut budget: usize) -> Flow<bool> {
         loop {
             let place = self.place(self.frozen.flushed).unwrap_or_else(|p| p);
             let Some(slice) = self.ring.get_mut(place) else {
                 break;
             };
             if !slice.slots.flush(&mut self.behind, &mut budget)? {
-                return self.behind.write_changes();
+                self.behind.write_changes()?;
+                return Ok(false);
             }
             self.frozen.flushed = slice.number.saturating_add(1);
         }
         self.mark()?;
-        self.behind.flushed(shares_files)
+        let frozen = &self.frozen;
+        self.behind.flushed(into, || Box::new(frozen.parts()))
     }
 
     /// Writes the markers.
@@ -138,7 +145,8 @@ impl<K: Key, V: StateValue> SpilledSlices<K, V> {
         let before = std::mem::take(&mut self.marked);
         for (group, runs) in slices {
             self.marked.insert(group);
-            let marker: Marker = (self.frozen.unfired_of(group), runs);
+            let Frozen { unfired, ahead, .. } = &self.frozen;
+            let marker: Marker = (unfired_of(*unfired, ahead, group), runs);
             changes.put(|bytes| {
                 bytes.extend(marker_key(group));
                 let key_end = bytes.len();
@@ -200,25 +208,27 @@ impl<K: Key, V: StateValue> SpilledSlices<K, V> {
 }
 
 /// Entries on their way into a section, as parts of slices.
-struct Parts<'a> {
-    frozen: &'a Frozen,
+struct Parts {
+    unfired: i64,
+    ahead: GroupsFired,
     /// The group, the slice, and the entries so far.
     current: Option<(u32, i64, KeyedSection, usize)>,
 }
 
-impl Parts<'_> {
+impl Transform for Parts {
     fn put(&mut self, into: &mut KeyedSection, key: &[u8], value: &[u8]) -> Flow {
         let (group, rest) = split_group(key);
         let Some((number, key)) = split_number(rest) else {
             return Ok(());
         };
-        let fits =
-            |(g, n, _, bytes): &(u32, i64, _, usize)| (*g, *n) == (group, number) && *bytes < PART;
+        let fits = |(g, n, _, bytes): &(u32, i64, KeyedSection, usize)| {
+            (*g, *n) == (group, number) && *bytes < PART
+        };
         if !self.current.as_ref().is_some_and(fits) {
             self.end(into)?;
         }
-        let current = &mut self.current;
-        let (_, _, part, bytes) = current.get_or_insert_with(|| (group, number, into.fresh(), 0));
+        let begin = || (group, number, into.fresh(), 0);
+        let (_, _, part, bytes) = self.current.get_or_insert_with(begin);
         part.put_encoded(group, &[key, value]);
         *bytes += key.len() + value.len();
         Ok(())
@@ -227,7 +237,8 @@ impl Parts<'_> {
     fn end(&mut self, into: &mut KeyedSection) -> Flow {
         match self.current.take() {
             Some((group, number, part, _)) => {
-                into.append_part(&(number, self.frozen.unfired_of(group)), part)
+                let unfired = unfired_of(self.unfired, &self.ahead, group);
+                into.append_part(&(number, unfired), part)
             }
             None => Ok(()),
         }
