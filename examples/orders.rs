@@ -171,6 +171,7 @@ fn run(mut arguments: Arguments) -> Result<bool> {
                 .timestamps(|order: &Order| order.order_time)
                 .idle_after(Duration::from_secs(5)),
         )
+        .encodable()
         .key_by(|order| order.customer_id)
         .window(Tumbling::event_time(WINDOW))
         .aggregate(OrderTotals)

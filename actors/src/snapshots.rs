@@ -15,7 +15,7 @@ use tidegate_engine::checkpoint::{
 };
 use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Flow;
-use tidegate_engine::metrics::Histogram;
+use tidegate_engine::metrics::{Counter, Histogram};
 use tidegate_engine::task::Subtask;
 
 /// What one subtask still owes its coordinator.
@@ -27,11 +27,18 @@ pub struct Snapshots {
     triggered: BTreeMap<CheckpointId, Triggered>,
     /// Images whose trigger has not come yet: a barrier may be faster.
     early: Vec<SubtaskImage>,
-    /// The longest turns in which a barrier passed, in microseconds.
-    pauses: Histogram,
+    figures: Figures,
     drained: bool,
     last: bool,
     released: bool,
+}
+
+/// Where it is counted what checkpoints cost one subtask.
+pub struct Figures {
+    /// The longest turns in which a barrier passed, in microseconds.
+    pub pauses: Histogram,
+    /// Bytes of records in flight that became part of a checkpoint.
+    pub persisted: Counter,
 }
 
 struct Triggered {
@@ -48,7 +55,7 @@ impl Snapshots {
         coordinator: Addr<CheckpointCoordinator>,
         me: SubtaskRef,
         clock: Clock,
-        pauses: Histogram,
+        figures: Figures,
     ) -> Self {
         Snapshots {
             coordinator,
@@ -56,7 +63,7 @@ impl Snapshots {
             clock,
             triggered: BTreeMap::new(),
             early: Vec::new(),
-            pauses,
+            figures,
             drained: false,
             last: false,
             released: false,
@@ -96,7 +103,7 @@ impl Snapshots {
     pub fn after_turn(&mut self, subtask: &mut Subtask, took: Duration) {
         if subtask.take_barrier_passed() {
             failpoint!("snapshots::after_barrier");
-            self.pauses.record(took.as_micros() as u64);
+            self.figures.pauses.record(took.as_micros() as u64);
             for triggered in self.triggered.values_mut() {
                 triggered.pause = triggered.pause.max(took);
             }
@@ -113,6 +120,7 @@ impl Snapshots {
     }
 
     fn write(&self, mut image: SubtaskImage, triggered: &Triggered) {
+        self.figures.persisted.add(image.timing.persisted);
         image.timing.start_delay = triggered.delay;
         image.timing.sync_micros = triggered.pause.as_micros() as u64;
         let (target, subtask) = (triggered.order.target.clone(), self.me);

@@ -3,7 +3,8 @@
 
 use crate::checkpoint::visitor::Capture;
 use crate::checkpoint::{
-    Barrier, BarrierKind, Notice, OperatorImage, Participant, StateImage, StateVisitor,
+    Barrier, BarrierKind, CheckpointMode, Notice, OperatorImage, Participant, StateImage,
+    StateVisitor,
 };
 use crate::fault::{Fault, Flow, PanicMark};
 use crate::operator::{Operator, Progress};
@@ -132,15 +133,18 @@ where
             } = &identity;
             let restored = job.operator(uid, *me, *parallelism, *max_parallelism);
             if let Some(mut saved) = restored.map_err(|fault| self.named(fault))? {
-                let watermark = saved.watermark();
+                let mut watermark = saved.watermark();
+                if participant.mode() == CheckpointMode::AtLeastOnce {
+                    // Some records come again: the last watermark is behind them, and yet to come.
+                    watermark = watermark.min(Timestamp(Timestamp::MAX.0 - 1));
+                }
                 self.guarded(|op, _| {
                     let mut visitor = StateVisitor::load(&mut saved);
                     op.state(&mut visitor)?;
                     visitor.finish()
                 })?;
                 self.watermark = watermark;
-                // Where records may count twice some come again behind the last watermark: it is yet to come.
-                self.seen_before = watermark.min(Timestamp(Timestamp::MAX.0 - 1));
+                self.seen_before = watermark;
                 // It has seen this watermark, and all that is due by it has left; so nothing is emitted.
                 if watermark > Timestamp::MIN {
                     self.guarded(|op, down| op.watermark(watermark, down))?;

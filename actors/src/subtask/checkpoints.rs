@@ -3,7 +3,7 @@
 use super::SubtaskActor;
 use crate::failpoints::failpoint;
 use crate::protocol::{CheckpointSettled, EndInput, ExitStatus, Release, TriggerCheckpoint};
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Figures, Snapshots};
 use actix::prelude::*;
 use std::time::{Duration, Instant};
 use tidegate_engine::checkpoint::SubtaskRef;
@@ -23,10 +23,12 @@ impl SubtaskActor {
             let group = self.shared.metrics.root().add_group("checkpoint");
             let group = group.add_label("job", &job.name);
             let group = group.add_label("task", job.task_name(TaskId(me.task)));
-            let pauses = group
-                .add_label("subtask", me.subtask)
-                .histogram("barrier_turn_micros");
-            Snapshots::new(coordinator, me, self.shared.clock.clone(), pauses)
+            let group = group.add_label("subtask", me.subtask);
+            let figures = Figures {
+                pauses: group.histogram("barrier_turn_micros"),
+                persisted: group.counter("persisted_bytes"),
+            };
+            Snapshots::new(coordinator, me, self.shared.clock.clone(), figures)
         });
     }
 

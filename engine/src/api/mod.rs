@@ -17,6 +17,7 @@ mod connect;
 mod joins;
 mod keyed;
 mod partition;
+mod parts;
 mod process;
 mod sinks;
 mod split;

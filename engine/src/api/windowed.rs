@@ -5,6 +5,7 @@
 
 use super::keyed::{KeyedStream, KeyedUpstream};
 use super::partition::Redistributed;
+use super::parts::{with_late, without_late};
 use super::stream::DataStream;
 use super::upstream::{Chained, Upstream};
 use crate::checkpoint::{Key, StateValue};
@@ -160,6 +161,10 @@ where
         } = self;
         report(&stream.graph, "window_all", &spec);
         let keeps_late = late_output.is_some();
+        stream.graph.edit(|g| match keeps_late {
+            true => g.codecs_mut().add_derived(with_late::<T, A::Acc>),
+            false => g.codecs_mut().or_derived(without_late::<T, A::Acc>),
+        });
         let local = LocalSlices::new(spec, aggregator.clone(), lateness, keeps_late);
         let windows = AllWindows::new(spec, aggregator, lateness, late_output);
         let slices: DataStream<Part<T, A::Acc>, _> = stream.operate("slices", local);

@@ -122,6 +122,11 @@ impl GraphBuilder {
         self.codecs.add::<T>();
     }
 
+    /// The types of records that can be kept so.
+    pub fn codecs_mut(&mut self) -> &mut Codecs {
+        &mut self.codecs
+    }
+
     /// Adds a check that runs before the job starts.
     pub fn add_check(&mut self, operator: OperatorId, check: Check) {
         self.checks.push((operator, check));

@@ -37,6 +37,9 @@ impl<T: StateValue> RecordCodec<T> for BySerde {
 #[derive(Clone)]
 pub struct Codecs(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 
+/// What makes the codec of a type out of those of others.
+pub type Derived<T> = fn(&Codecs) -> Option<Arc<dyn RecordCodec<T>>>;
+
 impl Default for Codecs {
     /// Numbers and text.
     fn default() -> Self {
@@ -53,13 +56,32 @@ impl Default for Codecs {
 impl Codecs {
     /// Adds a type.
     pub fn add<T: StateValue>(&mut self) {
-        let codec: Arc<dyn RecordCodec<T>> = Arc::new(BySerde);
-        self.0.insert(TypeId::of::<T>(), Arc::new(codec));
+        self.0
+            .insert(TypeId::of::<T>(), Arc::new(Self::by_serde::<T>()));
+    }
+
+    /// The codec of a type that can be kept in a checkpoint.
+    pub fn by_serde<T: StateValue>() -> Arc<dyn RecordCodec<T>> {
+        Arc::new(BySerde)
+    }
+
+    /// Adds a type whose codec is made of those of others, if they are known.
+    pub fn add_derived<T: 'static>(&mut self, derived: Derived<T>) {
+        self.0.insert(TypeId::of::<T>(), Arc::new(derived));
+    }
+
+    /// The same, where nothing is known of the type so far.
+    pub fn or_derived<T: 'static>(&mut self, derived: Derived<T>) {
+        let entry = self.0.entry(TypeId::of::<T>());
+        entry.or_insert_with(|| Arc::new(derived));
     }
 
     /// How records of a type become bytes, if that is known.
     pub fn of<T: 'static>(&self) -> Option<Arc<dyn RecordCodec<T>>> {
         let known = self.0.get(&TypeId::of::<T>())?;
+        if let Some(derived) = known.downcast_ref::<Derived<T>>() {
+            return derived(self);
+        }
         known.downcast_ref::<Arc<dyn RecordCodec<T>>>().cloned()
     }
 }
