@@ -73,8 +73,8 @@ pub fn savepoint(keys: u64) -> anyhow::Result<()> {
         }
         let image = SubtaskImage {
             barrier: Barrier {
-                id,
                 kind: BarrierKind::Savepoint,
+                ..Barrier::checkpoint(id.0)
             },
             task: 0,
             subtask: me,
