@@ -193,7 +193,7 @@ impl Broker for Rc<Process> {
     }
 }
 
-struct FakeInstance {
+pub(super) struct FakeInstance {
     process: Rc<Process>,
     slot: u32,
     epoch: u64,
