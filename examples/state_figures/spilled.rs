@@ -8,7 +8,7 @@ use tidegate::engine::checkpoint::KeyedPart;
 use tidegate::engine::checkpoint::codec::encode_into;
 use tidegate::engine::fault::Flow;
 use tidegate::engine::hash::{key_group, key_hash};
-use tidegate::engine::state::backing::{Backing, Changes, Spill};
+use tidegate::engine::state::backing::{Changes, Spill};
 use tidegate::engine::state::{BackedTable, RocksDbSettings};
 
 /// Bytes that a table takes for a key and a count, about.
