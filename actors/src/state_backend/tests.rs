@@ -218,6 +218,43 @@ fn what_memory_saved_goes_on_in_rocksdb_and_back() {
 }
 
 #[test]
+fn a_savepoint_that_is_read_while_records_go_on_is_that_of_its_barrier() {
+    let folder = temporary();
+    let state = coordinator(folder.path(), 10_000);
+    let (mut table, mut model) = (spilled(&state), Model::new());
+    let mut traffic = Traffic(5);
+    for _ in 0..20_000 {
+        traffic.change(&mut table, &mut model, 5000);
+        turn(&mut table);
+    }
+    let then = model.clone();
+    let mut capture = Capture::new(GROUPS).streaming(true);
+    let frozen = StateVisitor::freeze(&mut capture).keyed("values", &mut table);
+    frozen.expect("freezes");
+    while !capture.complete() {
+        let saved = StateVisitor::save(&mut capture, 64).keyed("values", &mut table);
+        saved.expect("saves");
+        traffic.change(&mut table, &mut model, 5000);
+    }
+    let mut image = image(capture, 1);
+    for _ in 0..5000 {
+        traffic.change(&mut table, &mut model, 5000);
+        turn(&mut table);
+    }
+    // The state may go before whoever writes the savepoint has read it.
+    drop(table);
+    let StateData::Streamed(streamed) = &image.states[0].data else {
+        panic!("{:?}", image.states[0].data);
+    };
+    let groups = streamed.gather().expect("reads");
+    image.states[0].data = StateData::Groups(groups);
+    let mut again = Table::default();
+    let job = RestoredJob::new(CheckpointId(2), [(0, image)]);
+    load(&mut again, &job, 0, 1);
+    assert_eq!(all(&mut again), then);
+}
+
+#[test]
 fn a_scan_shows_the_moment_of_its_beginning_in_the_order_of_keys() {
     let folder = temporary();
     let state = coordinator(folder.path(), 1 << 20);
