@@ -471,3 +471,25 @@ fn the_history_tells_what_became_of_each_checkpoint() {
     let again: CheckpointHistory = serde_json::from_value(json).unwrap();
     assert_eq!(&again, history);
 }
+
+#[test]
+fn a_checkpoint_that_takes_too_long_in_order_is_triggered_once_more_to_overtake() {
+    let passing = |passing| Barrier {
+        passing,
+        ..Barrier::checkpoint(1)
+    };
+    let mut desk = Desk::new(CheckpointSettings {
+        unaligned: true,
+        aligned_timeout: Duration::from_millis(30),
+        ..every_100_ms()
+    });
+    let at_first = passing(Passing::InOrderAtFirst);
+    assert_eq!(desk.tick(100), [Action::Trigger(at_first)]);
+    assert_eq!(desk.coordinator.next_wakeup(), Timestamp(130));
+    let then = passing(Passing::Ahead);
+    assert_eq!(desk.tick(130), [Action::Trigger(then)]);
+    assert_eq!(desk.tick(500), [], "and no third time");
+    assert_eq!(desk.whole(1), [completed(1, false)]);
+    let owned = desk.request(1, SavepointKind::Savepoint);
+    assert_eq!(owned, [trigger(2, Savepoint)], "in order, always");
+}
