@@ -54,6 +54,48 @@ fn what_is_written_is_read_listed_and_deleted() {
     check_all(&storage);
 }
 
+/// A file that is made while it is written, larger than a part of an upload.
+fn check_streams(storage: &dyn CheckpointStorage) {
+    let piece = |n: u8| vec![n; 3 << 20];
+    let write = storage.write_stream("chk-1/large", &mut |put| {
+        (0..14).try_for_each(|n| put(&piece(n)))
+    });
+    write.expect("writes");
+    let length = 14 * (3 << 20);
+    let whole = storage.read("chk-1/large", length).expect("reads");
+    assert_eq!(whole, (0..14).flat_map(piece).collect::<Vec<u8>>());
+    for (offset, count) in [(0, 1), (length - 2, 2), (5 << 20, 9 << 20), (7, 0)] {
+        let part = storage.read_range("chk-1/large", offset, count);
+        let (from, to) = (offset as usize, (offset + count) as usize);
+        assert!(
+            part.expect("reads") == whole[from..to],
+            "{count} from {offset}"
+        );
+    }
+    let beyond = storage.read_range("chk-1/large", length - 1, 5);
+    assert_eq!(beyond.expect("reads what there is"), [13]);
+    let none = storage.read_range("chk-1/large", length, 5);
+    assert!(none.expect("reads what there is").is_empty());
+    let broken = storage.write_stream("chk-1/broken", &mut |put| {
+        put(&piece(1))?;
+        Err(Error::Missing {
+            path: "what it is made of".to_owned(),
+        })
+    });
+    broken.expect_err("it can't be made");
+    let listed = storage.list("").expect("lists");
+    assert_eq!(listed.len(), 1, "nothing of it is left: {listed:?}");
+}
+
+#[test]
+fn files_are_made_while_they_are_written_and_read_in_pieces() {
+    check_streams(&memory());
+    let (_folder, storage) = local();
+    check_streams(&storage);
+    let folder = tempfile::tempdir().expect("a folder");
+    check_streams(&super::super::LocalStorage::new(folder.path()));
+}
+
 #[test]
 fn folders_that_begin_alike_are_not_mixed_up() {
     let root = ObjectStorage::new(InMemory::new(), "s3://bucket").expect("opens");

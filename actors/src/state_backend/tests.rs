@@ -29,7 +29,9 @@ pub(super) fn coordinator(folder: &Path, table_memory: u64) -> StateCoordinator 
         table_memory,
         ..RocksDbSettings::default()
     };
-    StateCoordinator::new(settings)
+    let state = StateCoordinator::new(settings);
+    state.prepare().expect("a folder");
+    state
 }
 
 /// A table in front of a new database.
