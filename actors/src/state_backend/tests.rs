@@ -155,7 +155,8 @@ fn state_ten_times_the_memory_survives_saving_restart_and_other_parallelism() {
     assert!(model.len() > 10_000, "{}", model.len());
     let report = state.report();
     assert_eq!(report.backends.len(), 1);
-    assert!(report.pressure < 1.6, "{report:?}");
+    // Writers wait from twice the memory on; without a bound it would be ten times.
+    assert!(report.pressure < 3.0, "{report:?}");
     let then = model.clone();
     let image = save(&mut table, |table| {
         for _ in 0..50 {
