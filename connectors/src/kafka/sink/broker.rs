@@ -1,6 +1,6 @@
 //! Exactly-once's requests, made of librdkafka's calls. All of them may block.
 
-use super::delivery::{Delivery, Undelivered, message, queue_full};
+use super::delivery::{Delivery, Undelivered, acknowledged, message, queue_full};
 use super::progress::Progress;
 use super::protocol::{Broker, Instance, Marker, Markers, Trouble};
 use super::record::{Frame, Frames};
@@ -359,7 +359,9 @@ impl Instance for KafkaInstance {
 
     fn mark(&mut self, marker: &Marker) -> Result<(), Trouble> {
         // The marker leaves last, so that others who read the topic wait for as little as can be.
-        self.persist("can't send its records", || self.producer.flush(SLICE))?;
+        self.persist("can't send its records", || {
+            acknowledged(&self.producer, SLICE, |pause| self.producer.poll(pause))
+        })?;
         self.delivered()?;
         let value = marker.encode()?;
         let record = BaseRecord::<str, [u8]>::to(self.broker.progress.topic())

@@ -6,13 +6,17 @@ use crate::kafka::outage::Outage;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Statistics};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tidegate_engine::source::Waker;
+
+/// Between two looks whether everything is acknowledged.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A record that could not be delivered.
 #[derive(Clone, Debug)]
@@ -139,6 +143,26 @@ pub(super) fn message<'a>(topic: &'a str, frame: &Frame<'a>) -> BaseRecord<'a, [
         timestamp: frame.timestamp,
         headers,
         delivery_opaque: (),
+    }
+}
+
+/// Waits until everything is acknowledged, at most for so long, and lets the producer hear meanwhile. The client's own
+/// call looks only each tenth of a second, since what arrives well is not reported.
+pub(super) fn acknowledged<P: Producer<Delivery>>(
+    producer: &P,
+    most: Duration,
+    hear: impl Fn(Duration),
+) -> Result<(), KafkaError> {
+    let began = Instant::now();
+    loop {
+        match producer.flush(Duration::ZERO) {
+            Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut))
+                if began.elapsed() < most =>
+            {
+                hear(BETWEEN_LOOKS);
+            }
+            flushed => return flushed,
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Without transactions: a thread hands records to librdkafka, and waits for their acknowledgements where a
 //! checkpoint does.
 
-use super::delivery::{Delivery, Undelivered, message, queue_full};
+use super::delivery::{Delivery, Undelivered, acknowledged, message, queue_full};
 use super::record::Frames;
 use super::topic;
 use crate::background::Write;
 use rdkafka::producer::{Producer, ThreadedProducer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
 use std::time::Duration;
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::metrics::Counter;
@@ -57,7 +58,8 @@ impl PlainProducer {
             if self.closing.load(SeqCst) {
                 return Ok(());
             }
-            let _ = self.producer.flush(SLICE);
+            // Its own thread hears.
+            let _ = acknowledged(&self.producer, SLICE, thread::park_timeout);
             self.delivered()?;
         }
         self.delivered()
