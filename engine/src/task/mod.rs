@@ -1,10 +1,10 @@
 //! One subtask at work: what it does with a message, when it reads, when it rests.
 //!
 //! The pure core of the subtask actor. It keeps arrived batches in order per edge, hands one to the
-//! chain when the chain has room behind that edge, reads a slice of its source when nothing else is
-//! waiting, and tells what it wants next. A simulation can drive it as well as an actor.
+//! chain when the chain has room behind that edge, reads a slice of its source when nothing is
+//! waiting any more, and tells what it wants next. A simulation can drive it as well as an actor.
 //!
-//! A checkpoint whose barriers overtake begins in all stages at once ([`overtaking`]).
+//! A checkpoint whose barriers overtake begins in all stages at once (`overtaking.rs`).
 
 mod overtaking;
 mod queues;

@@ -2,12 +2,12 @@
 //!
 //! An unaligned checkpoint takes its picture of a subtask at the first sign of it, whatever waits in the
 //! subtask's channels. What a barrier has overtaken belongs before it all the same, so it becomes part of
-//! the picture: at the sending end what has not left ([`recorder::SENT`]), at the receiving end what comes on a
-//! channel between the picture and that channel's barrier ([`recorder::RECEIVED`]). See Chandy and Lamport,
+//! the picture: at the sending end what has not left (`recorder::SENT`), at the receiving end what comes on a
+//! channel between the picture and that channel's barrier (`recorder::RECEIVED`). See Chandy and Lamport,
 //! "Distributed Snapshots: Determining Global States of Distributed Systems" (1985).
 //!
 //! A later attempt hands these records to the stages behind the edge before anything else, those that had
-//! been received first ([`replay::Replay`]). Signals are not kept: watermarks, and the end of input, are made
+//! been received first (`replay::Replay`). Signals are not kept: watermarks, and the end of input, are made
 //! anew by those that stand before the edge, and come behind.
 
 mod arrivals;
