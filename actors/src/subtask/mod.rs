@@ -283,7 +283,10 @@ impl SubtaskActor {
         }
         match next {
             Err(fault) => self.fail(fault, ctx),
-            // With checkpoints, it ends after the last one.
+            // With checkpoints, it ends after the last one, which it goes on saving without a rest.
+            Ok(Next::Done { until }) if self.snapshots.is_some() && until <= now => {
+                self.schedule(ctx);
+            }
             Ok(Next::Done { until }) if self.snapshots.is_some() => {
                 self.begin_rest(false);
                 if until != Timestamp::MAX {

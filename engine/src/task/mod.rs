@@ -48,6 +48,9 @@ const FIRST_BATCHES: usize = 8;
 /// push this one's state out of the core's caches.
 const MOST_BATCHES: usize = 128;
 
+/// The shortest rest.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// What a step did as much of as it may.
 #[derive(Clone, Copy, Debug)]
 enum Full {
@@ -217,7 +220,12 @@ impl Subtask {
         self.head.turn(&mut turn)?;
         let Turn { again, wake_at, .. } = turn;
         if self.queues.is_empty() && !self.reading && self.head.finished() {
-            let until = if again { now } else { wake_at };
+            // What waits for others, rather than for a step, waits for a moment at least.
+            let until = if again {
+                now
+            } else {
+                wake_at.max(now.plus(MOMENT))
+            };
             return Ok(Next::Done { until });
         }
         // The turn may have sent what was in the way of a batch that waits.
