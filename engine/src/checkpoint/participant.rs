@@ -27,8 +27,9 @@ pub struct Timing {
     pub unaligned_checkpoint: bool,
 }
 
-/// Entries of state that a stage saves in one turn: some hundred microseconds.
-const SAVED_IN_A_TURN: usize = 4096;
+/// Entries of state that a stage saves in one turn: less than a millisecond. The sooner all is saved, the fewer changes
+/// have to keep what they change.
+const SAVED_IN_A_TURN: usize = 16384;
 
 /// Shared by all stages of one subtask.
 #[derive(Clone, Default)]
