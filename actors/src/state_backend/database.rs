@@ -9,8 +9,8 @@
 
 use super::backend::Backend;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    DBWithThreadMode, MultiThreaded, Options, WriteBufferManager,
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompactionStyle,
+    DBCompressionType, DBWithThreadMode, MultiThreaded, Options, WriteBufferManager,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,9 @@ pub(super) type Db = DBWithThreadMode<MultiThreaded>;
 
 /// Write buffers of one column family, including those that wait to be written to a file.
 const WRITE_BUFFERS: i32 = 4;
-/// Files of the first level from which writes are slowed down, and stopped.
+/// Sorted runs of files from which some are merged: a look-up asks the filter of each.
+const MERGED_AT: i32 = 8;
+/// Sorted runs from which writes are slowed down, and stopped.
 const SLOWED_AT: i32 = 20;
 const STOPPED_AT: i32 = 36;
 /// The part of a write buffer that is a filter: a key that is not in it, as most that the tables in front
@@ -84,7 +86,10 @@ impl Common {
         options.set_level_zero_slowdown_writes_trigger(SLOWED_AT);
         options.set_level_zero_stop_writes_trigger(STOPPED_AT);
         options.set_max_background_jobs(BACKGROUND_JOBS);
-        options.set_level_compaction_dynamic_level_bytes(true);
+        // Tiered: an entry is rewritten as often as files of like size are merged, which is two or three times; levels
+        // would rewrite it ten times for each of them. What is rewritten has to be stored by the next checkpoint.
+        options.set_compaction_style(DBCompactionStyle::Universal);
+        options.set_level_zero_file_num_compaction_trigger(MERGED_AT);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_bottommost_compression_type(DBCompressionType::Zstd);
         options.set_avoid_unnecessary_blocking_io(true);
