@@ -2,6 +2,8 @@
 
 #[path = "jobs/by_hand.rs"]
 mod by_hand;
+#[path = "jobs/placement.rs"]
+mod placement;
 #[path = "jobs/validation.rs"]
 mod validation;
 

@@ -33,7 +33,7 @@ fn a_bad_graph_lists_all_its_problems() {
 
 /// What is wrong with the job, one line a problem.
 fn problems(env: &StreamEnv) -> Vec<String> {
-    let error = env.execute("bad").expect_err("it does not run");
+    let error = env.graph("bad").expect_err("it can't run");
     let Error::Graph(error) = error else {
         panic!("{error}");
     };
