@@ -82,7 +82,7 @@ fn a_file_sink_written_by_hand_shows_records_once_through_a_failure() {
         min_pause: Some(Duration::ZERO),
         ..CheckpointSettings::every(Duration::from_millis(5))
     });
-    let storage = LocalStorage::new(&folder.path().join("checkpoints"));
+    let storage = LocalStorage::new(folder.path().join("checkpoints"));
     let mut checkpointing = Checkpointing::new(Arc::new(storage));
     checkpointing.restart = RestartStrategy::FixedDelay {
         attempts: 1,
@@ -93,7 +93,7 @@ fn a_file_sink_written_by_hand_shows_records_once_through_a_failure() {
     let (shown, failed) = (out.clone(), Arc::new(AtomicBool::new(false)));
     let watch = Inspect::new(move |n: &u64| {
         // What is seen was committed; so there is a checkpoint to go on from.
-        if n % 100 == 0 && !failed.load(SeqCst) && !parts(&shown).is_empty() {
+        if n.is_multiple_of(100) && !failed.load(SeqCst) && !parts(&shown).is_empty() {
             assert!(failed.swap(true, SeqCst), "as planned");
         }
     });
