@@ -20,7 +20,7 @@ ALL := $(PROFILE) --workspace
 help: ## Explain the targets (this text)
 	@echo 'Tidegate: make TARGET, where TARGET is one of'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'Build output: $(CARGO_TARGET_DIR)   (set CARGO_TARGET_DIR to choose another)'
 
@@ -45,7 +45,7 @@ chaos-kafka: setup ## Kill a job between two Kafka topics, KILLS=n times, and th
 	@KILLS='$(KILLS)' SEED='$(SEED)' BROKER_KILLS='$(BROKER_KILLS)' .ci/chaos-kafka
 
 bench: setup ## Measure the NEXMark queries against bare loops, and against other engines where they are prepared
-	cargo run $(PROFILE) --example nexmark -- --bench
+	"$$(.ci/example nexmark)" --bench
 	@.ci/bench-peers
 
 lint: setup format clippy house-rules deny ## Format, clippy, house rules, and cargo-deny where it is installed

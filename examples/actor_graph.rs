@@ -16,9 +16,14 @@
 //! ```
 
 use clap::Parser;
+use tidegate::engine::checkpoint::StateVisitor;
 use tidegate::engine::operators::Map;
 use tidegate::engine::state::KeyTable;
 use tidegate::prelude::*;
+
+/// Moving texts between threads is work for the allocator first.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// FizzBuzz by a graph of actors.
 #[derive(Parser)]
@@ -30,12 +35,12 @@ struct Arguments {
     env: EnvArgs,
 }
 
-type Verdict = (u64, &'static str);
+type Verdict = (u64, String);
 
 /// Emits a number with both verdicts when it has them.
 #[derive(Clone, Default)]
 struct Clerk {
-    first: KeyTable<u64, &'static str>,
+    first: KeyTable<u64, String>,
 }
 
 impl Operator<Keyed<u64, Verdict>> for Clerk {
@@ -64,6 +69,12 @@ impl Operator<Keyed<u64, Verdict>> for Clerk {
         };
         out.collect(at, (number, format!("{left}{right}")))
     }
+
+    /// What a checkpoint keeps: verdicts whose other half is still to come. Without this hook a job that
+    /// goes on from a checkpoint would wait for them in vain.
+    fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
+        state.keyed("first", &mut self.first)
+    }
 }
 
 fn main() -> Result<()> {
@@ -73,8 +84,12 @@ fn main() -> Result<()> {
 
     let graph = env.actors();
     let numbers = graph.source("numbers", Generator::new(arguments.numbers, |n| n + 1));
-    let judge =
-        |of: u64, says| Map::new(move |n: u64| (n, if n.is_multiple_of(of) { says } else { "" }));
+    let judge = |of: u64, says: &'static str| {
+        Map::new(move |n: u64| {
+            let verdict = if n.is_multiple_of(of) { says } else { "" };
+            (n, verdict.to_owned())
+        })
+    };
     let fizz = graph.vertex("fizz?", judge(3, "Fizz"));
     let buzz = graph.vertex("buzz?", judge(5, "Buzz"));
     let clerk = graph.keyed_vertex("clerk", |verdict: &Verdict| verdict.0, Clerk::default());

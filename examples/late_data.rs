@@ -14,6 +14,10 @@ use clap::Parser;
 use std::collections::HashMap;
 use tidegate::prelude::*;
 
+/// Moving texts between threads is work for the allocator first.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Seconds at which the tickets were scanned, in the order in which they arrive.
 const SCANNED: [i64; 14] = [11, 14, 13, 22, 18, 26, 19, 29, 32, 24, 41, 37, 16, 48];
 const OUT_OF_ORDER: Duration = Duration::from_secs(5);

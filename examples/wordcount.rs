@@ -9,6 +9,10 @@ use clap::Parser;
 use std::path::PathBuf;
 use tidegate::prelude::*;
 
+/// Moving texts between threads is work for the allocator first.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Counts the words of a text.
 #[derive(Parser)]
 struct Arguments {

@@ -9,11 +9,12 @@ use tidegate_actors::progress::ProgressMode;
 use tidegate_actors::runner::{self, JobResult, LocalRunner, RunSettings, RunningJob};
 use tidegate_engine::api::{ActorGraph, DataStream, FromSource};
 use tidegate_engine::checkpoint::{self, StateValue};
+use tidegate_engine::constants::MOST_KEY_GROUPS;
 use tidegate_engine::graph::{GraphError, GraphRef, JobGraph, JobSettings};
 use tidegate_engine::source::Source;
 
-/// The most key groups, and so the most subtasks, that an operator may have.
-const MOST: i64 = 32_768;
+/// The most key groups, as clap counts.
+const MOST: i64 = MOST_KEY_GROUPS as i64;
 
 /// Why a job could not be defined or run. Prints as what to do about it, without a backtrace.
 #[derive(thiserror::Error)]

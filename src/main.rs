@@ -12,6 +12,11 @@ use std::process::ExitCode;
 use tidegate::engine::constants;
 use tidegate::engine::graph::JobSettings;
 
+/// The one that the examples have, and for the same reason: it gives back what other threads have freed.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A stream-processing engine built from actors.
 #[derive(Parser)]
 #[command(name = "tidegate", version, arg_required_else_help = true)]

@@ -181,12 +181,26 @@ impl ProgressThread {
         let show = move || {
             let mut progress = Progress::default();
             let mut shown = false;
-            while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            let finished = loop {
+                match stopped.recv_timeout(period) {
+                    Ok(()) => break true,
+                    Err(RecvTimeoutError::Disconnected) => break false,
+                    Err(RecvTimeoutError::Timeout) => {
+                        print(terminal, &progress.line(&Figures::of(&telemetry)));
+                        shown = true;
+                    }
+                }
+            };
+            if finished {
+                // The rate of this one is that of the whole job.
+                print(
+                    terminal,
+                    &Progress::default().line(&Figures::of(&telemetry)),
+                );
+            } else if shown && terminal {
                 print(terminal, &progress.line(&Figures::of(&telemetry)));
-                shown = true;
             }
-            if shown && terminal {
-                print(terminal, &progress.line(&Figures::of(&telemetry)));
+            if terminal && (shown || finished) {
                 let _ = io::stderr().write_all(b"\n");
             }
         };
@@ -197,6 +211,13 @@ impl ProgressThread {
         ProgressThread {
             stop: Some(stop),
             thread,
+        }
+    }
+
+    /// The job has come to a good end: one more line tells all of it, however short it was.
+    pub fn finish(self) {
+        if let Some(stop) = &self.stop {
+            let _ = stop.send(());
         }
     }
 }

@@ -229,7 +229,10 @@ impl RunningJob {
     pub fn wait(mut self) -> Result<JobResult, Error> {
         let job = self.telemetry.job.name.clone();
         let outcome = self.thread.take().map(JoinHandle::join);
-        drop(self.progress.take());
+        match (&outcome, self.progress.take()) {
+            (Some(Ok(Outcome::Finished)), Some(progress)) => progress.finish(),
+            (_, progress) => drop(progress),
+        }
         match outcome {
             Some(Ok(Outcome::Finished)) => Ok(JobResult {
                 job,

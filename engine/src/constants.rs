@@ -23,6 +23,8 @@ pub const DEFAULT_HOST: &str = "localhost";
 pub const DEFAULT_PARALLELISM: u32 = 1;
 /// Key groups: the most subtasks that a keyed operator may ever have.
 pub const DEFAULT_MAX_PARALLELISM: u32 = 128;
+/// Key groups at most, and so subtasks of an operator: what a signed 16-bit number tells apart.
+pub const MOST_KEY_GROUPS: u32 = 32_768;
 /// Records that a source reads in one turn at most: some hundred microseconds of cheap work.
 pub const DEFAULT_SLICE_RECORDS: usize = 16_384;
 /// Microseconds that a slice may take before the next ones are made shorter.

@@ -6,6 +6,7 @@
 use crate::alignment::AlignmentBoard;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub struct SubtaskStats {
     pub records_in: AtomicU64,
     /// Records handed to the next vertex or written by a sink.
     pub records_out: AtomicU64,
-    /// Bytes received, as the records' size in memory without what they point to.
+    /// Bytes received (for a source: read), as the records' size in memory without what they point to.
     pub bytes_in: AtomicU64,
     /// Bytes handed on, measured alike.
     pub bytes_out: AtomicU64,
@@ -171,7 +172,10 @@ impl VertexMeter {
 pub struct EdgeMeter {
     stats: Arc<SubtaskStats>,
     record_bytes: u64,
-    published: std::cell::Cell<u64>,
+    published: Cell<u64>,
+    /// What of the vertex's credits and buffered records is this edge's.
+    credits: Cell<u64>,
+    buffered: Cell<u64>,
 }
 
 impl EdgeMeter {
@@ -180,7 +184,9 @@ impl EdgeMeter {
         EdgeMeter {
             stats,
             record_bytes: record_bytes as u64,
-            published: std::cell::Cell::new(0),
+            published: Cell::new(0),
+            credits: Cell::new(0),
+            buffered: Cell::new(0),
         }
     }
 
@@ -194,8 +200,15 @@ impl EdgeMeter {
                 .bytes_out
                 .fetch_add(more * self.record_bytes, Relaxed);
         }
-        self.stats.credits.store(credits, Relaxed);
-        self.stats.buffered.store(buffered as u64, Relaxed);
+        let change = |gauge: &AtomicU64, own: &Cell<u64>, now: u64| {
+            let before = own.replace(now);
+            if before != now {
+                // Atomics wrap around, so less is more by a number that wraps.
+                gauge.fetch_add(now.wrapping_sub(before), Relaxed);
+            }
+        };
+        change(&self.stats.credits, &self.credits, credits);
+        change(&self.stats.buffered, &self.buffered, buffered as u64);
     }
 }
 
@@ -302,5 +315,28 @@ impl JobStats {
             }
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_edges_of_a_vertex_add_up() {
+        let stats = Arc::new(SubtaskStats::default());
+        let [one, other] = [4, 16].map(|size| EdgeMeter::new(stats.clone(), size));
+        one.publish(10, 1_000, 3);
+        other.publish(20, 500, 70);
+        let seen = stats.snapshot("two edges", 0, 0);
+        assert_eq!((seen.records_out, seen.bytes_out), (30, 10 * 4 + 20 * 16));
+        assert_eq!((seen.credits, seen.buffered), (1_500, 73));
+        one.publish(12, 0, 0);
+        other.publish(20, 501, 70);
+        let seen = stats.snapshot("two edges", 0, 0);
+        assert_eq!(
+            (seen.records_out, seen.credits, seen.buffered),
+            (32, 501, 70)
+        );
     }
 }

@@ -296,3 +296,58 @@ impl<S, D: Stage> Stage for SideStage<S, D> {
         self.each(&mut |next| next.turn(turn))
     }
 }
+
+/// What is behind a side stream that no main stream passes by.
+pub struct Nowhere;
+
+impl Stage for Nowhere {
+    fn each(&mut self, _visit: &mut dyn FnMut(&mut dyn Stage) -> Flow) -> Flow {
+        Ok(())
+    }
+
+    fn each_ref(&self, _visit: &mut dyn FnMut(&dyn Stage)) {}
+}
+
+/// A stage and the side streams of its vertex, as many as the graph says.
+pub struct WithSides<D> {
+    sides: Vec<Box<dyn Stage>>,
+    down: D,
+}
+
+impl<D> WithSides<D> {
+    /// Side streams beside `down`.
+    pub fn new(sides: Vec<Box<dyn Stage>>, down: D) -> Self {
+        WithSides { sides, down }
+    }
+}
+
+impl<T, D: Collector<T> + Stage> Collector<T> for WithSides<D> {
+    #[inline(always)]
+    fn collect(&mut self, at: Timestamp, value: T) -> Flow {
+        self.down.collect(at, value)
+    }
+
+    fn has_room(&self) -> bool {
+        self.room()
+    }
+
+    fn signal(&mut self, signal: Signal) -> Flow {
+        Stage::signal(self, signal)
+    }
+}
+
+impl<D: Stage> Stage for WithSides<D> {
+    fn each(&mut self, visit: &mut dyn FnMut(&mut dyn Stage) -> Flow) -> Flow {
+        for side in &mut self.sides {
+            visit(side.as_mut())?;
+        }
+        visit(&mut self.down)
+    }
+
+    fn each_ref(&self, visit: &mut dyn FnMut(&dyn Stage)) {
+        for side in &self.sides {
+            visit(side.as_ref());
+        }
+        visit(&self.down);
+    }
+}

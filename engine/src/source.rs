@@ -250,7 +250,9 @@ impl<S: Source, D: Collector<S::Item> + Stage> Stage for SourceHead<S, D> {
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         if let Some(reader) = &self.reader {
+            let bytes = self.read * size_of::<S::Item>() as u64;
             self.stats.records_in.store(self.read, Relaxed);
+            self.stats.bytes_in.store(bytes, Relaxed);
             self.stats
                 .dead_letters
                 .store(reader.dead_letters(), Relaxed);

@@ -1,5 +1,12 @@
 //! Whole jobs in one process: right answers at every parallelism.
 
+#[path = "jobs/by_hand.rs"]
+mod by_hand;
+#[path = "jobs/placement.rs"]
+mod placement;
+#[path = "jobs/validation.rs"]
+mod validation;
+
 use std::collections::BTreeMap;
 use tidegate::prelude::*;
 
@@ -75,58 +82,4 @@ fn a_panic_names_operator_origin_and_message() {
     assert!(error.contains("'picky'"), "{error}");
     assert!(error.contains("five thousand"), "{error}");
     assert!(error.contains("generated record 5000"), "{error}");
-}
-
-#[test]
-fn a_graph_written_by_hand_runs() {
-    use tidegate::engine::operators::{Fold, Map};
-    let env = StreamEnv::with_parallelism(2);
-    let out = Collect::new();
-    let graph = env.actors();
-    let numbers = graph
-        .source("numbers", Generator::new(1000, |n| n))
-        .parallelism(2);
-    let tens = graph
-        .vertex("tens", Map::new(|n: u64| n % 10))
-        .parallelism(3);
-    let count = Fold::new(0u64, |count: &mut u64, key: &u64, _: u64| {
-        *count += 1;
-        (*key, *count)
-    });
-    let counts = graph.keyed_vertex("counts", |n: &u64| *n, count);
-    let sink = graph.sink("out", out.clone()).parallelism(1);
-    graph.edge(&numbers, &tens, Rebalance::default());
-    graph.hash_edge(&tens, &counts);
-    graph.edge(counts.output(), &sink, Global);
-    env.execute("by hand").expect("the job runs");
-    let got = out.values();
-    assert_eq!(got.len(), 1000);
-    assert_eq!(got.iter().filter(|(_, count)| *count == 100).count(), 10);
-}
-
-#[test]
-fn a_bad_graph_lists_all_its_problems() {
-    let env = StreamEnv::with_parallelism(1);
-    let _unused = env
-        .source("lonely", Generator::new(1, |n| n))
-        .map(|n| n)
-        .name("last");
-    env.source("one", Generator::new(1, |n| n))
-        .uid("x")
-        .parallelism(0)
-        .sink("a", BlackHole);
-    env.source("two", Generator::new(1, |n| n))
-        .uid("x")
-        .parallelism(200)
-        .sink("b", BlackHole);
-    let error = env.execute("bad").expect_err("it does not run").to_string();
-    for part in [
-        "'last'",
-        "without a sink",
-        "parallelism 0",
-        "above its max_parallelism",
-        "uid 'x'",
-    ] {
-        assert!(error.contains(part), "{part} is missing in: {error}");
-    }
 }

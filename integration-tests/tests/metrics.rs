@@ -81,6 +81,40 @@ fn total(text: &str, family: &str) -> f64 {
     text.lines().filter(of_family).filter_map(value).sum()
 }
 
+/// The sum of a family's series of one vertex.
+fn in_vertex(text: &str, family: &str, vertex: &str) -> f64 {
+    let label = format!("vertex_id=\"{vertex}\"");
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains(&label)).collect();
+    total(&lines.join("\n"), family)
+}
+
+#[test]
+fn bytes_are_records_by_their_size_and_edges_of_a_vertex_add_up() {
+    let env = StreamEnv::with_parallelism(1);
+    let graph = env.actors();
+    let numbers = graph.source(
+        "numbers",
+        Generator::new(100, |n| (n, n)).per_second(1_000.0),
+    );
+    let [left, right] = ["left", "right"].map(|name| graph.sink(name, BlackHole));
+    graph
+        .edge(&numbers, &left, Forward::default())
+        .edge(&numbers, &right, Forward::default());
+    let result = env.execute("two edges").expect("the job runs");
+    let of = |vertex: &str| {
+        let mut all = result.subtasks.iter();
+        all.find(|subtask| subtask.vertex == vertex)
+            .expect("it ran")
+    };
+    let source = of("numbers");
+    assert_eq!((source.records_in, source.bytes_in), (100, 1_600));
+    assert_eq!((source.records_out, source.bytes_out), (200, 3_200));
+    assert_eq!((of("left").records_in, of("left").bytes_in), (100, 1_600));
+    // Nobody was pressed, so each channel has what is granted at first, but for what is on its way back.
+    assert!((1_800..=2_000).contains(&source.credits), "{source:?}");
+    assert_eq!(source.buffered, 0);
+}
+
 #[test]
 fn a_job_shows_its_numbers_while_it_runs() {
     let (job, address) = start(None);
@@ -117,6 +151,30 @@ fn a_job_shows_its_numbers_while_it_runs() {
             text.contains(&format!("\n{family}{{")),
             "{family} is not in\n{text}"
         );
+    }
+    // The source made records of 8 bytes, and the exchange behind it carried them.
+    for vertex in ["0", "1"] {
+        let of = |family: &str| in_vertex(&text, family, vertex);
+        let (records, bytes) = (
+            of("tidegate_subtask_records_in_total"),
+            of("tidegate_subtask_bytes_in_total"),
+        );
+        assert!(records > 0.0 && bytes > 0.0 && bytes % 8.0 == 0.0, "{text}");
+    }
+    for (family, least, most) in [
+        ("tidegate_subtask_busy_seconds_total", 1e-9, 600.0),
+        ("tidegate_subtask_idle_seconds_total", 1e-9, 600.0),
+        ("tidegate_subtask_back_pressured_seconds_total", 0.0, 600.0),
+        // The subtasks of the source have a channel to each of the others' two.
+        ("tidegate_subtask_credits", 1.0, 4.0 * 16_384.0),
+        ("tidegate_subtask_late_records_total", 0.0, 0.0),
+        ("tidegate_subtask_dead_letters_total", 0.0, 0.0),
+        ("tidegate_subtask_timers", 0.0, 0.0),
+        ("tidegate_vertex_pressure", 0.0, 2.0),
+        ("tidegate_job_uptime_seconds", 1e-3, 600.0),
+    ] {
+        let value = total(&text, family);
+        assert!((least..=most).contains(&value), "{family} is {value}");
     }
     let seen: serde_json::Value =
         serde_json::from_str(&get(address, "/observe")).expect("it is JSON");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use tidegate::engine::watermarks::WatermarkGenerator;
 use tidegate::prelude::*;
 
 const RECORDS: u64 = 20_000;
@@ -130,6 +131,53 @@ fn late_records_of_windows_over_all_come_to_the_side_output_from_every_subtask()
         late.len()
     );
     assert_eq!(late_counter.load(Relaxed), late.len() as u64);
+}
+
+/// Says nothing up to one record, and then that an hour has passed.
+#[derive(Clone)]
+struct LeapsAt(u64);
+
+impl WatermarkGenerator<u64> for LeapsAt {
+    fn on_record(&mut self, n: &u64, _: Timestamp) -> Option<Timestamp> {
+        (*n == self.0).then_some(Timestamp(3_600_000))
+    }
+
+    fn periodic(&mut self) -> Option<Timestamp> {
+        None
+    }
+}
+
+/// What a count per 100 ms comes to by these watermarks, and how many records came late. Record `n` is at `time(n)`.
+fn counted<G: WatermarkGenerator<u64>>(
+    watermarks: WatermarkStrategy<u64, G>,
+    time: fn(&u64) -> i64,
+) -> (Vec<u64>, u64) {
+    let env = StreamEnv::with_parallelism(1);
+    let out = Collect::new();
+    env.source("numbers", Generator::new(1_000, |n| n))
+        .watermarks(watermarks.timestamps(time))
+        .key_by(|_| 0u64)
+        .window(Tumbling::event_time(Duration::from_millis(100)))
+        .count()
+        .sink("out", out.clone());
+    let result = env.execute("counted").expect("the job runs");
+    let counts = out.values().into_iter().map(|w| w.value);
+    (counts.collect(), result.late())
+}
+
+#[test]
+fn a_generator_of_the_users_own_says_when_windows_are_complete() {
+    let counts = counted(WatermarkStrategy::custom(LeapsAt(549)), |n| *n as i64);
+    assert_eq!(counts, (vec![100, 100, 100, 100, 100, 50], 450));
+}
+
+#[test]
+fn without_watermarks_windows_are_complete_at_the_end_and_nothing_is_late() {
+    let backwards = |n: &u64| 999 - *n as i64;
+    assert_eq!(
+        counted(WatermarkStrategy::none(), backwards),
+        (vec![100; 10], 0)
+    );
 }
 
 #[test]

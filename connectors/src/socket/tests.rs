@@ -34,6 +34,29 @@ fn lines_are_read_until_the_server_closes() {
 }
 
 #[test]
+fn a_line_of_broken_text_is_passed_over_or_ends_the_job() {
+    let serve = || {
+        let (listener, address) = listen();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"one\nbro\xffken\ntwo\n").unwrap();
+        });
+        (server, SocketLines::connect(address))
+    };
+    let (server, source) = serve();
+    let got = read_all(&source.on_error(OnError::Skip), 1);
+    server.join().unwrap();
+    assert_eq!((got.fault, got.dead_letters), (None, 1));
+    assert_eq!(got.values, ["one", "two"]);
+    let (server, source) = serve();
+    let got = read_all(&source, 1);
+    server.join().unwrap();
+    let fault = got.fault.expect("it ends the job").to_string();
+    assert!(fault.contains("it is not UTF-8 text"), "{fault}");
+    assert_eq!(got.values, ["one"]);
+}
+
+#[test]
 fn a_line_without_end_takes_bounded_memory() {
     let (listener, address) = listen();
     let server = thread::spawn(move || {

@@ -19,6 +19,7 @@ mod keyed;
 mod partition;
 mod parts;
 mod process;
+mod sides;
 mod sinks;
 mod split;
 mod stream;
@@ -28,7 +29,7 @@ mod windowed;
 mod windowed_general;
 
 pub use broadcast::{BroadcastConnectedStreams, KeyedBroadcastConnectedStreams};
-pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, VertexHandle};
+pub use by_hand::{ActorGraph, KeyedVertexHandle, Nothing, Outlet, SideHandle, VertexHandle};
 pub use chaining::{Crossed, Cut, StartChain, Started};
 pub use checked::Checked;
 pub use connect::{ConnectedStreams, KeyedConnectedStreams, MetBy};

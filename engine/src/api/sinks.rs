@@ -2,10 +2,11 @@
 
 use super::partition::{Passage, detach};
 use super::stream::{DataStream, Place};
-use super::upstream::Upstream;
+use super::upstream::{Make, Upstream};
+use crate::build::BuildContext;
 use crate::checkpoint::RestoredJob;
 use crate::exchange::{EdgeId, Rebalance};
-use crate::graph::{GraphBuilder, GraphRef, JobGraph};
+use crate::graph::{GraphBuilder, GraphRef, JobGraph, OperatorId};
 use crate::sink::{RecoveryContext, Sink, SinkStage};
 use std::sync::{Arc, OnceLock};
 
@@ -19,31 +20,46 @@ pub struct SinkHandle {
     carry: fn(&mut GraphBuilder, EdgeId),
 }
 
+/// Enters what a sink checks before a job and does before an attempt. Returns what makes its stage in a subtask.
+pub(super) fn enter_sink<T: Send + 'static, S: Sink<T>>(
+    graph: &GraphRef,
+    operator: OperatorId,
+    sink: S,
+) -> impl Make<SinkStage<T, S::Writer>> + use<T, S> {
+    let sink = Arc::new(sink);
+    let (checked, recovered) = (sink.clone(), sink.clone());
+    graph.edit(|g| {
+        g.add_check(operator, Arc::new(move || checked.check()));
+        let recover = move |job: &JobGraph, from: Option<&RestoredJob>| {
+            let context = RecoveryContext::new(job, operator, from);
+            recovered.recover_in(&context, context.committables()?)
+        };
+        g.add_recovery(operator, Arc::new(recover));
+    });
+    move |cx: &mut BuildContext| {
+        let name = cx.name(operator);
+        let open = || {
+            sink.open(&mut cx.open(operator))
+                .map_err(|fault| fault.at(&name))
+        };
+        let writer = cx.takes_part(operator).then(open).transpose()?;
+        let stage = SinkStage::<T, S::Writer>::new(writer, name, cx.stats_of(operator));
+        Ok(stage.participate(cx.participant.clone(), cx.identity(operator)))
+    }
+}
+
 impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
     /// Ends the stream in a sink.
     pub fn sink<S: Sink<T>>(mut self, name: &str, sink: S) -> SinkHandle {
         let operator = self.enter(name, "sink");
         let DataStream { graph, up, place } = self;
-        let (sink, edge) = (Arc::new(sink), Arc::new(OnceLock::new()));
-        let (checked, recovered, before) = (sink.clone(), sink.clone(), edge.clone());
-        graph.edit(|g| {
-            g.add_check(operator, Arc::new(move || checked.check()));
-            let recover = move |job: &JobGraph, from: Option<&RestoredJob>| {
-                let context = RecoveryContext::new(job, operator, from);
-                recovered.recover_in(&context, context.committables()?)
-            };
-            g.add_recovery(operator, Arc::new(recover));
-        });
+        let (edge, make) = (
+            Arc::new(OnceLock::new()),
+            enter_sink(&graph, operator, sink),
+        );
+        let before = edge.clone();
         up.attach(&graph, move |cx| {
-            let name = cx.name(operator);
-            let open = || {
-                sink.open(&mut cx.open(operator))
-                    .map_err(|fault| fault.at(&name))
-            };
-            let writer = cx.takes_part(operator).then(open).transpose()?;
-            let stats = cx.stats_of(operator);
-            let stage = SinkStage::<T, S::Writer>::new(writer, cx.name(operator), stats);
-            let stage = stage.participate(cx.participant.clone(), cx.identity(operator));
+            let stage = make(cx)?;
             Passage::<T, _>::new(cx, before.get().copied(), stage)
         });
         let carry = GraphBuilder::carry::<T, Rebalance>;

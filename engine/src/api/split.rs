@@ -4,7 +4,7 @@ use super::stream::DataStream;
 use super::upstream::{Make, Upstream};
 use crate::build::BuildContext;
 use crate::fault::Flow;
-use crate::graph::GraphRef;
+use crate::graph::{GraphRef, OperatorId};
 use crate::side::{Branch, BranchHead, Fork, SideBuffer, SideOutput, SideStage};
 use crate::stage::{Collector, Stage};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,16 @@ impl<T: 'static> Junction<T> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(branch);
+    }
+
+    /// How many branches there are.
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The stage that feeds all branches, in one subtask.
@@ -100,7 +110,17 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
             self.enter("pass", "pass");
         }
         let junction = Junction::default();
-        let built = junction.clone();
+        let (built, whole) = (junction.clone(), junction.clone());
+        self.graph.edit(|g| {
+            g.add_end(self.place.operator, move || {
+                let missing = N - whole.len().min(N);
+                (missing > 0).then(|| {
+                    format!(
+                        "{missing} of the {N} streams behind it end without a sink; add one to each"
+                    )
+                })
+            });
+        });
         self.up.attach(&self.graph, move |cx| built.build(cx, copy));
         std::array::from_fn(|_| DataStream {
             graph: self.graph.clone(),
@@ -118,6 +138,7 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
         tag: &SideOutput<S>,
     ) -> (DataStream<T, WithSide<U, S>>, DataStream<S>) {
         let junction = Junction::default();
+        watch_side(&self.graph, self.place.operator, tag, &junction);
         let up = WithSide {
             up: self.up,
             tag: tag.clone(),
@@ -137,6 +158,21 @@ impl<T: 'static, U: Upstream<Out = T>> DataStream<T, U> {
             },
         )
     }
+}
+
+/// Has validation tell of a side stream that was taken and goes nowhere.
+pub(super) fn watch_side<S: 'static>(
+    graph: &GraphRef,
+    operator: OperatorId,
+    tag: &SideOutput<S>,
+    junction: &Junction<S>,
+) {
+    let (name, junction) = (tag.name().to_owned(), junction.clone());
+    let problem = move || {
+        let unused = junction.is_empty();
+        unused.then(|| format!("its side stream '{name}' ends without a sink; add one"))
+    };
+    graph.edit(|g| g.add_end(operator, problem));
 }
 
 /// A stream from which a side stream leaves.

@@ -10,7 +10,7 @@ use crate::window::{
     AggregateElements, Aggregated, Aggregator, Buffered, Count, CountWindow, CountWindows,
     Elements, Evictor, GeneralWindows, NoEvictor, PaneFunction, ProcessFn, ProcessWindowFunction,
     Reduced, Session, SessionGap, SessionWindows, Trigger, WindowAssigner, WindowContext,
-    WindowOutput, Windowed,
+    WindowOutput, Windowed, can_not_merge,
 };
 use std::time::Duration;
 
@@ -218,6 +218,10 @@ where
         Fun::Pane: Send,
     {
         report(&self.stream, self.assigner.problem());
+        report(
+            &self.stream,
+            can_not_merge::<T, _, _>(&self.assigner, &self.trigger),
+        );
         let windows = GeneralWindows::new(self.assigner, self.trigger, function)
             .allowed_lateness(self.lateness)
             .late_output(self.late_output);

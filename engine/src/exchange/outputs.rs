@@ -392,4 +392,35 @@ mod tests {
         let flushes = Timestamp(10);
         assert_eq!(turn(&mut outputs), (vec![], false, flushes), "two are left");
     }
+
+    #[test]
+    fn batches_grow_with_what_is_granted_within_bounds() {
+        let settings = |initial_credits, batch_records| ChannelSettings {
+            initial_credits,
+            batch_records,
+            ..ChannelSettings::default()
+        };
+        let full = |credit| full_batch(settings(1_000, 1_024), credit);
+        // Half of the first grant; from there on a quarter of what there is; a full batch at most.
+        let sizes = [0, 1_000, 2_000, 2_400, 4_096, 16_384].map(full);
+        assert_eq!(sizes, [500, 500, 500, 600, 1_024, 1_024]);
+        assert_eq!(
+            full_batch(settings(1_000, 16), 9_999),
+            16,
+            "no more than is wished"
+        );
+        assert_eq!(full_batch(settings(1, 1_024), 1), 1, "and never none");
+
+        let mut outputs = Outputs::new(EdgeId(0), 0, 1..2, 2, settings(8, 16));
+        push(&mut outputs, 8);
+        assert_eq!(turn(&mut outputs).0, [4, 4]);
+        outputs.credit(1, 48, &mut Vec::new());
+        push(&mut outputs, 11);
+        assert!(
+            turn(&mut outputs).0.is_empty(),
+            "twelve are a quarter of 48"
+        );
+        push(&mut outputs, 1);
+        assert_eq!(turn(&mut outputs).0, [12]);
+    }
 }

@@ -1,14 +1,19 @@
-//! A graph in the making, and its validation: all problems at once, each with its operator.
+//! A graph in the making.
+
+mod validation;
 
 use super::{
     Carried, Check, Edge, Factory, GraphError, JobGraph, JobSettings, OperatorId, OperatorInfo,
-    Recovery, TaskId, TaskSpec, Vertex, VertexId,
+    Recovery, TaskId, Vertex, VertexId,
 };
 use crate::checkpoint::StateValue;
 use crate::exchange::{Codecs, Distribution, EdgeId, EdgeKind};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+
+/// What is wrong with a place in the graph once that is complete, if anything is.
+type End = Box<dyn Fn() -> Option<String>>;
 
 /// What streams write into while a job is being defined.
 #[derive(Default)]
@@ -20,6 +25,8 @@ pub struct GraphBuilder {
     checks: Vec<(OperatorId, Check)>,
     recoveries: Vec<(OperatorId, Recovery)>,
     problems: Vec<String>,
+    /// Places at which a stream may yet turn out to go nowhere.
+    ends: Vec<(OperatorId, End)>,
     endless: bool,
     /// Sources that can't go back to where a checkpoint saw them.
     forgetful: Vec<OperatorId>,
@@ -152,6 +159,15 @@ impl GraphBuilder {
         self.problems.push(problem);
     }
 
+    /// Has validation ask whether something is wrong at an operator, which only the whole graph tells.
+    pub fn add_end(
+        &mut self,
+        operator: OperatorId,
+        problem: impl Fn() -> Option<String> + 'static,
+    ) {
+        self.ends.push((operator, Box::new(problem)));
+    }
+
     /// An operator, to change its name or uid.
     pub fn operator_mut(&mut self, operator: OperatorId) -> &mut OperatorInfo {
         &mut self.operators[operator.0 as usize]
@@ -160,138 +176,5 @@ impl GraphBuilder {
     /// A vertex, to change its parallelism.
     pub fn vertex_mut(&mut self, vertex: VertexId) -> &mut Vertex {
         &mut self.vertices[vertex.0 as usize]
-    }
-
-    fn finish(&self, name: &str, settings: JobSettings) -> Result<JobGraph, GraphError> {
-        let mut problems = self.problems.clone();
-        self.check_parallelism(&settings, &mut problems);
-        self.check_uids(&mut problems);
-        self.check_ends(&mut problems);
-        if !problems.is_empty() {
-            return Err(GraphError {
-                job: name.to_owned(),
-                problems,
-            });
-        }
-        let mut graph = JobGraph {
-            name: name.to_owned(),
-            operators: self.operators.clone(),
-            vertices: self.vertices.clone(),
-            edges: self.edges.clone(),
-            tasks: Vec::new(),
-            settings,
-            checks: self.checks.clone(),
-            recoveries: self.recoveries.clone(),
-            bounded: !self.endless,
-            forgetful: self.forgetful.clone(),
-            carried: self.carried.clone(),
-            codecs: self.codecs.clone(),
-        };
-        if let Some(checkpoints) = &graph.settings.checkpoints {
-            graph.settings.channels.mode = checkpoints.mode;
-        }
-        for vertex in &mut graph.vertices {
-            vertex.parallelism.get_or_insert(graph.settings.parallelism);
-            vertex
-                .max_parallelism
-                .get_or_insert(graph.settings.max_parallelism);
-        }
-        for (id, factory) in self.factories.iter().enumerate() {
-            let Some(factory) = factory.clone() else {
-                continue;
-            };
-            let of_task = || graph.vertices.iter().filter(|v| v.task.0 as usize == id);
-            let parallelism = of_task().filter_map(|v| v.parallelism).max().unwrap_or(1);
-            let first = of_task().flat_map(|v| &v.operators).next();
-            let name = first.map(|o| graph.operators[o.0 as usize].name.clone());
-            let name = name.unwrap_or_default();
-            graph.tasks.push(TaskSpec {
-                factory,
-                parallelism,
-                name,
-            });
-        }
-        let mut problems = graph.misaligned();
-        problems.extend(graph.not_encodable_edges());
-        if !problems.is_empty() {
-            return Err(GraphError {
-                job: name.to_owned(),
-                problems,
-            });
-        }
-        Ok(graph)
-    }
-
-    fn first_name(&self, vertex: &Vertex) -> &str {
-        vertex
-            .operators
-            .first()
-            .map_or("?", |o| &self.operators[o.0 as usize].name)
-    }
-
-    fn check_parallelism(&self, settings: &JobSettings, problems: &mut Vec<String>) {
-        // What the job as a whole is given is one problem, however many vertices go by it.
-        let mut seen_default = false;
-        for vertex in &self.vertices {
-            let by_default = vertex.parallelism.is_none() && vertex.max_parallelism.is_none();
-            if by_default && std::mem::replace(&mut seen_default, true) {
-                continue;
-            }
-            let whose = match by_default {
-                true => String::new(),
-                false => format!("'{}': ", self.first_name(vertex)),
-            };
-            let parallelism = vertex.parallelism.unwrap_or(settings.parallelism);
-            let max = vertex.max_parallelism.unwrap_or(settings.max_parallelism);
-            if parallelism == 0 {
-                problems.push(format!("{whose}parallelism 0; give it at least 1"));
-            }
-            if max == 0 || max > 32_768 {
-                problems.push(format!("{whose}max_parallelism {max} is not in 1..=32768"));
-            }
-            if parallelism > max {
-                problems.push(format!(
-                    "{whose}parallelism {parallelism} is above its max_parallelism {max}; \
-                     lower the one or raise the other"
-                ));
-            }
-        }
-    }
-
-    fn check_uids(&self, problems: &mut Vec<String>) {
-        let mut seen: HashMap<&str, &str> = HashMap::new();
-        for operator in &self.operators {
-            let Some(uid) = &operator.uid else { continue };
-            if let Some(other) = seen.insert(uid, &operator.name) {
-                problems.push(format!(
-                    "'{}': uid '{uid}' is that of '{other}' too",
-                    operator.name
-                ));
-            }
-        }
-    }
-
-    fn check_ends(&self, problems: &mut Vec<String>) {
-        if self.vertices.is_empty() {
-            problems.push("it has no source".to_owned());
-        }
-        for (id, factory) in self.factories.iter().enumerate() {
-            if factory.is_none() {
-                let Some(last) = self.vertices.iter().rfind(|v| v.task.0 as usize == id) else {
-                    continue; // the edge that leads nowhere tells it
-                };
-                let last = last.operators.last();
-                let name = last.map_or("?", |o| &self.operators[o.0 as usize].name);
-                problems.push(format!("'{name}': its stream ends without a sink; add one"));
-            }
-        }
-        for edge in &self.edges {
-            let dangling = edge.to.is_none();
-            let from = &self.vertices[edge.from.0 as usize];
-            if dangling && self.factories[from.task.0 as usize].is_some() {
-                let name = self.first_name(from);
-                problems.push(format!("'{name}': a {} edge leads nowhere", edge.kind));
-            }
-        }
     }
 }

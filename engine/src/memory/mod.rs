@@ -1,10 +1,14 @@
 //! Memory with a hard budget, kept apart from the general allocator's busy path.
 //!
-//! Batches, network frames and state buffers come and go all the time. Taken from the general
-//! allocator they fragment the heap, and nothing says stop before the machine does. Here they are
-//! page-aligned segments from one [`MemoryManager`]: pooled when returned, counted while in use,
-//! and refused beyond the budget, so resident memory stays flat. A [`NetworkBufferPool`] carves
-//! equal buffers for frames out of the same budget.
+//! For user code that needs buffers of its own, and for sources and sinks: `OpenContext::memory` hands out
+//! the job's [`MemoryManager`]. Taken from the general allocator, buffers that come and go fragment the heap, and
+//! nothing says stop before the machine does. Here they are page-aligned segments: pooled when returned, counted
+//! while in use, and refused beyond the budget, so resident memory stays flat; a job's back
+//! pressure rises as the budget runs short. A
+//! [`NetworkBufferPool`] carves equal buffers out of the same budget, for frames.
+//!
+//! What the engine itself holds is bounded elsewhere: batches by the credits of their channels, which go round and are
+//! used again, and state by the backend that it spills to.
 
 mod manager;
 mod pool;

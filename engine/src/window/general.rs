@@ -353,6 +353,16 @@ where
     }
 }
 
+/// Why a trigger doesn't fit windows, as a sentence, if it doesn't.
+pub(crate) fn can_not_merge<T, As: WindowAssigner<T>, Tr: Trigger<T>>(
+    assigner: &As,
+    trigger: &Tr,
+) -> Option<String> {
+    (assigner.merges() && !trigger.can_merge()).then(|| {
+        "this trigger can't merge windows, but sessions merge; give them another trigger".to_owned()
+    })
+}
+
 /// The moment behind `at`. A clock has passed the millisecond before the one that it shows: in that
 /// one records may still come.
 fn after(at: Timestamp) -> Timestamp {
@@ -370,10 +380,8 @@ where
     type Out = Fun::Out;
 
     fn open(&mut self, context: &mut OpenContext<'_>) -> Flow {
-        if self.assigner.merges() && !self.trigger.can_merge() {
-            return Err(Fault::user(
-                "this trigger can't merge windows, but sessions merge; give them another trigger",
-            ));
+        if let Some(problem) = can_not_merge::<T, _, _>(&self.assigner, &self.trigger) {
+            return Err(Fault::user(problem));
         }
         self.stats = context.stats();
         self.clock = context.clock();

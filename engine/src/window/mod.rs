@@ -38,6 +38,7 @@ pub use co_group::CoGroupWindows;
 pub use count::{CountWindow, CountWindows};
 pub use evictor::{CountEvictor, DeltaEvictor, Elements, Evictor, NoEvictor, TimeEvictor};
 pub use general::GeneralWindows;
+pub(crate) use general::can_not_merge;
 pub use group_function::{Group, GroupFunction, Groups, Pace, Pairs};
 pub use pane_function::{
     AggregateElements, Aggregated, Buffered, PaneContext, PaneFunction, ProcessFn,

@@ -1,6 +1,8 @@
 //! Tests of windows per key: single behaviours, and all of them against a model without slices.
 
-use super::{Aligned, Count, Reduced, SlicedWindows, Sliding, TimeWindow, Tumbling, Windowed};
+use super::{
+    Aggregator, Aligned, Count, Reduced, SlicedWindows, Sliding, TimeWindow, Tumbling, Windowed,
+};
 use crate::exchange::Keyed;
 use crate::fault::FaultKind;
 use crate::operator::Operator;
@@ -10,7 +12,8 @@ use crate::testing::OperatorHarness;
 use crate::time::Timestamp;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 type Counting = SlicedWindows<u64, u64, Count>;
@@ -248,6 +251,49 @@ fn the_ends_of_time_are_windows_like_others() {
             records.iter().map(|(.., count)| count).sum::<u64>() >= 3,
             "{records:?}"
         );
+    }
+}
+
+/// Counts records, and how often it was given one.
+#[derive(Clone, Default)]
+struct Adds(Arc<AtomicU64>);
+
+impl Aggregator<u64> for Adds {
+    type Acc = u64;
+    type Out = u64;
+
+    fn create(&self) -> u64 {
+        0
+    }
+
+    fn add(&self, acc: &mut u64, _: u64) {
+        self.0.fetch_add(1, Relaxed);
+        *acc += 1;
+    }
+
+    fn merge(&self, into: &mut u64, other: &u64) {
+        *into += other;
+    }
+
+    fn result(&self, acc: &u64) -> u64 {
+        *acc
+    }
+}
+
+#[test]
+fn a_record_is_added_once_however_many_windows_it_is_in() {
+    const RECORDS: u64 = 2_000;
+    for ratio in [1, 2, 10, 500] {
+        let adds = Adds::default();
+        let windows = SlicedWindows::new(Sliding::event_time(ms(ratio), ms(1)), adds.clone());
+        let mut harness = OperatorHarness::keyed(windows, |n: &u64| n % 5);
+        for n in 0..RECORDS {
+            harness.push(n as i64 / 4, n).expect("adds");
+        }
+        harness.end().expect("fires");
+        let counted: u64 = results(&mut harness).iter().map(|(.., count)| count).sum();
+        assert_eq!(counted, RECORDS * ratio, "each is in {ratio} windows");
+        assert_eq!(adds.0.load(Relaxed), RECORDS, "of {ratio} slides");
     }
 }
 

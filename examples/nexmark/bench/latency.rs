@@ -307,7 +307,8 @@ mod tests {
     #[test]
     fn every_record_crosses_and_waits_no_longer_than_it_has_to() {
         for interval in [Some(0), None] {
-            let quantiles = measure(interval, Duration::from_millis(100)).expect("it runs");
+            let quantiles =
+                measure(Setup::at(interval), Duration::from_millis(100)).expect("it runs");
             assert!(
                 quantiles.p50 > 0.0 && quantiles.p50 <= quantiles.max,
                 "{quantiles:?}"

@@ -124,6 +124,21 @@ fn the_first_bad_record_ends_the_job_by_default() {
 }
 
 #[test]
+fn lines_of_broken_text_are_passed_over_or_end_the_job() {
+    let (_folder, path) = file("lines", b"one\nbro\xffken\ntwo\n");
+    let got = read_all(&FileSource::lines(&path).on_error(OnError::Skip), 1);
+    assert_eq!((got.fault, got.dead_letters), (None, 1));
+    assert_eq!(got.values, ["one", "two"]);
+    let got = read_all(&FileSource::lines(&path), 1);
+    let fault = got.fault.expect("it ends the job").to_string();
+    assert!(
+        fault.contains("it is not UTF-8 text (byte 4 of the record)"),
+        "{fault}"
+    );
+    assert_eq!(got.values, ["one"]);
+}
+
+#[test]
 fn bad_records_are_put_aside_with_their_place_and_reason() {
     let (folder, path) = file("rows.csv", BAD_ROWS);
     let letters = folder.path().join("bad.jsonl");

@@ -2,8 +2,11 @@
 
 use super::{Row, folder, names, row};
 use crate::files::FileSink;
-use crate::testing::write_all;
+use crate::testing::{Attempt, Writing, write_all};
 use std::fs;
+use std::time::Duration;
+use tidegate_engine::clock::Clock;
+use tidegate_engine::sink::{Sink, SinkWriter};
 
 #[test]
 fn each_format_writes_what_it_says() {
@@ -60,6 +63,40 @@ fn parts_roll_and_each_begins_with_a_header() {
     let by_size = FileSink::lines(&out).roll_bytes(4);
     write_all(&by_size, 1, [10, 11, 12]).unwrap();
     assert_eq!(names(&out), ["part-0-0", "part-0-1"]);
+}
+
+#[test]
+fn a_part_that_is_old_enough_is_finished() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    for (rolls, parts) in [
+        (true, vec![("part-0-0", "1\n2\n"), ("part-0-1", "3\n")]),
+        (false, vec![("part-0-0", "1\n2\n3\n")]),
+    ] {
+        let folder = folder(&[]);
+        let out = folder.path().join("out");
+        let sink = FileSink::lines(&out).roll_every(if rolls { HOUR } else { HOUR * 3 });
+        Sink::<u64>::recover(&sink, None).unwrap();
+        let mut job = Writing::begin::<u64, _>(&sink, 0, 1, &Attempt::default()).unwrap();
+        job.write(1u64).unwrap();
+        job.write(2).unwrap();
+        // It asks to be looked at again when the part is due.
+        let now = Clock::System.now();
+        let due = SinkWriter::<u64>::turn(&mut job.writer, now).unwrap();
+        let in_an_hour = now.plus(HOUR);
+        assert_eq!(due <= in_an_hour && due > now, rolls, "{due} after {now}");
+        SinkWriter::<u64>::turn(&mut job.writer, in_an_hour).unwrap();
+        job.write(3).unwrap();
+        job.close::<u64>().unwrap();
+        let text = |name: &String| fs::read_to_string(out.join(name)).unwrap();
+        let got = names(&out)
+            .iter()
+            .map(|name| (name.clone(), text(name)))
+            .collect::<Vec<_>>();
+        let want = parts
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(got, want.collect::<Vec<_>>());
+    }
 }
 
 #[test]
