@@ -26,8 +26,14 @@ const PARTS_AHEAD: usize = 4;
 
 /// A failpoint whose `return(text)` becomes an error of the store, as if an answer was bad or never came.
 macro_rules! may_fail {
-    ($name:literal, $error:expr) => {
-        fail_point!($name, |text| Err(($error)(injected(text))))
+    ($name:literal) => {
+        fail_point!($name, |text| Err(injected(text)))
+    };
+    ($name:literal, $storage:expr, $action:literal, $path:expr) => {
+        fail_point!($name, |text| {
+            let error = injected(text);
+            Err($storage.failed($action, $path, &error))
+        })
     };
 }
 
@@ -180,12 +186,12 @@ impl ObjectStorage {
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
         let sent: object_store::Result<()> = async {
             for piece in parts.iter().flat_map(|part| part.chunks(PART)) {
-                may_fail!("object_store::before_part", |error| error);
+                may_fail!("object_store::before_part");
                 upload.wait_for_capacity(PARTS_AHEAD).await?;
                 upload.write(piece);
-                may_fail!("object_store::after_part", |error| error);
+                may_fail!("object_store::after_part");
             }
-            may_fail!("object_store::before_finish", |error| error);
+            may_fail!("object_store::before_finish");
             Ok(())
         }
         .await;
@@ -194,7 +200,7 @@ impl ObjectStorage {
             return Err(error);
         }
         upload.finish().await?;
-        may_fail!("object_store::after_finish", |error| error);
+        may_fail!("object_store::after_finish");
         Ok(())
     }
 }
@@ -236,38 +242,36 @@ impl CheckpointStorage for ObjectStorage {
     fn write(&self, path: &str, parts: &[&[u8]]) -> Result {
         let object = self.object(path)?;
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        let failed = |error| self.failed("write", path, &error);
-        may_fail!("object_store::before_put", failed);
+        may_fail!("object_store::before_put", self, "write", path);
         if length > PART {
             self.wait("write", path, self.put_parts(&object, parts))?;
         } else {
             let payload = PutPayload::from(parts.concat());
             self.wait("write", path, self.shared.store.put(&object, payload))?;
         }
-        may_fail!("object_store::after_put", failed);
+        may_fail!("object_store::after_put", self, "write", path);
         Ok(())
     }
 
     fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
         let object = self.object(path)?;
-        let failed = |error| self.failed("write", path, &error);
-        may_fail!("object_store::before_put", failed);
+        may_fail!("object_store::before_put", self, "write", path);
         let upload = self.shared.store.put_multipart(&object);
         let upload = self.wait("write", path, upload)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
         let made = make(&mut |part| {
             for piece in part.chunks(PART) {
-                may_fail!("object_store::before_part", failed);
+                may_fail!("object_store::before_part", self, "write", path);
                 self.wait("write", path, upload.wait_for_capacity(PARTS_AHEAD))?;
                 // It begins to send parts at once.
                 let _within = self.runtime().enter();
                 upload.write(piece);
-                may_fail!("object_store::after_part", failed);
+                may_fail!("object_store::after_part", self, "write", path);
             }
             Ok(())
         });
         let made = made.and_then(|()| {
-            may_fail!("object_store::before_finish", failed);
+            may_fail!("object_store::before_finish", self, "write", path);
             Ok(())
         });
         match made {
@@ -277,22 +281,21 @@ impl CheckpointStorage for ObjectStorage {
                 return Err(error);
             }
         };
-        may_fail!("object_store::after_finish", failed);
-        may_fail!("object_store::after_put", failed);
+        may_fail!("object_store::after_finish", self, "write", path);
+        may_fail!("object_store::after_put", self, "write", path);
         Ok(())
     }
 
     fn publish(&self, path: &str, bytes: &[u8]) -> Result {
         let object = self.object(path)?;
         let payload = PutPayload::from(bytes.to_vec());
-        let failed = |error| self.failed("write", path, &error);
-        may_fail!("object_store::before_publish", failed);
+        may_fail!("object_store::before_publish", self, "write", path);
         let put = self
             .shared
             .store
             .put_opts(&object, payload, PutMode::Create.into());
         let published = self.wait("write", path, put);
-        may_fail!("object_store::after_publish", failed);
+        may_fail!("object_store::after_publish", self, "write", path);
         match published {
             // An answer may have been lost, and what is there then is this very file: it names files that
             // nobody else knows.
@@ -349,10 +352,9 @@ impl CheckpointStorage for ObjectStorage {
 
     fn delete(&self, path: &str) -> Result {
         let object = self.object(path)?;
-        let failed = |error| self.failed("delete", path, &error);
-        may_fail!("object_store::before_delete", failed);
+        may_fail!("object_store::before_delete", self, "delete", path);
         let deleted = self.wait("delete", path, self.shared.store.delete(&object));
-        may_fail!("object_store::after_delete", failed);
+        may_fail!("object_store::after_delete", self, "delete", path);
         match deleted {
             Err(Error::Missing { .. }) => Ok(()),
             deleted => deleted,

@@ -1,3 +1,5 @@
+//! Whatever the parallelism was and is: what was saved is dealt out once, and to whom it belongs.
+
 use super::*;
 use crate::checkpoint::image::GroupImage;
 use crate::checkpoint::shared::FilesIndex;

@@ -1,3 +1,5 @@
+//! Shapes tell types apart that go by the same path, and keep together what can be read.
+
 use super::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
