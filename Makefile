@@ -75,4 +75,4 @@ s3: setup ## Test checkpoints in S3 against a server of this machine (moto, inst
 	@.ci/s3
 
 golden: setup ## Make a golden savepoint of today's format, NAME=n; see integration-tests/tests/golden/README.md
-	TIDEGATE_GOLDEN='$(or $(NAME),$(error name it: make golden NAME=0.2.0))' cargo test $(ALL) --test savepoints -- --ignored make_golden
+	TIDEGATE_GOLDEN_KIND='$(KIND)' TIDEGATE_GOLDEN='$(or $(NAME),$(error name it: make golden NAME=0.2.0))' cargo test $(ALL) --test savepoints -- --ignored make_golden

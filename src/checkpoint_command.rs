@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tidegate::actors::checkpoint_storage::{Storage, folders, is_checkpoint, of_checkpoint, open};
-use tidegate::engine::checkpoint::load::verify_bytes;
-use tidegate::engine::checkpoint::shared::check_shared;
+use tidegate::engine::checkpoint::load::read_image;
+use tidegate::engine::checkpoint::shared::verify_shared;
 use tidegate::engine::checkpoint::storage::{
     Listed, METADATA, checkpoints, join, parse_folder, read_metadata,
 };
@@ -298,14 +298,10 @@ fn verify_checkpoint(found: &Found, into: &mut Vec<Verified>) {
     });
     let Some(metadata) = metadata else { return };
     for subtask in &metadata.subtasks {
-        let path = join(folder, &subtask.file.path);
-        let place = storage.place(&path);
-        let read = storage.read(&path, subtask.file.length);
-        let checked = read.and_then(|bytes| verify_bytes(&place, &bytes, subtask));
         into.push(Verified {
-            place,
+            place: storage.place(&join(folder, &subtask.file.path)),
             length: subtask.file.length,
-            problem: checked.err(),
+            problem: read_image(&**storage, folder, subtask).err(),
         });
     }
     for file in &metadata.shared {
@@ -315,12 +311,10 @@ fn verify_checkpoint(found: &Found, into: &mut Vec<Verified>) {
         if into.iter().any(|known| known.place == place) {
             continue;
         }
-        let read = storage.read(&path, file.length);
-        let checked = read.and_then(|bytes| check_shared(&place, &bytes, file));
         into.push(Verified {
             place,
             length: file.length,
-            problem: checked.err(),
+            problem: verify_shared(&**storage, &path, file).err(),
         });
     }
 }

@@ -3,6 +3,7 @@
 use crate::table::{Table, bytes};
 use std::collections::BTreeMap;
 use tidegate::engine::checkpoint::index::{DataIndex, OperatorIndex, StateIndex};
+use tidegate::engine::checkpoint::shape::paths_only;
 use tidegate::engine::checkpoint::{BarrierKind, CheckpointMetadata, StateKind};
 use tidegate::engine::time::Timestamp;
 
@@ -117,8 +118,8 @@ fn states(metadata: &CheckpointMetadata) -> Table {
             uid.to_owned(),
             name.to_owned(),
             kind(parts[0].kind).to_owned(),
-            parts[0].key_type.clone(),
-            parts[0].value_type.clone(),
+            paths_only(&parts[0].key_type),
+            paths_only(&parts[0].value_type),
             sum(&parts, DataIndex::entries).to_string(),
             bytes(sum(&parts, DataIndex::bytes)),
             groups,

@@ -114,6 +114,9 @@ impl Attempts<'_> {
     pub async fn run(&self) -> Outcome {
         let checkpointing = self.checkpointing();
         let strategy = checkpointing.map_or(RestartStrategy::None, |(c, _)| c.restart.clone());
+        if let Err(reason) = strategy.check() {
+            return Outcome::failed(Fault::user(reason));
+        }
         let mut policy = RestartPolicy::new(strategy, RandomState::new().build_hasher().finish());
         let clock = &self.telemetry.clock;
         let (mut since, mut claim) = (None, None);
@@ -262,7 +265,8 @@ impl Attempts<'_> {
                 },
             );
             let board = self.telemetry.checkpoints.clone();
-            coordinator.shown_on(board).start()
+            let restored = beginning.restored.as_ref().map(|job| job.id);
+            coordinator.shown_on(board, restored).start()
         });
         if let Some(coordinator) = coordinator.clone() {
             supervisor.do_send(Coordinated(coordinator));

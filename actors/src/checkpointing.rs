@@ -225,6 +225,7 @@ impl Checkpointing {
             Ok(_) => {}
             Err(error) => tracing::warn!("superfluous checkpoints were not deleted: {error}"),
         }
+        failpoint!("checkpointing::after_retire");
     }
 
     /// Deletes what attempts that died have left behind.
@@ -241,6 +242,7 @@ impl Checkpointing {
             Ok(_) => {}
             Err(error) => tracing::warn!("files that were left behind were not swept: {error}"),
         }
+        failpoint!("checkpointing::after_sweep");
     }
 
     fn retention(&self, retain: u32) -> Retention {

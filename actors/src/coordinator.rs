@@ -94,8 +94,15 @@ impl CheckpointCoordinator {
         }
     }
 
-    /// Shows what becomes of its checkpoints on a board.
-    pub fn shown_on(mut self, board: CheckpointBoard) -> Self {
+    /// Shows what becomes of its checkpoints on a board, behind those of earlier attempts; `restored` is what this
+    /// attempt begins with.
+    pub fn shown_on(mut self, board: CheckpointBoard, restored: Option<CheckpointId>) -> Self {
+        let (earlier, now) = (board.latest(), self.clock.now());
+        self.core = self.core.following(earlier, now);
+        if let Some(id) = restored {
+            self.core = self.core.restored(id);
+        }
+        board.publish(self.attempt, self.core.history());
         self.board = board;
         self
     }
@@ -105,7 +112,7 @@ impl CheckpointCoordinator {
         for action in self.core.handle(event, now) {
             self.carry_out(action, ctx);
         }
-        self.board.publish(self.core.history());
+        self.board.publish(self.attempt, self.core.history());
         self.set_timer(now, ctx);
     }
 
@@ -181,6 +188,9 @@ impl CheckpointCoordinator {
         }
         self.each_subtask(|subtask| subtask.do_send(CheckpointSettled(notice)));
         failpoint!("coordinator::after_notify");
+        if matches!(notice, Notice::Completed { last: true, .. }) {
+            failpoint!("coordinator::after_last_notify");
+        }
     }
 
     /// Where the files of a checkpoint go.

@@ -47,6 +47,8 @@ struct Triggered {
     delay: i64,
     /// The longest turn in which its barrier passed.
     pause: Duration,
+    /// When it passed the last time.
+    passed: Instant,
 }
 
 impl Snapshots {
@@ -72,12 +74,14 @@ impl Snapshots {
 
     /// A checkpoint begins. If its barriers are to overtake what waits after some time, this comes once more.
     pub fn trigger(&mut self, order: TriggerCheckpoint) {
+        failpoint!("snapshots::before_barrier");
         let delay = (self.clock.now().0 - order.at.0).max(0);
         let id = order.barrier.id;
         self.triggered.entry(id).or_insert(Triggered {
             order,
             delay,
             pause: Duration::ZERO,
+            passed: Instant::now(),
         });
     }
 
@@ -106,6 +110,7 @@ impl Snapshots {
             self.figures.pauses.record(took.as_micros() as u64);
             for triggered in self.triggered.values_mut() {
                 triggered.pause = triggered.pause.max(took);
+                triggered.passed = Instant::now();
             }
         }
         while let Some(image) = subtask.take_image(self.me.task) {
@@ -125,24 +130,20 @@ impl Snapshots {
         image.timing.sync_micros = triggered.pause.as_micros() as u64;
         let (target, subtask) = (triggered.order.target.clone(), self.me);
         let coordinator = self.coordinator.clone();
-        let began = Instant::now();
+        let passed = triggered.passed;
         tokio::task::spawn_blocking(move || {
             let id = image.barrier.id;
             failpoint!("snapshots::before_write");
-            let written = write(&target, &mut image);
+            let written = write(&target, &mut image, passed);
             failpoint!("snapshots::after_write");
             let event = match written {
-                Ok((file, shared)) => {
-                    let mut timing = image.timing;
-                    timing.save = began.elapsed().as_millis() as i64;
-                    Event::SnapshotDone {
-                        id,
-                        subtask,
-                        bytes: file.file.length + shared,
-                        file,
-                        timing,
-                    }
-                }
+                Ok((file, shared)) => Event::SnapshotDone {
+                    id,
+                    subtask,
+                    bytes: file.file.length + shared,
+                    file,
+                    timing: image.timing,
+                },
                 Err(error) => Event::SnapshotDeclined {
                     id,
                     subtask,
@@ -161,6 +162,7 @@ impl Snapshots {
             let subtask = self.me;
             self.coordinator
                 .do_send(CheckpointEvent(Event::Drained { subtask }));
+            failpoint!("snapshots::after_drained");
         }
     }
 
@@ -170,8 +172,13 @@ impl Snapshots {
     }
 }
 
-/// Writes an image and those of its shared files that are new; the bytes of the latter.
-fn write(target: &Target, image: &mut SubtaskImage) -> checkpoint::Result<(SubtaskFile, u64)> {
+/// Writes an image and those of its shared files that are new; the bytes of the latter. The barrier passed at
+/// `passed`: what it took to save since then is part of the file.
+fn write(
+    target: &Target,
+    image: &mut SubtaskImage,
+    passed: Instant,
+) -> checkpoint::Result<(SubtaskFile, u64)> {
     let storage = &*target.storage;
     // A savepoint stands alone: its files lie in its own folder.
     let below = Below::new(target.storage.clone(), target.folder.as_str());
@@ -179,7 +186,10 @@ fn write(target: &Target, image: &mut SubtaskImage) -> checkpoint::Result<(Subta
         BarrierKind::Checkpoint => storage,
         BarrierKind::Savepoint | BarrierKind::Stop => &below,
     };
+    failpoint!("snapshots::before_shared");
     let fresh = store_files(files, image.barrier.id, image)?;
+    failpoint!("snapshots::after_shared");
+    image.timing.save = passed.elapsed().as_millis() as i64;
     match write_image_to(storage, &target.folder, image) {
         Ok(file) => Ok((file, fresh.iter().map(|file| file.length).sum())),
         Err(error) => {

@@ -18,23 +18,31 @@ use tidegate_engine::metrics::{
 };
 use tidegate_engine::observe::{JobStats, SubtaskSnapshot};
 
-/// What became of the checkpoints of the attempt that is running, for readers outside of actors. Clones
+/// What became of the job's checkpoints, in all of its attempts, for readers outside of actors. Clones
 /// show the same.
 #[derive(Clone, Debug, Default)]
-pub struct CheckpointBoard(Arc<Mutex<CheckpointHistory>>);
+pub struct CheckpointBoard(Arc<Mutex<Shown>>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    attempt: u32,
+    history: CheckpointHistory,
+}
 
 impl CheckpointBoard {
     /// As of now; empty where the job takes no checkpoints.
     pub fn latest(&self) -> CheckpointHistory {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.history.clone()
     }
 
-    pub(crate) fn publish(&self, history: &CheckpointHistory) {
+    /// Shows the history as an attempt knows it. What an attempt before that has to say yet comes too late.
+    pub(crate) fn publish(&self, attempt: u32, history: &CheckpointHistory) {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.catch_up(history);
+        if attempt >= shown.attempt {
+            shown.attempt = attempt;
+            shown.history.catch_up(history);
+        }
     }
 }
 
@@ -121,6 +129,9 @@ impl Telemetry {
         for subtask in &seen.subtasks {
             samples.extend(subtask_samples(&seen.job, subtask, now));
         }
+        if self.job.settings.checkpoints.is_some() {
+            samples.extend(self.of_checkpoints());
+        }
         if let Some(state) = self.state.coordinator() {
             samples.extend(state.samples());
         }
@@ -133,12 +144,48 @@ impl Telemetry {
         render_prometheus(&self.samples())
     }
 
+    fn of_checkpoints(&self) -> Vec<MetricSample> {
+        let shown = self.checkpoints.latest();
+        let counts = shown.counts;
+        let counted = [
+            ("checkpoints.triggered", counts.total),
+            ("checkpoints.completed", counts.completed),
+            ("checkpoints.failed", counts.failed),
+            ("checkpoints.restored", counts.restored),
+        ];
+        let counted = counted.map(|(name, count)| (name, MetricValue::Counter(count)));
+        let mut values = vec![("checkpoints.in_progress", counts.in_progress as f64)];
+        if let Some(last) = &shown.latest.completed {
+            let pause = last.subtasks.iter().map(|s| s.timing.sync_micros).max();
+            values.extend([
+                ("checkpoint.last.id", last.id.0 as f64),
+                (
+                    "checkpoint.last.duration.seconds",
+                    last.end_to_end_duration as f64 / 1e3,
+                ),
+                ("checkpoint.last.bytes", last.state_size as f64),
+                (
+                    "checkpoint.last.pause.seconds",
+                    pause.unwrap_or(0) as f64 / 1e6,
+                ),
+            ]);
+        }
+        let values = values.into_iter();
+        let values = values.map(|(name, value)| (name, MetricValue::Gauge(value)));
+        let all = counted.into_iter().chain(values);
+        all.map(|(name, value)| self.valued(name, value)).collect()
+    }
+
     fn of_job(&self, name: &str, value: f64) -> MetricSample {
+        self.valued(name, MetricValue::Gauge(value))
+    }
+
+    fn valued(&self, name: &str, value: MetricValue) -> MetricSample {
         MetricSample {
             scope: vec!["job".to_owned()],
             labels: vec![("job".to_owned(), self.job.name.clone())],
             name: name.to_owned(),
-            value: MetricValue::Gauge(value),
+            value,
         }
     }
 

@@ -22,10 +22,21 @@ pub fn all() -> Vec<String> {
 /// Of points that only a job with a server of its own comes by: what their names begin with.
 const ELSEWHERE: [&str; 2] = ["object_store::", "kafka_"];
 
-/// Those that a job with files alone can come by.
+/// Of points that only a job comes by whose state spills: what their names begin with.
+const SPILLING: &str = "state_backend::";
+
+/// Those that a job with files alone can come by, its state in memory.
 pub fn local() -> Vec<String> {
     let mut points = all();
-    points.retain(|point| !ELSEWHERE.iter().any(|begin| point.starts_with(begin)));
+    let elsewhere = |point: &String| ELSEWHERE.iter().any(|begin| point.starts_with(begin));
+    points.retain(|point| !elsewhere(point) && !point.starts_with(SPILLING));
+    points
+}
+
+/// Those around what state does that spills.
+pub fn spilling() -> Vec<String> {
+    let mut points = all();
+    points.retain(|point| point.starts_with(SPILLING) || point.ends_with("_shared"));
     points
 }
 

@@ -18,6 +18,7 @@ use tidegate::engine::checkpoint::{
     CheckpointSettings, CheckpointStorage, RestartStrategy, SavepointKind,
 };
 use tidegate::engine::clock::Clock;
+use tidegate::engine::state::{RocksDbSettings, StateBackend};
 use tidegate::prelude::*;
 
 const RECORDS: u64 = 2_000;
@@ -29,6 +30,7 @@ const KEYS: u64 = 17;
 const FOLDER: &str = "TIDEGATE_VICTIM_FOLDER";
 const PARALLELISM: &str = "TIDEGATE_VICTIM_PARALLELISM";
 const STOPS: &str = "TIDEGATE_VICTIM_STOPS";
+const SPILLS: &str = "TIDEGATE_VICTIM_SPILLS";
 
 /// Where every victim dies first, so that there is something to recover from, and something to remove: parts that
 /// no checkpoint covers.
@@ -51,8 +53,14 @@ fn prepared() -> tempfile::TempDir {
 }
 
 /// The job: windows into parts, all records into one file, and lines of which some are put aside.
-fn run(folder: &Path, parallelism: u32, stops: bool) {
+fn run(folder: &Path, parallelism: u32, stops: bool, spills: bool) {
     let mut env = StreamEnv::with_parallelism(parallelism);
+    if spills {
+        env.settings_mut().state = StateBackend::RocksDb(RocksDbSettings {
+            state_dir: folder.join("state"),
+            ..RocksDbSettings::default()
+        });
+    }
     env.settings_mut().channels.check_grammar = true;
     env.settings_mut().checkpoints = Some(CheckpointSettings {
         min_pause: Some(Duration::ZERO),
@@ -112,11 +120,17 @@ fn victim() {
         Path::new(&folder),
         parallelism.unwrap_or(1),
         variable(STOPS).is_some(),
+        variable(SPILLS).is_some(),
     );
 }
 
 /// One life of the process.
-fn live(folder: &Path, parallelism: u32, failpoints: &str, stops: bool) -> ExitStatus {
+fn live(
+    folder: &Path,
+    parallelism: u32,
+    failpoints: &str,
+    (stops, spills): (bool, bool),
+) -> ExitStatus {
     let mut command = Command::new(std::env::current_exe().expect("Linux knows it"));
     command
         .args(["--exact", "victim", "--ignored", "--nocapture"])
@@ -128,6 +142,9 @@ fn live(folder: &Path, parallelism: u32, failpoints: &str, stops: bool) -> ExitS
         .stderr(Stdio::null());
     if stops {
         command.env(STOPS, "yes");
+    }
+    if spills {
+        command.env(SPILLS, "yes");
     }
     command.status().expect("this test can be started again")
 }
@@ -184,7 +201,7 @@ const ROUNDS: u32 = 20;
 
 /// Dies at a point, and again on its way back, and then comes to its end. Whether it died there when it came by for
 /// the `nth` time.
-fn dies_at(point: &str, nth: u64, expected: &[String]) -> bool {
+fn dies_at(point: &str, nth: u64, spills: bool, expected: &[String]) -> bool {
     let folder = prepared();
     let stops = point.ends_with("_record_stop");
     let mut lives = vec![(2, FIRST.to_owned(), false)];
@@ -192,7 +209,7 @@ fn dies_at(point: &str, nth: u64, expected: &[String]) -> bool {
     lives.push((1, format!("{point}=exit"), stops));
     let mut reached = true;
     for (life, (parallelism, failpoints, stops)) in lives.iter().enumerate() {
-        let ended = live(folder.path(), *parallelism, failpoints, *stops);
+        let ended = live(folder.path(), *parallelism, failpoints, (*stops, spills));
         let left = tidegate::engine::checkpoint::newest(&storage(folder.path()));
         let newest = left.expect("readable").map_or(0, |newest| newest.id().0);
         let died = ended.code().is_none();
@@ -204,7 +221,7 @@ fn dies_at(point: &str, nth: u64, expected: &[String]) -> bool {
         // What it comes by once in its life, it need not come by again after its end.
         reached &= died || life > 1;
     }
-    let ended = live(folder.path(), 2, "", false);
+    let ended = live(folder.path(), 2, "", (false, spills));
     assert!(ended.success(), "{point}: {ended}");
     let what = format!("{point}, {nth}");
     let got = output(folder.path(), &what);
@@ -226,9 +243,9 @@ fn letters_that_a_checkpoint_covers_are_written_before_it_is_complete() {
         let folder = prepared();
         let slow = "dead_letters::before_write=sleep(100)";
         let failpoints = format!("{slow};coordinator::after_notify={complete}*exit");
-        let died = live(folder.path(), 2, &failpoints, false);
+        let died = live(folder.path(), 2, &failpoints, (false, false));
         assert!(died.code().is_none(), "{died}");
-        assert!(live(folder.path(), 1, "", false).success());
+        assert!(live(folder.path(), 1, "", (false, false)).success());
         assert_letters(folder.path(), &failpoints);
     }
 }
@@ -236,7 +253,7 @@ fn letters_that_a_checkpoint_covers_are_written_before_it_is_complete() {
 #[test]
 fn a_process_that_dies_at_any_point_changes_nothing() {
     let folder = prepared();
-    run(folder.path(), 1, false);
+    run(folder.path(), 1, false, false);
     let expected = output(folder.path(), "undisturbed");
     assert!(expected.len() > RECORDS as usize);
     let kills: u64 = std::env::var("TIDEGATE_CHAOS_KILLS")
@@ -244,17 +261,23 @@ fn a_process_that_dies_at_any_point_changes_nothing() {
         .and_then(|kills| kills.parse().ok())
         .unwrap_or(5);
     let times = if kills < 50 { 1 } else { 4 };
-    let points = failpoints::local();
-    assert!(points.len() > 50, "there are failpoints: {}", points.len());
+    let memory = failpoints::local().into_iter().map(|point| (point, false));
+    let spilling = failpoints::spilling()
+        .into_iter()
+        .map(|point| (point, true));
+    let points: Vec<_> = memory.chain(spilling).collect();
+    assert!(points.len() > 60, "there are failpoints: {}", points.len());
+    let of_rocksdb = points.iter().filter(|(_, spills)| *spills).count();
+    assert!(of_rocksdb >= 10, "{points:?}");
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                while let Some(point) = points.get(next.fetch_add(1, SeqCst)) {
+                while let Some((point, spills)) = points.get(next.fetch_add(1, SeqCst)) {
                     for nth in 1..=times {
                         // Some points a process comes by only once or twice.
                         let rounds = if nth == 1 { ROUNDS } else { 1 };
-                        let reached = (0..rounds).any(|_| dies_at(point, nth, &expected));
+                        let reached = (0..rounds).any(|_| dies_at(point, nth, *spills, &expected));
                         assert!(reached || nth > 1, "{point} is never reached");
                     }
                 }

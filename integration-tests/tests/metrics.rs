@@ -2,9 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
+use tidegate::actors::checkpoint_storage::LocalStorage;
+use tidegate::actors::checkpointing::Checkpointing;
 use tidegate::actors::metrics_server::MetricsSettings;
+use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
 use tidegate::engine::metrics::Counter;
 use tidegate::prelude::*;
 
@@ -198,9 +203,103 @@ fn a_job_shows_its_numbers_while_it_runs() {
 }
 
 #[test]
+fn checkpoints_are_shown_across_a_restart_and_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut env = StreamEnv::with_parallelism(2);
+    env.settings_mut().checkpoints = Some(CheckpointSettings {
+        min_pause: Some(Duration::ZERO),
+        history: 1_000,
+        ..CheckpointSettings::every(Duration::from_millis(20))
+    });
+    let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(folder.path())));
+    checkpointing.restart = RestartStrategy::FixedDelay {
+        attempts: 1,
+        delay: Duration::from_millis(1),
+    };
+    env.run_settings_mut().checkpointing = Some(checkpointing);
+    let (address, token) = ("127.0.0.1:0".to_owned(), None);
+    env.run_settings_mut().metrics = Some(MetricsSettings { address, token });
+    let fails = Arc::new(AtomicBool::new(false));
+    let told = fails.clone();
+    env.source("numbers", Generator::unbounded(|n| n).per_second(20_000.0))
+        .map(move |n| {
+            assert!(!told.swap(false, SeqCst), "as it was told");
+            n
+        })
+        .key_by(|n| *n % 10)
+        .reduce(|a, b| b.max(*a))
+        .sink("out", BlackHole);
+    let job = env.start("served").expect("it starts");
+    let address = job.metrics_address().expect("it is served");
+    let until = |what: &str, holds: &dyn Fn(&serde_json::Value) -> bool| {
+        let began = Instant::now();
+        loop {
+            let text = get(address, "/checkpoints");
+            let seen = serde_json::from_str(&text).expect("it is JSON");
+            if holds(&seen) {
+                return seen;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{what}: {text}");
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    };
+    let completed = |seen: &serde_json::Value| seen["counts"]["completed"].as_u64().unwrap_or(0);
+    let first = until("some complete", &|seen| completed(seen) >= 2);
+    assert_eq!(first["counts"]["restored"], 0);
+    assert!(first["latest"]["restored"].is_null());
+    fails.store(true, SeqCst);
+    let again = until("goes on", &|seen| seen["counts"]["restored"] == 1);
+    assert!(completed(&again) >= 2, "{again}");
+    let restored = again["latest"]["restored"].as_u64().expect("its number");
+    let before = again["history"].as_array().expect("a list");
+    let kept = before
+        .iter()
+        .any(|figures| figures["id"].as_u64() == Some(restored));
+    assert!(
+        kept,
+        "what was taken before the failure is still shown: {again}"
+    );
+    let further = completed(&again) + 1;
+    until("more complete", &|seen| completed(seen) >= further);
+    let text = get(address, "/metrics");
+    for family in [
+        "tidegate_job_checkpoints_triggered_total",
+        "tidegate_job_checkpoints_completed_total",
+        "tidegate_job_checkpoints_restored_total",
+        "tidegate_job_checkpoint_last_id",
+        "tidegate_job_checkpoint_last_bytes",
+    ] {
+        assert!(total(&text, family) >= 1.0, "{family} in\n{text}");
+    }
+    for family in [
+        "tidegate_job_checkpoints_failed_total",
+        "tidegate_job_checkpoints_in_progress",
+        "tidegate_job_checkpoint_last_duration_seconds",
+        "tidegate_job_checkpoint_last_pause_seconds",
+    ] {
+        assert!(
+            text.contains(&format!("\n{family}{{")),
+            "{family} in\n{text}"
+        );
+    }
+    assert!(
+        total(&text, "tidegate_checkpoint_barrier_turn_micros_count") >= 4.0,
+        "{text}"
+    );
+    job.cancel();
+    job.wait().expect_err("it was cancelled");
+}
+
+#[test]
 fn with_a_token_nobody_reads_without_it() {
     let (job, address) = start(Some("secret"));
-    for path in ["/metrics", "/observe", "/health", "/nothing"] {
+    for path in [
+        "/metrics",
+        "/observe",
+        "/checkpoints",
+        "/health",
+        "/nothing",
+    ] {
         let request = format!("GET {path}");
         for headers in [
             "",

@@ -11,14 +11,18 @@ mod golden;
 mod job;
 #[path = "savepoints/ledger.rs"]
 mod ledger;
+#[path = "savepoints/options.rs"]
+mod options;
 
 use job::{EVENTS, Run, answers, finish, has_read, start, target};
 use ledger::Ledger;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
 use tidegate::actors::checkpointing::Restore;
 use tidegate::engine::checkpoint::SavepointKind;
+use tidegate::engine::state::{RocksDbSettings, StateBackend};
 use tidegate::prelude::*;
 
 /// Fast enough for a test, and slow enough to be stopped on the way.
@@ -98,7 +102,16 @@ fn stopped(parallelism: u32, folder: &Path, ledger: &Ledger, into: Option<&Path>
 
 #[test]
 fn a_stopped_job_is_carried_on_at_half_and_double_parallelism() {
-    for (before, after) in [(1, 2), (2, 4), (4, 2), (2, 1), (3, 3), (4, 3), (1, 4)] {
+    for (before, after) in [
+        (1, 2),
+        (2, 4),
+        (4, 2),
+        (2, 1),
+        (3, 3),
+        (4, 3),
+        (1, 4),
+        (7, 2),
+    ] {
         let (folder, ledger) = (folder(), Ledger::default());
         let place = stopped(before, folder.path(), &ledger, None);
         assert!(!ledger.lines().is_empty(), "what it covers is committed");
@@ -109,6 +122,89 @@ fn a_stopped_job_is_carried_on_at_half_and_double_parallelism() {
         finish(&run, folder.path(), &ledger);
         assert_whole(&ledger, &format!("{before} -> {after}"));
     }
+}
+
+#[test]
+fn as_many_subtasks_as_key_groups_are_carried_on_by_fewer_and_the_other_way_round() {
+    for (before, after) in [(8, 3), (3, 8)] {
+        let (folder, ledger) = (folder(), Ledger::default());
+        let run = |parallelism| Run {
+            parallelism,
+            max_parallelism: 8,
+            ..Run::default()
+        };
+        let job = under_way(run(before), EVENTS / 2, folder.path(), &ledger);
+        let place = job.savepoint(SavepointKind::Stop, None);
+        job.wait().expect("it ends well");
+        let place = PathBuf::from(place.expect("a savepoint"));
+        let after = Run {
+            restore: Run::from(&place).restore,
+            ..run(after)
+        };
+        finish(&after, folder.path(), &ledger);
+        assert_whole(&ledger, &format!("{before} -> {} of 8", after.parallelism));
+    }
+}
+
+#[test]
+fn state_in_rocksdb_is_carried_on_there_and_in_memory() {
+    let spills = folder();
+    let rocksdb = StateBackend::RocksDb(RocksDbSettings {
+        state_dir: spills.path().to_owned(),
+        table_memory: 4096,
+        ..RocksDbSettings::default()
+    });
+    for (before, after) in [
+        (rocksdb.clone(), StateBackend::Memory),
+        (StateBackend::Memory, rocksdb.clone()),
+        (rocksdb.clone(), rocksdb.clone()),
+    ] {
+        let (folder, ledger) = (folder(), Ledger::default());
+        let run = Run {
+            state: before,
+            ..Run::default()
+        };
+        let job = under_way(run, EVENTS / 2, folder.path(), &ledger);
+        let place = job.savepoint(SavepointKind::Stop, None);
+        job.wait().expect("it ends well");
+        let run = Run {
+            parallelism: 3,
+            state: after,
+            ..Run::from(Path::new(&place.expect("a savepoint")))
+        };
+        finish(&run, folder.path(), &ledger);
+        assert_whole(&ledger, "with RocksDB before, behind, or both");
+    }
+}
+
+#[test]
+fn a_job_that_fails_before_its_next_checkpoint_goes_back_to_a_savepoint_that_was_moved() {
+    let (folder, elsewhere, ledger) = (folder(), self::folder(), Ledger::default());
+    let place = stopped(2, folder.path(), &ledger, None);
+    let moved = elsewhere.path().join("moved");
+    std::fs::rename(&place, &moved).expect("moves");
+    let other = self::folder();
+    let run = Run::from(&moved);
+    let mut env = job::env(&run, other.path());
+    let checkpointing = env.run_settings_mut().checkpointing.as_mut().expect("set");
+    checkpointing.restart = tidegate::engine::checkpoint::RestartStrategy::FixedDelay {
+        attempts: 1,
+        delay: Duration::from_millis(1),
+    };
+    job::define(&env, &run, &ledger);
+    let failed = Arc::new(AtomicBool::new(false));
+    let fails = failed.clone();
+    env.source("trouble", Generator::new(5_000, |n| n))
+        .map(move |n: u64| assert!(n < 4_999 || fails.swap(true, SeqCst), "as planned"))
+        .sink("nowhere", BlackHole);
+    let job = env.start("all kinds").expect("starts");
+    while !job.ended() {
+        std::thread::yield_now();
+    }
+    assert_eq!(job.attempt(), 2);
+    job.wait().expect("the second attempt ends well");
+    assert!(failed.load(SeqCst));
+    assert_whole(&ledger, "from the savepoint, twice");
 }
 
 #[test]

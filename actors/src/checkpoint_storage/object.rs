@@ -3,7 +3,7 @@
 //! An object appears whole or not at all, and there is no rename: files are put under their random names, and the
 //! metadata last, on the condition that there is none. Whoever puts it first has published the checkpoint.
 
-use crate::failpoints::failpoint;
+use fail::fail_point;
 use futures_util::TryStreamExt;
 use object_store::path::Path as ObjectPath;
 use object_store::{
@@ -23,6 +23,27 @@ use tokio::runtime::{Builder, Runtime};
 const PART: usize = 16 << 20;
 /// How many parts of one file are under way at a time.
 const PARTS_AHEAD: usize = 4;
+
+/// A failpoint whose `return(text)` becomes an error of the store, as if an answer was bad or never came.
+macro_rules! may_fail {
+    ($name:literal) => {
+        fail_point!($name, |text| Err(injected(text)))
+    };
+    ($name:literal, $storage:expr, $action:literal, $path:expr) => {
+        fail_point!($name, |text| {
+            let error = injected(text);
+            Err($storage.failed($action, $path, &error))
+        })
+    };
+}
+
+#[cfg_attr(not(feature = "failpoints"), expect(dead_code))]
+fn injected(text: Option<String>) -> StoreError {
+    StoreError::Generic {
+        store: "failpoint",
+        source: text.unwrap_or_default().into(),
+    }
+}
 
 /// A folder in an object store. Clones share the connections.
 #[derive(Clone)]
@@ -163,14 +184,24 @@ impl ObjectStorage {
     async fn put_parts(&self, object: &ObjectPath, parts: &[&[u8]]) -> object_store::Result<()> {
         let upload = self.shared.store.put_multipart(object).await?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
-        for piece in parts.iter().flat_map(|part| part.chunks(PART)) {
-            if let Err(error) = upload.wait_for_capacity(PARTS_AHEAD).await {
-                drop(upload.abort().await);
-                return Err(error);
+        let sent: object_store::Result<()> = async {
+            for piece in parts.iter().flat_map(|part| part.chunks(PART)) {
+                may_fail!("object_store::before_part");
+                upload.wait_for_capacity(PARTS_AHEAD).await?;
+                upload.write(piece);
+                may_fail!("object_store::after_part");
             }
-            upload.write(piece);
+            may_fail!("object_store::before_finish");
+            Ok(())
         }
-        upload.finish().await.map(drop)
+        .await;
+        if let Err(error) = sent {
+            drop(upload.abort().await);
+            return Err(error);
+        }
+        upload.finish().await?;
+        may_fail!("object_store::after_finish");
+        Ok(())
     }
 }
 
@@ -211,30 +242,36 @@ impl CheckpointStorage for ObjectStorage {
     fn write(&self, path: &str, parts: &[&[u8]]) -> Result {
         let object = self.object(path)?;
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        failpoint!("object_store::before_put");
+        may_fail!("object_store::before_put", self, "write", path);
         if length > PART {
             self.wait("write", path, self.put_parts(&object, parts))?;
         } else {
             let payload = PutPayload::from(parts.concat());
             self.wait("write", path, self.shared.store.put(&object, payload))?;
         }
-        failpoint!("object_store::after_put");
+        may_fail!("object_store::after_put", self, "write", path);
         Ok(())
     }
 
     fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
         let object = self.object(path)?;
-        failpoint!("object_store::before_put");
+        may_fail!("object_store::before_put", self, "write", path);
         let upload = self.shared.store.put_multipart(&object);
         let upload = self.wait("write", path, upload)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
         let made = make(&mut |part| {
             for piece in part.chunks(PART) {
+                may_fail!("object_store::before_part", self, "write", path);
                 self.wait("write", path, upload.wait_for_capacity(PARTS_AHEAD))?;
                 // It begins to send parts at once.
                 let _within = self.runtime().enter();
                 upload.write(piece);
+                may_fail!("object_store::after_part", self, "write", path);
             }
+            Ok(())
+        });
+        let made = made.and_then(|()| {
+            may_fail!("object_store::before_finish", self, "write", path);
             Ok(())
         });
         match made {
@@ -244,20 +281,21 @@ impl CheckpointStorage for ObjectStorage {
                 return Err(error);
             }
         };
-        failpoint!("object_store::after_put");
+        may_fail!("object_store::after_finish", self, "write", path);
+        may_fail!("object_store::after_put", self, "write", path);
         Ok(())
     }
 
     fn publish(&self, path: &str, bytes: &[u8]) -> Result {
         let object = self.object(path)?;
         let payload = PutPayload::from(bytes.to_vec());
-        failpoint!("object_store::before_publish");
+        may_fail!("object_store::before_publish", self, "write", path);
         let put = self
             .shared
             .store
             .put_opts(&object, payload, PutMode::Create.into());
         let published = self.wait("write", path, put);
-        failpoint!("object_store::after_publish");
+        may_fail!("object_store::after_publish", self, "write", path);
         match published {
             // An answer may have been lost, and what is there then is this very file: it names files that
             // nobody else knows.
@@ -314,9 +352,9 @@ impl CheckpointStorage for ObjectStorage {
 
     fn delete(&self, path: &str) -> Result {
         let object = self.object(path)?;
-        failpoint!("object_store::before_delete");
+        may_fail!("object_store::before_delete", self, "delete", path);
         let deleted = self.wait("delete", path, self.shared.store.delete(&object));
-        failpoint!("object_store::after_delete");
+        may_fail!("object_store::after_delete", self, "delete", path);
         match deleted {
             Err(Error::Missing { .. }) => Ok(()),
             deleted => deleted,

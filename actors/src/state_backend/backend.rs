@@ -121,6 +121,10 @@ impl Backing for RocksBacking {
         Ok(found.is_some())
     }
 
+    fn estimate(&mut self) -> u64 {
+        self.database.property("rocksdb.estimate-num-keys")
+    }
+
     fn write(&mut self, changes: &Changes) -> Flow {
         let family = self.database.family()?;
         let mut batch = WriteBatch::default();

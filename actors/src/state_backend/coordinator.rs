@@ -69,7 +69,8 @@ struct Tracked {
     backend: Weak<Backend>,
 }
 
-/// See the module. Shared by all jobs of a process.
+/// See the module. Each job has one; those of a process with the same settings share the memory for tables and the
+/// cache of blocks.
 pub struct StateCoordinator {
     common: Arc<Common>,
     folder: PathBuf,
@@ -84,7 +85,7 @@ impl StateCoordinator {
         let name = format!("{FOLDER}{}-{random:016x}", std::process::id());
         let folder = settings.state_dir.join(name);
         StateCoordinator {
-            common: Arc::new(Common::new(settings)),
+            common: Common::shared(settings),
             folder,
             tracked: Mutex::default(),
         }

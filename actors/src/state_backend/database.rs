@@ -14,7 +14,7 @@ use rocksdb::{
 };
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use tidegate_engine::checkpoint::StoredFiles;
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::state::RocksDbSettings;
@@ -46,8 +46,24 @@ pub(super) struct Common {
     prepared: Once,
 }
 
+/// Those that databases of this process use.
+static IN_USE: Mutex<Vec<Weak<Common>>> = Mutex::new(Vec::new());
+
 impl Common {
-    pub fn new(settings: RocksDbSettings) -> Self {
+    /// What all jobs of this process with these settings share, so that their memory is one budget.
+    pub fn shared(settings: RocksDbSettings) -> Arc<Self> {
+        let mut all = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|common| common.strong_count() > 0);
+        let mut used = all.iter().filter_map(Weak::upgrade);
+        if let Some(common) = used.find(|common| common.settings == settings) {
+            return common;
+        }
+        let common = Arc::new(Common::new(settings));
+        all.push(Arc::downgrade(&common));
+        common
+    }
+
+    fn new(settings: RocksDbSettings) -> Self {
         let size = settings.cache_size as usize;
         let blocks = Cache::new_lru_cache(size);
         // Write buffers count as part of the cache, of which they may take half.

@@ -2,6 +2,7 @@
 
 use super::backend::Backend;
 use super::database::{Database, failed};
+use crate::failpoints::failpoint;
 use rocksdb::checkpoint::Checkpoint;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -150,9 +151,11 @@ fn export(database: &Database) -> Result<FilesImage, String> {
         _backend: database.backend.clone(),
     };
     // Writes what is in memory to a file first: there is no log that would hold it.
+    failpoint!("state_backend::before_flush");
     let checkpoint = Checkpoint::new(&database.db).map_err(|error| error.to_string())?;
     let linked = checkpoint.create_checkpoint(&links.folder);
     linked.map_err(|error| error.to_string())?;
+    failpoint!("state_backend::after_links");
     let manifest = read_folder(&links.folder, &mut links.names)
         .map_err(|error| format!("{}: {error}", links.folder.display()))?;
     let index = FilesIndex {

@@ -5,6 +5,7 @@
 
 use super::database::{Database, Db, failed};
 use super::export::{FORMAT, MANIFEST, TABLE_FILE};
+use crate::failpoints::failpoint;
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 use std::fs;
 use std::path::Path;
@@ -30,15 +31,21 @@ pub(super) fn import(
     let image = files.images[first];
     let backend = &empty.backend;
     let folder = backend.fresh_folder("database");
+    failpoint!("state_backend::before_fetch");
     fetch(files, image, &folder)?;
+    failpoint!("state_backend::after_fetch");
     let database = Database::open(backend.clone(), folder, &empty.family)?;
+    failpoint!("state_backend::before_clip");
     clip(&database, files, image, write)?;
+    failpoint!("state_backend::after_clip");
     if files.own() {
         database.stored.begin_with(&image.index.files);
     }
     for (n, image) in files.images.iter().enumerate() {
         if n != first {
+            failpoint!("state_backend::before_copy");
             copy(&database, files, image, write)?;
+            failpoint!("state_backend::after_copy");
         }
     }
     Ok(database)

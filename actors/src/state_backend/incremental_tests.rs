@@ -200,6 +200,60 @@ fn a_checkpoint_stores_what_changed_since_the_one_before() {
 }
 
 #[test]
+fn what_goes_on_from_a_foreign_checkpoint_needs_none_of_it_from_its_first_own_one_on() {
+    let folder = temporary();
+    let state = coordinator(folder.path(), 60_000);
+    let foreign = Arc::new(MemoryStorage::default());
+    let ((mut table, _spill), mut model) = (spilled(&state), Model::new());
+    let mut traffic = Traffic(11);
+    let mut work = |table: &mut Table, model: &mut Model| {
+        for n in 0..5_000 {
+            traffic.change(table, model, 20_000);
+            if n % 200 == 0 {
+                turn(table);
+            }
+        }
+    };
+    work(&mut table, &mut model);
+    let (original, _) = save(&mut table, 1, 1, &foreign, turn);
+    let own = Arc::new(MemoryStorage::default());
+    let (same, mut tables) = restored(&state, &job([original], &foreign, false), 1);
+    assert!(same == model);
+    let (table, spill) = &mut tables[0];
+    // The first is whole, and the next ones name its files and no others.
+    let mut newest = None;
+    for id in 2..5 {
+        work(table, &mut model);
+        let (image, _) = save(table, id, 1, &own, turn);
+        spill.settled(completed(id));
+        let since = files(&image).index.files.iter().map(|file| file.since.0);
+        assert!(since.clone().all(|since| since >= 2), "checkpoint {id}");
+        assert!(id == 2 || since.min() < Some(id), "{id} is not incremental");
+        newest = Some(image);
+    }
+    for path in foreign.paths() {
+        foreign.delete(&path).expect("deletes");
+    }
+    let newest = newest.expect("there were some");
+    for parallelism in [1, 3] {
+        let (found, _) = restored(&state, &job([newest.clone()], &own, true), parallelism);
+        assert!(found == model, "parallelism {parallelism}");
+    }
+}
+
+#[test]
+fn jobs_with_the_same_settings_share_one_budget() {
+    let folder = temporary();
+    let first = coordinator(folder.path(), 60_000);
+    let second = coordinator(folder.path(), 60_000);
+    let other = coordinator(folder.path(), 70_000);
+    let mut claim = first.memory().claim();
+    claim.set(1_000);
+    assert_eq!(second.memory().used(), 1_000);
+    assert_eq!(other.memory().used(), 0);
+}
+
+#[test]
 fn a_damaged_or_missing_file_is_named() {
     let folder = temporary();
     let state = coordinator(folder.path(), 1 << 20);

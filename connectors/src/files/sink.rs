@@ -203,7 +203,7 @@ impl<E> FileSink<E> {
 
     /// Begins from scratch, or with what a checkpoint covers: shows that, and removes what no checkpoint does.
     fn recover_parts(&self, committables: Option<Vec<Vec<u8>>>) -> Flow {
-        fs::create_dir_all(&self.path).map_err(|error| cant("create", &self.path, &error))?;
+        create_folder(&self.path, self.sync)?;
         failpoint!("file_sink::before_recover");
         for committable in committables.iter().flatten() {
             match Committable::decode(committable)? {
@@ -292,6 +292,28 @@ impl<T: 'static, E: Encode<T>> Sink<T> for FileSink<E> {
             (true, false) => writer.staged(),
             (true, true) => writer.staged().single::<T>(length),
         })
+    }
+}
+
+/// Makes a folder, and those above it that are missing; with `sync` they outlive a loss of power, as what will be
+/// in it has to.
+fn create_folder(path: &Path, sync: bool) -> Flow {
+    let missing: Vec<_> = path.ancestors().take_while(|p| !p.exists()).collect();
+    fs::create_dir_all(path).map_err(|error| cant("create", path, &error))?;
+    if sync {
+        for made in missing {
+            sync_folder(above(made))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder that something is in.
+fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
     }
 }
 

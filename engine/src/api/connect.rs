@@ -8,7 +8,7 @@ use crate::checkpoint::Key;
 use crate::exchange::{ByEitherKey, Distribution, EdgeKind, Either, Forward, Keyed};
 use crate::graph::GraphRef;
 use crate::operator::{Blueprint, Operator};
-use crate::operators::{CoFlatMap, CoMap, KeyedProcessBlueprint, Map, ProcessBlueprint};
+use crate::operators::{Adapt, CoFlatMap, CoMap, KeyedProcessBlueprint, ProcessBlueprint};
 use crate::process::{CoProcess, CoProcessFunction, ProcessFunction};
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -49,7 +49,7 @@ impl<T: Send + 'static, U: Upstream<Out = T>> DataStream<T, U> {
         let DataStream { graph, up, place } = self;
         let up = Chained {
             up,
-            op: Map::new(wrap),
+            op: Adapt::new(wrap),
             operator: place.operator,
         };
         DataStream { graph, up, place }.send_to(to, kind, partition);

@@ -104,10 +104,15 @@ pub struct CheckpointFigures {
 }
 
 impl CheckpointFigures {
+    /// Which one it is: after a failure, a later attempt may take another one of the same number.
+    fn key(&self) -> (CheckpointId, i64) {
+        (self.id, self.trigger_timestamp)
+    }
+
     /// Becomes what `newer` is, of which it was an earlier state: answers are only ever added.
     fn catch_up(&mut self, newer: &Self) {
         let known = self.subtasks.len();
-        if self.id != newer.id || known > newer.subtasks.len() {
+        if self.key() != newer.key() || known > newer.subtasks.len() {
             self.clone_from(newer);
             return;
         }
@@ -127,7 +132,7 @@ impl CheckpointFigures {
     }
 }
 
-/// How many checkpoints there were in this attempt.
+/// How many checkpoints there were since the job was started, in all of its attempts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointCounts {
     /// Begun with.
@@ -151,7 +156,7 @@ pub struct LatestCheckpoints {
     pub savepoint: Option<CheckpointFigures>,
     /// That was given up.
     pub failed: Option<CheckpointFigures>,
-    /// That the attempt began with.
+    /// That the present attempt began with.
     pub restored: Option<CheckpointId>,
 }
 
@@ -188,7 +193,7 @@ pub struct CheckpointSummary {
     pub persisted_data: Spread,
 }
 
-/// The last checkpoints of an attempt.
+/// The last checkpoints of a job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointHistory {
     /// All there were.
@@ -211,6 +216,23 @@ impl CheckpointHistory {
         }
     }
 
+    /// Goes on from that of an earlier attempt: what was under way then has failed with it.
+    pub(super) fn follow(&mut self, earlier: CheckpointHistory, now: Timestamp) {
+        *self = CheckpointHistory {
+            keep: self.keep,
+            ..earlier
+        };
+        let under_way = |f: &&mut CheckpointFigures| f.status == CheckpointStatus::InProgress;
+        for figures in self.history.iter_mut().filter(under_way) {
+            self.counts.failed += 1;
+            figures.status = CheckpointStatus::Failed;
+            figures.failure_timestamp = Some(now.0);
+            figures.failure_message = Some("the attempt that took it failed".to_owned());
+            self.latest.failed = Some(figures.clone());
+        }
+        self.counts.in_progress = 0;
+    }
+
     /// Becomes what `newer` is, of which it was an earlier state. Copies what has been added or has changed since, and
     /// not what was there.
     pub fn catch_up(&mut self, newer: &Self) {
@@ -221,14 +243,14 @@ impl CheckpointHistory {
             (&mut self.latest.savepoint, &newer.latest.savepoint),
             (&mut self.latest.failed, &newer.latest.failed),
         ] {
-            let number = |figures: &Option<CheckpointFigures>| figures.as_ref().map(|f| f.id);
-            if number(shown) != number(latest) {
+            let key = |figures: &Option<CheckpointFigures>| figures.as_ref().map(|f| f.key());
+            if key(shown) != key(latest) {
                 shown.clone_from(latest);
             }
         }
-        let newest = self.history.front().map(|figures| figures.id);
+        let newest = self.history.front().map(CheckpointFigures::key);
         let added = newer.history.iter();
-        let added = added.take_while(|figures| Some(figures.id) != newest);
+        let added = added.take_while(|figures| Some(figures.key()) != newest);
         let added: Vec<_> = added.cloned().collect();
         for figures in added.into_iter().rev() {
             self.history.push_front(figures);

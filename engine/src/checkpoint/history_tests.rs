@@ -71,3 +71,36 @@ proptest! {
         prop_assert_eq!(&shown, &CheckpointHistory::new(keep));
     }
 }
+
+#[test]
+fn a_later_attempt_goes_on_from_what_became_of_the_earlier_ones() {
+    let mut first = CheckpointHistory::new(5);
+    for (id, now) in [(1, 10), (2, 20)] {
+        first.triggered(Barrier::checkpoint(id), 1, Timestamp(now));
+    }
+    first.completed(CheckpointId(1), Timestamp(15));
+    let mut shown = CheckpointHistory::default();
+    shown.catch_up(&first);
+    let mut second = CheckpointHistory::new(5);
+    second.follow(shown.clone(), Timestamp(30));
+    second.restored(CheckpointId(1));
+    assert_eq!(second.counts.in_progress, 0);
+    assert_eq!((second.counts.completed, second.counts.failed), (1, 1));
+    assert_eq!((second.counts.restored, second.counts.total), (1, 2));
+    let failed = second.latest.failed.as_ref().expect("it was under way");
+    assert_eq!(
+        (failed.id, failed.failure_timestamp),
+        (CheckpointId(2), Some(30))
+    );
+    shown.catch_up(&second);
+    assert_eq!(shown, second);
+    // The number of one that was not recorded is given once more.
+    second.triggered(Barrier::checkpoint(2), 1, Timestamp(40));
+    shown.catch_up(&second);
+    assert_eq!(shown, second);
+    assert_eq!(shown.history.len(), 3);
+    second.failed(CheckpointId(2), "no room", Timestamp(50));
+    shown.catch_up(&second);
+    assert_eq!(shown, second);
+    assert_eq!(shown.history[1].failure_timestamp, Some(30));
+}

@@ -29,6 +29,7 @@ pub mod restart;
 mod restore;
 pub mod retention;
 mod settings;
+pub mod shape;
 pub mod shared;
 pub mod stopped;
 pub mod storage;
@@ -54,6 +55,7 @@ pub use protocol::{
 pub use restart::{Decision, ExponentialDelay, RestartPolicy, RestartStrategy};
 pub use restore::{RestoredJob, RestoredOperator};
 pub use settings::CheckpointSettings;
+pub use shape::stored_name;
 pub use shared::{
     FilesImage, FilesIndex, FilesOrigin, LocalFiles, RestoredFiles, SharedFile, StoredFiles,
 };

@@ -19,7 +19,7 @@ pub struct Timing {
     pub alignment: i64,
     /// The longest turn in which a barrier passed, in microseconds.
     pub sync_micros: u64,
-    /// From the barrier's last passage until everything was saved.
+    /// From the barrier's last passage until everything was saved and could be written to the subtask's file.
     pub save: i64,
     /// Bytes of records in flight that became part of the checkpoint.
     pub persisted: u64,

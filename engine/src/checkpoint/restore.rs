@@ -2,9 +2,10 @@
 
 use super::barrier::CheckpointId;
 use super::image::{OperatorImage, StateData, StateImage, StateKind};
+use super::shape::{fits, paths_only};
 use super::shared::{FilesImage, FilesOrigin, RestoredFiles};
 use super::stream::StoredGroup;
-use crate::fault::{Fault, Flow};
+use crate::fault::{Fault, FaultKind, Flow};
 use crate::hash::owner_of_group;
 use crate::time::Timestamp;
 use std::borrow::Cow;
@@ -276,15 +277,50 @@ impl<'a> RestoredOperator<'a> {
         Ok(all)
     }
 
-    /// Fails where states were saved that the operator has not asked for: they would be lost. What asks
-    /// for nothing is not the operator: an adapter between it and the next goes by its name.
+    /// At which parallelism this was saved, where that is not the present one.
+    pub(super) fn rescaled_from(&self) -> Option<u32> {
+        let saved = self.images.first().map(|image| image.parallelism);
+        saved.filter(|saved| *saved != self.parallelism)
+    }
+
+    /// Says that each subtask has all of what others had, which what was right for as many may not be for more or
+    /// fewer.
+    pub(super) fn warn_of_union(&self, name: &str) {
+        if let (Some(saved), 0) = (self.rescaled_from(), self.me) {
+            tracing::warn!(
+                operator = self.uid,
+                state = name,
+                "union state that was saved at parallelism {saved} is restored at {}: each subtask begins with the \
+                 elements of all, and has to tell itself which are still its own",
+                self.parallelism
+            );
+        }
+    }
+
+    /// None of the states is for who asks.
+    pub(super) fn leave_all(&mut self) {
+        self.allow_left_over = true;
+    }
+
+    /// A fault that says of which state it is.
+    pub(super) fn in_state(&self, name: &str, fault: Fault) -> Fault {
+        if fault.kind() != FaultKind::User {
+            return fault;
+        }
+        let (uid, saved) = (&self.uid, self.value_type(name).unwrap_or_default());
+        Fault::user(format_args!(
+            "operator '{uid}', state '{name}', which was saved as {saved}: {fault}"
+        ))
+    }
+
+    /// Fails where states were saved that the operator has not asked for: they would be lost.
     pub(super) fn check_left_over(&self) -> Flow {
         let states = self.images.iter().flat_map(|image| &image.states);
         let left = states.filter(|s| !self.taken.contains(&s.name) && s.data.bytes() > 0);
         let mut names: Vec<String> = left.map(|s| format!("'{}'", s.name)).collect();
         names.sort_unstable();
         names.dedup();
-        if names.is_empty() || self.taken.is_empty() || self.allow_left_over {
+        if names.is_empty() || self.allow_left_over {
             return Ok(());
         }
         Err(Fault::user(format_args!(
@@ -312,19 +348,30 @@ impl<'a> RestoredOperator<'a> {
         if state.kind != kind {
             return Err(self.other_kind(state, kind));
         }
-        let changed = |what: &str, old: &str, new: &str| {
+        let changed = |what: &str, old: &str, new: &str, advice: &str| {
+            // Where the paths tell already, what they stand for would only be in the way.
+            let paths = (paths_only(old), paths_only(new));
+            let (old, new) = match paths.0 == paths.1 {
+                true => (old.to_owned(), new.to_owned()),
+                false => paths,
+            };
             Err(Fault::user(format_args!(
-                "operator '{}', state '{}': its {what} was saved as {old} and is {new} now; \
-                 go back to the old type or declare a migration",
+                "operator '{}', state '{}': its {what} was saved as {old} and is {new} now; {advice}",
                 self.uid, state.name
             )))
         };
-        if state.key_type != types.0 {
-            return changed("key", &state.key_type, types.0);
+        if !fits(&state.key_type, types.0) {
+            let advice = "go back to the old type, or give the state a new name";
+            return changed("key", &state.key_type, types.0, advice);
         }
-        if state.value_type != types.1 {
-            return changed("value", &state.value_type, types.1);
+        if !fits(&state.value_type, types.1) {
+            let advice = "go back to the old type, declare a migration from it, or give the state a new name";
+            return changed("value", &state.value_type, types.1, advice);
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "restore_tests.rs"]
+mod tests;

@@ -283,10 +283,31 @@ impl RestoredFiles<'_> {
     }
 }
 
+/// Bytes of a file that are checked at a time.
+const PIECE: u64 = 8 << 20;
+
 /// Whether these are the bytes of a file: it is opaque, so its length and its checksum are all that is
 /// known of it.
 pub fn check_shared(place: &str, bytes: &[u8], file: &FileRef) -> Result {
-    let found = (bytes.len() as u64, Checksum::of(bytes));
+    compare(place, (bytes.len() as u64, Checksum::of(bytes)), file)
+}
+
+/// Checks a file piece by piece, so that it may be larger than memory.
+pub fn verify_shared(storage: &dyn CheckpointStorage, path: &str, file: &FileRef) -> Result {
+    let (mut hash, mut length) = (Checksum::begin(), 0);
+    // One that is longer than it was is read no further than is needed to know that.
+    while length <= file.length {
+        let piece = storage.read_range(path, length, PIECE)?;
+        if piece.is_empty() {
+            break;
+        }
+        hash.update(&piece);
+        length += piece.len() as u64;
+    }
+    compare(&storage.place(path), (length, Checksum::end(&hash)), file)
+}
+
+fn compare(place: &str, found: (u64, Checksum), file: &FileRef) -> Result {
     if found == (file.length, file.checksum) {
         return Ok(());
     }

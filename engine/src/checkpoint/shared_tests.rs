@@ -134,6 +134,33 @@ fn a_changed_byte_and_another_length_are_found() {
     }
 }
 
+#[test]
+fn a_file_of_many_pieces_is_verified_to_its_last_byte() {
+    let storage = MemoryStorage::default();
+    let mut bytes = vec![3; 2 * PIECE as usize + 5];
+    let file = FileRef {
+        path: "shared/1".to_owned(),
+        length: bytes.len() as u64,
+        checksum: Checksum::of(&bytes),
+    };
+    let verified = |bytes: &[u8]| {
+        storage.delete(&file.path).expect("deletes");
+        storage.write(&file.path, &[bytes]).expect("writes");
+        verify_shared(&storage, &file.path, &file)
+    };
+    verified(&bytes).expect("as it was");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    verified(&bytes).expect_err("its last byte");
+    bytes[last] ^= 1;
+    verified(&bytes[..last]).expect_err("shorter");
+    bytes.push(3);
+    verified(&bytes).expect_err("longer");
+    storage.delete(&file.path).expect("deletes");
+    let missing = verify_shared(&storage, &file.path, &file).expect_err("missing");
+    assert!(missing.to_string().contains("shared/1"), "{missing}");
+}
+
 proptest! {
     /// Whatever is completed or given up, in order: each file that a complete checkpoint names was stored
     /// with the content of that name, for itself or for a checkpoint that is complete too.

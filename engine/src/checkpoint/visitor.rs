@@ -9,10 +9,10 @@ use super::codec::{StateValue, decode, encode};
 use super::image::{StateData, StateImage, StateKind};
 use super::keyed::{Entries, KeyedPart, KeyedSection};
 use super::restore::RestoredOperator;
+use super::shape::{fits, stored_name};
 use crate::fault::{Fault, Flow};
 use crate::state::backing::{Backing, Claim};
 use crate::time::Timestamp;
-use std::any::type_name;
 
 /// State without keys, as a list of elements.
 pub trait ElementsPart {
@@ -28,7 +28,7 @@ pub trait ElementsPart {
 
 impl<T: StateValue> ElementsPart for Vec<T> {
     fn type_name(&self) -> &'static str {
-        type_name::<T>()
+        stored_name::<T>()
     }
 
     fn save(&self) -> Flow<Vec<Vec<u8>>> {
@@ -233,6 +233,14 @@ impl<'a> StateVisitor<'a> {
         }
     }
 
+    /// What shows nothing is not the operator whose state is being loaded, but an adapter that goes by its
+    /// id: none of the state is missed here.
+    pub(crate) fn passes_by(&mut self) {
+        if let Mode::Load(from) = &mut self.0 {
+            from.leave_all();
+        }
+    }
+
     /// Whether state is being loaded and there is some of this name.
     pub fn has_saved(&self, name: &str) -> bool {
         matches!(&self.0, Mode::Load(from) if from.value_type(name).is_some())
@@ -263,7 +271,7 @@ impl<'a> StateVisitor<'a> {
             Mode::Load(from) => {
                 let (key, mut value) = (part.types().0, part.value_type());
                 if let Some(saved) = from.value_type(name)
-                    && saved != value
+                    && !fits(saved, &value)
                     && part.accept(saved)
                 {
                     value = saved.into();
@@ -274,7 +282,8 @@ impl<'a> StateVisitor<'a> {
                 }
                 for group in groups {
                     let bytes = from.read(group)?;
-                    part.load(&mut Entries::new(&bytes))?;
+                    let loaded = part.load(&mut Entries::new(&bytes));
+                    loaded.map_err(|fault| from.in_state(name, fault))?;
                 }
                 Ok(())
             }
@@ -288,7 +297,11 @@ impl<'a> StateVisitor<'a> {
 
     /// Elements that each subtask of a later attempt gets all of.
     pub fn union(&mut self, name: &str, part: &mut (impl ElementsPart + ?Sized)) -> Flow {
-        self.elements(name, StateKind::Union, part)
+        self.elements(name, StateKind::Union, part)?;
+        if let Mode::Load(from) = &self.0 {
+            from.warn_of_union(name);
+        }
+        Ok(())
     }
 
     /// Elements that are the same in all subtasks, now and later.
@@ -332,7 +345,8 @@ impl<'a> StateVisitor<'a> {
             Mode::Save(..) | Mode::Thaw | Mode::Spill(_) | Mode::Maintain => Ok(()),
             Mode::Load(from) => {
                 let elements = from.elements(name, kind, part.type_name())?;
-                part.load(&elements)
+                let loaded = part.load(&elements);
+                loaded.map_err(|fault| from.in_state(name, fault))
             }
         }
     }

@@ -8,6 +8,7 @@
 mod sweep;
 
 use crate::build::OpenContext;
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Key, Named, StateValue, StateVisitor};
 use crate::exchange::{Either, Keyed};
 use crate::fault::{Fault, Flow};
@@ -18,7 +19,6 @@ use crate::stage::Collector;
 use crate::state::{BackedTable, SpilledDue};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::any::type_name;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -433,7 +433,7 @@ where
     }
 
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
-        let types = (type_name::<K>(), type_name::<(A, B)>());
+        let types = (stored_name::<K>(), stored_name::<(A, B)>());
         state.keyed("sides", &mut Named(&mut self.sides, types))?;
         let rebuild = self.spilled_sweeps.state(state, "sweeps")?;
         if state.spills() {

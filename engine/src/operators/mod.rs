@@ -1,5 +1,6 @@
 //! The built-in operators, a file each.
 
+mod adapt;
 mod broadcast_process;
 mod co_map;
 mod filter;
@@ -14,6 +15,7 @@ mod map;
 mod process;
 mod reduce;
 
+pub(crate) use adapt::Adapt;
 pub use broadcast_process::{BroadcastProcess, BroadcastProcessBlueprint};
 pub use co_map::{CoFlatMap, CoMap};
 pub use filter::Filter;

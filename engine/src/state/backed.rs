@@ -2,12 +2,12 @@
 
 use super::KeyTable;
 use super::cache::Cache;
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{
     Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateValue,
 };
 use crate::fault::Flow;
 use crate::hash::key_hash;
-use std::any::type_name;
 
 /// State of one operator, by key, which may be larger than memory where the job says so. It offers what
 /// needs no more than one key at a time; every access may fail with what it spills to.
@@ -109,7 +109,7 @@ impl<K: Key, V: StateValue> BackedTable<K, V> {
 
 impl<K: Key, V: StateValue> KeyedPart for BackedTable<K, V> {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), type_name::<V>())
+        (stored_name::<K>(), stored_name::<V>())
     }
 
     fn freeze(&mut self) -> Flow {

@@ -14,6 +14,9 @@ pub trait Backing: Send {
     /// Replaces `into` by the value of a key; false where there is none.
     fn get(&mut self, key: &[u8], into: &mut Vec<u8>) -> Flow<bool>;
 
+    /// About how many entries there are.
+    fn estimate(&mut self) -> u64;
+
     /// Makes changes, as if in their order. What is put where a range was deleted before has to come with
     /// later changes.
     fn write(&mut self, changes: &Changes) -> Flow;

@@ -4,6 +4,7 @@ use super::KeyTable;
 use super::migration::Migrations;
 use super::registry::{Declared, StateTable};
 use crate::checkpoint::codec::{decode, encode};
+use crate::checkpoint::stored_name;
 use crate::checkpoint::visitor::ElementsPart;
 use crate::checkpoint::{Key, StateValue, StateVisitor};
 use crate::fault::Flow;
@@ -43,7 +44,7 @@ impl<K: Key, V: StateValue> StateTable for Table<K, V> {
 
 impl<K: Key, V: StateValue> ElementsPart for KeyTable<K, V> {
     fn type_name(&self) -> &'static str {
-        type_name::<(K, V)>()
+        stored_name::<(K, V)>()
     }
 
     fn save(&self) -> Flow<Vec<Vec<u8>>> {

@@ -2,13 +2,13 @@
 
 use super::migration::Format;
 use super::ttl::Lifetime;
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Entries, Key, StateValue};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::any::type_name;
 use std::hash::Hash;
 use std::ops::Range;
 
@@ -220,7 +220,7 @@ impl<UK: Key, V: StateValue, L: Lifetime> Content for Mapped<UK, V, L> {
     const PRUNED_BY_CHANGES: bool = false;
 
     fn name(element: &str) -> String {
-        format!("map of {} to {element}", type_name::<UK>())
+        format!("map of {} to {element}", stored_name::<UK>())
     }
 
     fn slots(&self, _: &L) -> usize {

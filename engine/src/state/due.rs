@@ -5,12 +5,12 @@
 //! works it out from the state, as one in memory does.
 
 use super::{Timer, TimerQueue};
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{
     Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateVisitor,
 };
 use crate::fault::Flow;
 use crate::time::Timestamp;
-use std::any::type_name;
 
 /// See the module.
 pub(crate) struct SpilledDue<K> {
@@ -60,7 +60,7 @@ impl<K: Key> SpilledDue<K> {
 
 impl<K: Key> KeyedPart for SpilledDue<K> {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), "due")
+        (stored_name::<K>(), "due")
     }
 
     fn freeze(&mut self) -> Flow {

@@ -168,6 +168,12 @@ impl<K: Key, C: StateValue> EntryTable<K, C> {
         }
     }
 
+    /// About how many entries [`EntryTable::walk`] comes by.
+    pub fn estimate(&self) -> u64 {
+        let spilled = self.spilled.get();
+        spilled.map_or(0, |spilled| spilled.borrow_mut().estimate())
+    }
+
     /// Shows entries that are not in memory, from a key on and about `budget` of them; where to go on, or
     /// `None` at the end.
     pub fn walk(

@@ -1,6 +1,7 @@
 //! State whose type has changed since it was saved: what reads the old one, and what makes the new one of it.
 
-use crate::checkpoint::{Entries, StateValue};
+use crate::checkpoint::shape::{fits, has_shape, with_shape_of};
+use crate::checkpoint::{Entries, StateValue, stored_name};
 use crate::fault::{Fault, Flow};
 use crate::time::Timestamp;
 use std::any::{Any, type_name};
@@ -29,7 +30,7 @@ impl Migration {
         let convert = Convert::<New>(Box::new(move |entries| Ok(convert(entries.read()?))));
         Migration {
             state: state.to_owned(),
-            from: type_name::<Old>(),
+            from: stored_name::<Old>(),
             to: type_name::<New>(),
             convert: Rc::new(convert),
         }
@@ -92,10 +93,15 @@ impl<V: StateValue> Format<V> {
         name: impl Fn(&str) -> String,
         migrations: &[Migration],
     ) -> Option<Self> {
-        let ways = migrations.iter().map(|m| (m.from, Some(m)));
-        for (element, migration) in ways.chain([(type_name::<V>(), None)]) {
+        let now = stored_name::<V>();
+        let ways = migrations.iter().map(|m| (m.from.to_owned(), Some(m)));
+        // A type that was changed where it stands: the path is that of the present one, and the shape of it as
+        // it was is that of the old one, which goes by another path now.
+        let in_place = migrations.iter().filter(|_| has_shape(saved));
+        let in_place = in_place.filter_map(|m| Some((with_shape_of(now, m.from)?, Some(m))));
+        for (element, migration) in ways.chain([(now.to_owned(), None)]).chain(in_place) {
             for stamped in [false, true] {
-                if name(&element_name(element, stamped)) == saved {
+                if fits(saved, &name(&element_name(&element, stamped))) {
                     return Some(Format {
                         stamped,
                         migration: migration.cloned(),

@@ -6,6 +6,7 @@ use super::entries::EntryTable;
 use super::migration::{Format, Migration, Migrations, element_name};
 use super::registry::{KeyScope, StateTable};
 use super::ttl::Lifetime;
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{
     Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateValue, StateVisitor,
 };
@@ -42,6 +43,8 @@ struct Sweep {
     slot: usize,
     /// When the last step was.
     last: Timestamp,
+    /// About how many entries were not in memory when the pass through them began.
+    spilled: u64,
 }
 
 impl<K: Key, C: Content> Table<K, C> {
@@ -57,6 +60,7 @@ impl<K: Key, C: Content> Table<K, C> {
                 bucket: 0,
                 slot: 0,
                 last: Timestamp::MIN,
+                spilled: 0,
             }),
         }
     }
@@ -180,7 +184,7 @@ impl<K: Key, C: Content> Table<K, C> {
         let Sweep {
             mut bucket,
             mut slot,
-            last,
+            ..
         } = from;
         let mut left = SWEPT_AT_ONCE;
         while left > 0 {
@@ -208,11 +212,24 @@ impl<K: Key, C: Content> Table<K, C> {
                 self.clean(key_hash(&key), &key, looked_at);
             }
         }
-        Sweep { bucket, slot, last }
+        Sweep {
+            bucket,
+            slot,
+            ..from
+        }
     }
 }
 
 impl<K: Key, C: Content> Table<K, C> {
+    /// What sets the pace: it is not to slow down because what has been found so far is gone.
+    fn spilled_in_this_pass(&self) -> u64 {
+        let now = self.entries.estimate();
+        match self.swept.borrow().is_empty() {
+            true => now,
+            false => now.max(self.sweep.get().spilled),
+        }
+    }
+
     /// One step of the same search among what is not in memory.
     fn sweep_spilled(&self) -> Flow {
         let (life, mut stale) = (&self.life, Vec::new());
@@ -257,14 +274,15 @@ impl<K: Key, C: Content> StateTable for Table<K, C> {
         visitor.keyed(&self.name, &mut part)
     }
 
-    /// A table of any size is looked through about once in the time that state stays.
+    /// A table of any size is looked through about once in the time that state stays, and so is what it has spilled.
     fn next_sweep(&self) -> Option<Timestamp> {
         let after = self.life.after()?;
         let entries = &self.entries;
         if entries.len() == 0 && !entries.spills() {
             return None;
         }
-        let steps = (entries.buckets() / SWEPT_AT_ONCE + 1) as u32;
+        let entries = (entries.buckets() as u64).max(self.sweep.get().spilled);
+        let steps = u32::try_from(entries / SWEPT_AT_ONCE as u64 + 1).unwrap_or(u32::MAX);
         let pause = (after / steps).max(BETWEEN_SWEEPS);
         Some(self.sweep.get().last.plus(pause))
     }
@@ -273,6 +291,7 @@ impl<K: Key, C: Content> StateTable for Table<K, C> {
         if self.next_sweep().is_some_and(|at| at <= now) {
             let from = Sweep {
                 last: now,
+                spilled: self.spilled_in_this_pass(),
                 ..self.sweep.get()
             };
             self.sweep.set(self.sweep_on(from));
@@ -295,12 +314,12 @@ struct Part<'a, K, C: Content> {
 
 impl<K: Key, C: Content> KeyedPart for Part<'_, K, C> {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), type_name::<C::Element>())
+        (stored_name::<K>(), stored_name::<C::Element>())
     }
 
     fn value_type(&self) -> Cow<'static, str> {
         let expires = <C::Life as Lifetime>::EXPIRES;
-        C::name(&element_name(type_name::<C::Element>(), expires)).into()
+        C::name(&element_name(stored_name::<C::Element>(), expires)).into()
     }
 
     fn accept(&mut self, saved: &str) -> bool {

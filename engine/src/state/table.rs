@@ -2,13 +2,13 @@
 
 use super::frozen::Frozen;
 use crate::checkpoint::codec::{self, encode_into};
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{EncodedEntries, Entries, Key, KeyedPart, KeyedSection, StateValue};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use serde::Serialize;
-use std::any::type_name;
 use std::fmt;
 use std::hash::Hash;
 
@@ -313,7 +313,7 @@ impl<K: Key, V: StateValue> KeyTable<K, V> {
 
 impl<K: Key, V: StateValue> KeyedPart for KeyTable<K, V> {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), type_name::<V>())
+        (stored_name::<K>(), stored_name::<V>())
     }
 
     fn freeze(&mut self) -> Flow {

@@ -11,13 +11,13 @@ mod spilled;
 
 pub(crate) use self::queue::TimerQueue;
 
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection};
 use crate::fault::Flow;
 use crate::hash::key_hash;
 use crate::time::Timestamp;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use std::any::type_name;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::Hash;
@@ -234,7 +234,7 @@ impl<K: Hash + Eq> Timers<K> {
 
 impl<K: Key> KeyedPart for Timers<K> {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), "timer")
+        (stored_name::<K>(), "timer")
     }
 
     fn freeze(&mut self) -> Flow {

@@ -7,8 +7,8 @@ use crate::checkpoint::{
     CheckpointId, OperatorImage, RestoredJob, StateData, StateImage, StateVisitor,
 };
 use crate::clock::Clock;
-use crate::state::backing::Spill;
-use crate::testing::MemorySpill;
+use crate::state::backing::{Spill, StateMemory};
+use crate::testing::{MapBacking, MemorySpill};
 use crate::time::Timestamp;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -387,6 +387,45 @@ fn a_migration_to_another_type_or_of_no_state_is_refused() {
     drop(typed::<u8>(&mut states));
     let fault = load(&mut states, saved_as_bytes()).expect_err("no such state");
     assert!(fault.message().contains("'sum'"), "{fault}");
+}
+
+#[test]
+fn what_has_expired_leaves_what_was_spilled_in_about_the_time_that_it_stays() {
+    const MANY: u64 = 20_000;
+    let clock = Clock::manual(Timestamp(0));
+    let mut states = KeyedStates::<u64>::new("totals", clock.clone());
+    let ttl = StateTtl::new(Duration::from_secs(1));
+    let value = states.value_with::<u64>("value", ttl).expect("a new name");
+    let (behind, memory) = (MapBacking::default(), StateMemory::new(10_000));
+    let mut open = |_: &str| Ok((8, Box::new(behind.clone()) as _, memory.claim()));
+    let spills = states.state(&mut StateVisitor::spill(&mut open));
+    spills.expect("spills");
+    let maintain = |states: &mut KeyedStates<u64>| {
+        let maintained = states.state(&mut StateVisitor::maintain());
+        maintained.expect("keeps to its memory");
+    };
+    for key in 0..MANY {
+        value.set(&At::new(key), key);
+        if key % 100 == 0 {
+            maintain(&mut states);
+        }
+    }
+    assert!(behind.len() as u64 > MANY / 10 * 9, "{}", behind.len());
+    let mut steps = 0;
+    for _ in 0..2_500 {
+        clock.advance(Duration::from_millis(1));
+        if states.next_sweep().is_some_and(|at| at <= clock.now()) {
+            states.sweep(clock.now());
+            steps += 1;
+        }
+        maintain(&mut states);
+    }
+    assert!(
+        (behind.len() as u64) < MANY / 20,
+        "{} are left",
+        behind.len()
+    );
+    assert!(steps < 100, "{steps} steps for what takes about 20 a pass");
 }
 
 #[test]

@@ -83,6 +83,10 @@ impl Backing for MapBacking {
         Ok(found.is_some())
     }
 
+    fn estimate(&mut self) -> u64 {
+        self.len() as u64
+    }
+
     fn write(&mut self, changes: &Changes) -> Flow {
         let mut map = self.map();
         for change in changes.iter() {

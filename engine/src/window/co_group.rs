@@ -9,6 +9,7 @@ use super::slices::{Layout, Slices};
 use super::spilled;
 use super::{Aligned, TimeWindow};
 use crate::build::OpenContext;
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Key, StateValue, StateVisitor};
 use crate::exchange::{Either, Keyed};
 use crate::fault::Flow;
@@ -20,7 +21,6 @@ use crate::stage::Collector;
 use crate::state::KeyTable;
 use crate::time::{Timestamp, millis};
 use serde::{Deserialize, Serialize};
-use std::any::type_name;
 use std::collections::VecDeque;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -479,7 +479,7 @@ where
 
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
         let reached = self.layout.first_open(self.watermark);
-        let (slices, values) = (&mut self.slices, type_name::<(A, B)>());
+        let (slices, values) = (&mut self.slices, stored_name::<(A, B)>());
         slices.state(state, &mut self.next_window, reached, None, values)?;
         if state.loads() {
             self.schedule();

@@ -5,6 +5,7 @@
 
 use super::{Aggregator, CountEvictor, CountTrigger, GlobalWindows, TimeKind, TimeWindow};
 use super::{WindowAssigner, Windowed};
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Key, Named, StateVisitor};
 use crate::exchange::Keyed;
 use crate::fault::Flow;
@@ -13,7 +14,6 @@ use crate::stage::Collector;
 use crate::state::BackedTable;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::any::type_name;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 
@@ -173,7 +173,7 @@ where
     }
 
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
-        let types = (type_name::<K>(), type_name::<A::Acc>());
+        let types = (stored_name::<K>(), stored_name::<A::Acc>());
         state.keyed("counted", &mut Named(&mut self.counted, types))
     }
 }

@@ -8,6 +8,7 @@ use super::panes::{PaneId, Panes, Timer};
 use super::trigger::{TimerRequest, Trigger, TriggerContext, TriggerResult};
 use super::{GlobalWindows, TimeKind, TimeWindow, WindowAssigner};
 use crate::build::OpenContext;
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Key, Named, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::Keyed;
@@ -17,7 +18,6 @@ use crate::operator::{Operator, Progress};
 use crate::side::{SideBuffer, SideOutput};
 use crate::stage::{Collector, Signal};
 use crate::time::{Timestamp, millis};
-use std::any::type_name;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -482,7 +482,7 @@ where
 
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
         state.value("watermark", &mut self.watermark, Timestamp::min)?;
-        let types = (type_name::<K>(), type_name::<(Fun::Pane, Tr::State)>());
+        let types = (stored_name::<K>(), stored_name::<(Fun::Pane, Tr::State)>());
         state.keyed("panes", &mut Named(&mut self.panes, types))?;
         self.panes.due_state(state)
     }

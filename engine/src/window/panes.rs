@@ -7,6 +7,7 @@ mod spilled;
 
 use self::spilled::SpilledPanes;
 use super::{TimeKind, TimeWindow};
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{
     Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateValue,
 };
@@ -15,7 +16,6 @@ use crate::hash::key_hash;
 use crate::state::KeyTable;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::any::type_name;
 use std::collections::BTreeSet;
 use std::hash::Hash;
 
@@ -258,7 +258,7 @@ where
     S: StateValue + Default,
 {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), type_name::<(C, S)>())
+        (stored_name::<K>(), stored_name::<(C, S)>())
     }
 
     fn freeze(&mut self) -> Flow {

@@ -11,6 +11,7 @@ use super::session_list::{KeySessions, LiveSession, Settled};
 use super::session_spec::{FixedGap, Session, SessionGap};
 use super::{Aggregator, TimeKind, TimeWindow, Windowed};
 use crate::build::OpenContext;
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Key, KeyedPart, Named, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::Keyed;
@@ -22,7 +23,6 @@ use crate::side::{SideBuffer, SideOutput};
 use crate::stage::{Collector, Signal};
 use crate::state::BackedTable;
 use crate::time::{Timestamp, millis};
-use std::any::type_name;
 use std::collections::binary_heap::PeekMut;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -411,7 +411,7 @@ where
     }
 
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {
-        let types = (type_name::<K>(), type_name::<A::Acc>());
+        let types = (stored_name::<K>(), stored_name::<A::Acc>());
         state.keyed("sessions", &mut Named(&mut self.sessions, types))?;
         if self.due.state(state, "due")? {
             self.rebuild_due()?;

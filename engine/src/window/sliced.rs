@@ -7,6 +7,7 @@ use super::slices::{Layout, Slices};
 use super::spilled::Firing;
 use super::{Aggregator, Aligned, TimeKind, TimeWindow, Windowed};
 use crate::build::OpenContext;
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Key, StateVisitor};
 use crate::clock::Clock;
 use crate::exchange::Keyed;
@@ -17,7 +18,6 @@ use crate::side::{SideBuffer, SideOutput};
 use crate::stage::Collector;
 use crate::state::KeyTable;
 use crate::time::{Timestamp, millis};
-use std::any::type_name;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -311,7 +311,7 @@ where
         }
         let by_clock = self.by_clock.then(|| self.next_to_fire());
         let reached = self.layout.first_open(self.watermark);
-        let (slices, values) = (&mut self.slices, type_name::<A::Acc>());
+        let (slices, values) = (&mut self.slices, stored_name::<A::Acc>());
         slices.state(state, &mut self.next_window, reached, by_clock, values)?;
         if state.loads() {
             self.schedule();

@@ -7,6 +7,7 @@
 
 use super::slices::{Slice, Slices};
 use super::spilled::{GroupsFired, SpilledSlices};
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{
     Entries, Key, KeyedPart, KeyedSection, Named, OpenBacking, RestoredFiles, StateValue,
     StateVisitor,
@@ -14,7 +15,6 @@ use crate::checkpoint::{
 use crate::fault::{Fault, Flow};
 use crate::hash::{key_group, key_hash};
 use crate::state::KeyTable;
-use std::any::type_name;
 use std::collections::VecDeque;
 use std::hash::Hash;
 
@@ -127,7 +127,7 @@ impl<K: Key, V: StateValue> Slices<K, V> {
         by_clock: Option<Option<i64>>,
         values: &'static str,
     ) -> Flow {
-        let types = (type_name::<K>(), values);
+        let types = (stored_name::<K>(), values);
         let fired = reached.max(*next_window);
         let mut unfired = match by_clock {
             None => Some((fired, i64::MIN)),
@@ -179,7 +179,7 @@ impl<K: Key, V: StateValue> SlicesPart<'_, K, V> {
 
 impl<K: Key, V: StateValue> KeyedPart for SlicesPart<'_, K, V> {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), type_name::<V>())
+        (stored_name::<K>(), stored_name::<V>())
     }
 
     fn freeze(&mut self) -> Flow {

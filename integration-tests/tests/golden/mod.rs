@@ -12,15 +12,23 @@ use super::ledger::Ledger;
 use job::{EVENTS, RATE, output, start};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tidegate::actors::checkpoint_storage::load_path;
 use tidegate::engine::checkpoint::index::StateIndex;
 use tidegate::engine::checkpoint::{Checksum, SavepointKind, StateKind};
+use tidegate::engine::state::{RocksDbSettings, StateBackend};
 
 /// Where the golden savepoints are, each in a folder of its own.
 const GOLDEN: &str = "tests/golden/savepoints";
 /// What is in each: the savepoint, the job's files when it was taken, and the output of the whole job.
 const SAVEPOINT: &str = "savepoint";
+/// Or, in its place, the job's folder of checkpoints, where state is in files that they share.
+const CHECKPOINTS: &str = "checkpoints";
 const OUT: &str = "out";
+/// The checkpoint in that folder.
+const CHECKPOINT: &str = "chk-1";
+/// What is to be made: one of a checkpoint, with its shared files.
+const INCREMENTAL: &str = "incremental";
 const EXPECTED: &str = "expected.txt";
 
 fn run(parallelism: u32) -> Run {
@@ -43,6 +51,31 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// What the job goes on from.
+fn saved(golden: &Path) -> PathBuf {
+    match golden.join(CHECKPOINTS) {
+        checkpoints if checkpoints.is_dir() => checkpoints.join(CHECKPOINT),
+        _ => golden.join(SAVEPOINT),
+    }
+}
+
+/// The output that the job is to have: that of the first golden savepoint, where it has not changed since.
+fn recorded(golden: &Path) -> Vec<String> {
+    let own = fs::read_to_string(golden.join(EXPECTED));
+    let first = || fs::read_to_string(self::golden()[0].join(EXPECTED));
+    let text = own.or_else(|_| first()).expect("the recorded output");
+    text.lines().map(str::to_owned).collect()
+}
+
+/// State in RocksDB, most of it not in tables.
+fn rocksdb(folder: &Path) -> StateBackend {
+    StateBackend::RocksDb(RocksDbSettings {
+        state_dir: folder.join("state"),
+        table_memory: 4096,
+        ..RocksDbSettings::default()
+    })
+}
+
 fn golden() -> Vec<PathBuf> {
     let mut all: Vec<_> = fs::read_dir(GOLDEN)
         .expect("there are golden savepoints")
@@ -63,8 +96,13 @@ fn carry_on(golden: &Path, savepoint: &Path, parallelism: u32) -> Result<Vec<Str
         parallelism,
         ..Run::from(savepoint)
     };
+    let state = match golden.join(CHECKPOINTS).is_dir() {
+        true => rocksdb(folder.path()),
+        false => StateBackend::Memory,
+    };
     let run = Run {
         events: EVENTS,
+        state,
         ..run
     };
     let job = start(&run, &folder.path().join("checkpoints"), &out, &ledger);
@@ -96,11 +134,10 @@ fn assert_same(got: &[String], want: &[String], what: &str) {
 #[test]
 fn every_golden_savepoint_is_carried_on_to_the_recorded_output_at_every_parallelism() {
     for golden in golden() {
-        let expected = fs::read_to_string(golden.join(EXPECTED)).expect("the recorded output");
-        let expected: Vec<_> = expected.lines().map(str::to_owned).collect();
+        let expected = recorded(&golden);
         for parallelism in [2, 1, 3, 4] {
             let what = format!("{} at parallelism {parallelism}", golden.display());
-            let got = carry_on(&golden, &golden.join(SAVEPOINT), parallelism);
+            let got = carry_on(&golden, &saved(&golden), parallelism);
             assert_same(&got.expect(&what), &expected, &what);
         }
     }
@@ -111,16 +148,14 @@ fn every_golden_savepoint_is_carried_on_to_the_recorded_output_at_every_parallel
 fn an_uninterrupted_run_has_the_recorded_output() {
     let expected = uninterrupted();
     for golden in golden() {
-        let recorded = fs::read_to_string(golden.join(EXPECTED)).expect("the recorded output");
-        let recorded: Vec<_> = recorded.lines().map(str::to_owned).collect();
-        assert_same(&expected, &recorded, &golden.display().to_string());
+        assert_same(&expected, &recorded(&golden), &golden.display().to_string());
     }
 }
 
 #[test]
 fn golden_savepoints_hold_every_kind_of_state_on_its_way() {
     for golden in golden() {
-        let loaded = load_path(&golden.join(SAVEPOINT)).expect("readable");
+        let loaded = load_path(&saved(&golden)).expect("readable");
         let subtasks = &loaded.metadata.subtasks;
         let operators = subtasks.iter().flat_map(|s| &s.index.operators);
         let states: Vec<_> = operators
@@ -152,7 +187,8 @@ fn golden_savepoints_hold_every_kind_of_state_on_its_way() {
             .expect("parts")
             .flatten();
         let hidden = hidden.filter(|e| e.file_name().as_encoded_bytes().starts_with(b"."));
-        assert!(hidden.count() > 1, "{}: no open parts", golden.display());
+        let open = hidden.count() > 1 || golden.join(CHECKPOINTS).is_dir();
+        assert!(open, "{}: no open parts", golden.display());
     }
 }
 
@@ -200,7 +236,26 @@ fn uninterrupted() -> Vec<String> {
     output(&ledger, &out)
 }
 
-/// Makes a golden savepoint with the name in `TIDEGATE_GOLDEN`: `make golden NAME=...`.
+/// Of each kind of file that is written today there is one.
+#[test]
+fn golden_savepoints_are_of_every_format() {
+    let (mut shared, mut shaped, mut first) = (0, 0, 0);
+    for golden in golden() {
+        let metadata = load_path(&saved(&golden)).expect("readable").metadata;
+        let operators = metadata.subtasks.iter().flat_map(|s| &s.index.operators);
+        let states = operators.flat_map(|o| &o.states);
+        let has_shape = states.into_iter().any(|s| s.value_type.contains(" ~"));
+        shared += u32::from(!metadata.shared.is_empty());
+        shaped += u32::from(has_shape);
+        first += u32::from(!has_shape);
+    }
+    assert!(
+        shared > 0 && shaped > 0 && first > 0,
+        "{shared} {shaped} {first}"
+    );
+}
+
+/// Makes a golden savepoint with the name in `TIDEGATE_GOLDEN`: `make golden NAME=... KIND=...`.
 #[test]
 #[ignore = "writes into the repository"]
 fn make_golden() {
@@ -209,26 +264,55 @@ fn make_golden() {
     fs::create_dir_all(&golden).expect("a new folder");
     let golden = golden.canonicalize().expect("it is there");
     assert!(
-        !golden.join(SAVEPOINT).exists(),
+        !saved(&golden).exists(),
         "a golden savepoint is never overwritten"
     );
+    let kind = std::env::var("TIDEGATE_GOLDEN_KIND").unwrap_or_default();
     let folder = tempfile::tempdir().expect("a folder");
     let (out, ledger) = (folder.path().join("out"), Ledger::default());
     fs::create_dir(&out).expect("a folder");
     let run = Run {
         rate: Some(RATE),
-        ..run(2)
+        interval: (kind == INCREMENTAL).then_some(Duration::from_millis(1_200)),
+        state: match kind.as_str() {
+            "streamed" | INCREMENTAL => rocksdb(folder.path()),
+            _ => StateBackend::Memory,
+        },
+        ..run(if kind.is_empty() { 2 } else { 1 })
     };
-    let job = start(&run, &folder.path().join("checkpoints"), &out, &ledger);
-    has_read(&job, EVENTS / 2);
-    let target = savepoint_job::target(&golden.join(SAVEPOINT));
-    job.savepoint(SavepointKind::Savepoint, Some(target))
-        .expect("a savepoint");
-    // Nothing is committed because of a savepoint: its parts are still hidden, and more are open.
-    copy(&out, &golden.join(OUT));
-    job.cancel();
-    job.wait().expect_err("cancelled");
-    let mut expected = uninterrupted().join("\n");
-    expected.push('\n');
-    fs::write(golden.join(EXPECTED), expected).expect("writes");
+    let checkpoints = folder.path().join(CHECKPOINTS);
+    let job = start(&run, &checkpoints, &out, &ledger);
+    if kind == INCREMENTAL {
+        while !checkpoints.join(CHECKPOINT).join("_metadata").exists() {
+            assert!(!job.ended(), "it takes a checkpoint on its way");
+            std::thread::yield_now();
+        }
+        job.cancel();
+        job.wait().expect_err("cancelled");
+        assert!(!checkpoints.join("chk-2").exists(), "there is one");
+        let shares = checkpoints.join("shared").is_dir();
+        assert!(
+            shares,
+            "nothing had been read yet: remove what was made, and try again"
+        );
+        for part in [CHECKPOINT, "shared"] {
+            let to = golden.join(CHECKPOINTS).join(part);
+            copy(&checkpoints.join(part), &to);
+        }
+        copy(&out, &golden.join(OUT));
+    } else {
+        has_read(&job, EVENTS / 2);
+        let target = savepoint_job::target(&golden.join(SAVEPOINT));
+        job.savepoint(SavepointKind::Savepoint, Some(target))
+            .expect("a savepoint");
+        // Nothing is committed because of a savepoint: its parts are still hidden, and more are open.
+        copy(&out, &golden.join(OUT));
+        job.cancel();
+        job.wait().expect_err("cancelled");
+    }
+    let expected = uninterrupted();
+    if expected != recorded(&golden) {
+        let text = expected.join("\n") + "\n";
+        fs::write(golden.join(EXPECTED), text).expect("writes");
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::{Checkpointing, Restore, Target};
 use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
+use tidegate::engine::state::StateBackend;
 use tidegate::prelude::*;
 
 /// How many events there are if nothing else is said; of quotes there are a fourth.
@@ -119,6 +120,7 @@ pub struct Run {
     pub with_sessions: bool,
     /// Without checkpoints but for those that it is asked for and the last one.
     pub interval: Option<Duration>,
+    pub state: StateBackend,
 }
 
 impl Default for Run {
@@ -133,6 +135,7 @@ impl Default for Run {
             with_totals: false,
             with_sessions: true,
             interval: None,
+            state: StateBackend::Memory,
         }
     }
 }
@@ -160,6 +163,7 @@ pub fn target(folder: &Path) -> Target {
 pub fn env(run: &Run, folder: &Path) -> StreamEnv {
     let mut env = StreamEnv::with_parallelism(run.parallelism);
     env.settings_mut().max_parallelism = run.max_parallelism;
+    env.settings_mut().state = run.state.clone();
     env.settings_mut().channels.check_grammar = true;
     env.settings_mut().checkpoints = Some(CheckpointSettings {
         interval: run.interval,

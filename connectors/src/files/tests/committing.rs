@@ -320,13 +320,29 @@ fn a_fresh_start_removes_what_earlier_runs_showed_and_hid() {
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
-/// Everything fails at each of the points in turn, once, and the job goes on from its last checkpoint. To be
-/// run alone, since the points are the whole process's: `cargo test --release -p tidegate-connectors
-/// --features failpoints --lib a_failure_before -- --ignored`
+/// The points are the whole process's, and other tests run in this one: it is started once more for this alone.
 #[cfg(feature = "failpoints")]
 #[test]
-#[ignore = "to be run alone"]
 fn a_failure_before_and_after_each_sync_and_rename_changes_nothing() {
+    let alone = concat!(module_path!(), "::fails_at_each_point_in_turn");
+    let (_, alone) = alone.split_once("::").unwrap();
+    let ended = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", alone, "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{told}");
+    assert!(
+        told.contains("1 passed"),
+        "there is no test {alone}: {told}"
+    );
+}
+
+/// Everything fails at each of the points in turn, once, and the job goes on from its last checkpoint.
+#[cfg(feature = "failpoints")]
+#[test]
+#[ignore = "it is started by the test beside it"]
+fn fails_at_each_point_in_turn() {
     let points = [
         "write",
         "sync",

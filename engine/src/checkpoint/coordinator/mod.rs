@@ -128,6 +128,12 @@ impl<F: Clone> Coordinator<F> {
         self
     }
 
+    /// What became of the checkpoints of the attempts before this one.
+    pub fn following(mut self, earlier: CheckpointHistory, now: Timestamp) -> Self {
+        self.history.follow(earlier, now);
+        self
+    }
+
     /// The checkpoint or savepoint that this attempt begins with.
     pub fn restored(mut self, id: CheckpointId) -> Self {
         self.history.restored(id);

@@ -314,6 +314,11 @@ impl Behind {
         self.backing.scan()
     }
 
+    /// About how many entries are behind the tables.
+    pub fn estimate(&mut self) -> u64 {
+        self.backing.estimate()
+    }
+
     /// See [`Backing::walk`].
     pub fn walk(
         &mut self,

@@ -158,6 +158,11 @@ impl<K: Key, V: StateValue> Cache<K, V> {
         Some((&slot.key, slot.value.as_ref()?))
     }
 
+    /// About how many entries are behind the table.
+    pub fn estimate(&mut self) -> u64 {
+        self.behind.estimate()
+    }
+
     /// Shows entries behind the table that are not in it, from a key on; where to go on, or `None` at the
     /// end.
     pub fn walk(

@@ -3,10 +3,10 @@
 use super::slots::split_group;
 use super::{Cache, STEP, Transform};
 use crate::checkpoint::codec::{decode, encode_into};
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, RestoredFiles, StateValue};
 use crate::fault::Flow;
 use crate::hash::key_hash;
-use std::any::type_name;
 
 /// Keys that a load takes in before it makes room.
 const LOADED_AT_ONCE: usize = 1024;
@@ -82,7 +82,7 @@ impl<K: Key, V: StateValue> Cache<K, V> {
 
 impl<K: Key, V: StateValue> KeyedPart for Cache<K, V> {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), type_name::<V>())
+        (stored_name::<K>(), stored_name::<V>())
     }
 
     fn freeze(&mut self) -> Flow {

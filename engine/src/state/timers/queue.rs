@@ -3,11 +3,11 @@
 use super::spilled::SpilledTimers;
 use super::{Timer, Timers};
 use crate::checkpoint::codec::{decode, encode_into};
+use crate::checkpoint::stored_name;
 use crate::checkpoint::{Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles};
 use crate::fault::Flow;
 use crate::hash::{key_group, key_hash};
 use crate::time::Timestamp;
-use std::any::type_name;
 
 /// Timers that a load takes in before it makes room.
 const LOADED_AT_ONCE: usize = 1024;
@@ -101,7 +101,7 @@ impl<K: Key> TimerQueue<K> {
 
 impl<K: Key> KeyedPart for TimerQueue<K> {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), "timer")
+        (stored_name::<K>(), "timer")
     }
 
     fn freeze(&mut self) -> Flow {

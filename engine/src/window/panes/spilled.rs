@@ -5,6 +5,7 @@
 //! that was taken back leaves its entry behind, and nothing is found when that comes due.
 
 use super::{Pane, Panes, SavedPane, Timer};
+use crate::checkpoint::stored_name;
 use crate::checkpoint::stream::EntryStream;
 use crate::checkpoint::{
     Entries, Key, KeyedPart, KeyedSection, OpenBacking, RestoredFiles, StateData, StateValue,
@@ -15,7 +16,6 @@ use crate::hash::key_hash;
 use crate::state::{BackedTable, SpilledDue};
 use crate::time::Timestamp;
 use crate::window::TimeKind;
-use std::any::type_name;
 use std::marker::PhantomData;
 
 /// Keys that a load takes in before it makes room.
@@ -279,7 +279,7 @@ where
     S: StateValue + Default,
 {
     fn types(&self) -> (&'static str, &'static str) {
-        (type_name::<K>(), type_name::<(C, S)>())
+        (stored_name::<K>(), stored_name::<(C, S)>())
     }
 
     fn freeze(&mut self) -> Flow {
