@@ -10,6 +10,7 @@ use tidegate_engine::clock::Clock;
 use tidegate_engine::fault::Flow;
 use tidegate_engine::metrics::{Counter, Histogram, Meter, MetricGroup};
 use tidegate_engine::stage::Collector;
+use tidegate_engine::time::Timestamp;
 
 /// What happens to one message.
 pub(super) struct Decoding<D> {
@@ -18,6 +19,16 @@ pub(super) struct Decoding<D> {
     pub(super) bad: BadRecords,
     /// The partition's place and the offset of the record at hand.
     pub(super) at: Option<(usize, i64)>,
+    /// What was read in this turn.
+    pub(super) turn: Turn,
+}
+
+/// What was read in a turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    records: u64,
+    /// The timestamp of the last one.
+    newest: Option<Timestamp>,
 }
 
 /// The numbers of one subtask.
@@ -26,8 +37,6 @@ pub(super) struct Meters {
     consumed: Counter,
     rate: Meter,
     latency: Histogram,
-    /// The timestamp of the record that was taken last.
-    pub(super) newest: i64,
 }
 
 impl Meters {
@@ -37,17 +46,16 @@ impl Meters {
             consumed: metrics.counter("records.consumed"),
             rate: metrics.meter("records.per.second"),
             latency: metrics.histogram("processing.latency"),
-            newest: 0,
         }
     }
 
-    pub(super) fn took(&mut self, records: usize) {
+    pub(super) fn took(&mut self, turn: Turn) {
         let now = self.clock.now().0;
-        self.consumed.add(records as u64);
-        self.rate.mark(records as u64, now.max(0) as u64);
-        if self.newest > 0 {
+        self.consumed.add(turn.records);
+        self.rate.mark(turn.records, now.max(0) as u64);
+        if let Some(newest) = turn.newest {
             self.latency
-                .record(now.saturating_sub(self.newest).max(0) as u64);
+                .record(now.saturating_sub(newest.0).max(0) as u64);
         }
     }
 }
@@ -68,6 +76,8 @@ impl<D: Deserializer> Decoding<D> {
         }
         self.at = Some((place, offset));
         let record = ConsumerRecord::of(&split.topic, message);
+        self.turn.records += 1;
+        self.turn.newest = record.timestamp();
         let at = self.event_time.of(&record);
         let item = at.and_then(|at| Ok((at, self.deserializer.deserialize(&record)?)));
         split.next = offset + 1;

@@ -1,6 +1,7 @@
 //! The thread of a subtask that looks for its partitions: which there are, where reading each begins and
 //! ends, and, as long as the job runs, which are new and which topics are gone.
 
+use super::lag::{self, Lag};
 use super::listen::Consumer;
 use super::settings::{StartingOffsets, Topics};
 use super::split::{BEGINNING, Restored, Split, owner};
@@ -77,6 +78,7 @@ pub(super) struct Enumerator {
     pub(super) servers: String,
     pub(super) share: (u32, u32),
     pub(super) restored: Option<Restored>,
+    pub(super) lag: Lag,
 }
 
 /// What a round saw.
@@ -115,7 +117,7 @@ impl Enumerator {
         }
         let mut missing = BTreeSet::new();
         let mut pause = self.search.every;
-        while !rest(stopped, pause) {
+        while !self.rest(stopped, pause) {
             pause = self.search.every;
             match self.round(&mut known, false) {
                 Ok(splits) => {
@@ -146,6 +148,21 @@ impl Enumerator {
             }
         }
         Ok(())
+    }
+
+    /// Waits until it is time to look again, and shows meanwhile how much is to be read. True when the job is over.
+    fn rest(&self, stopped: &Receiver<Arc<Consumer>>, pause: Option<Duration>) -> bool {
+        let began = Instant::now();
+        loop {
+            let left = pause.map(|pause| pause.saturating_sub(began.elapsed()));
+            if rest(stopped, left.unwrap_or(lag::EVERY).min(lag::EVERY)) {
+                return true;
+            }
+            if pause.is_some_and(|pause| began.elapsed() >= pause) {
+                return false;
+            }
+            self.lag.look(&self.consumer);
+        }
     }
 
     /// The first rounds, until one finds everything. False where the job ends meanwhile.
@@ -186,7 +203,7 @@ impl Enumerator {
                 }
                 Trouble::Missing(_) | Trouble::Passing(_) => {}
             }
-            if rest(stopped, Some(AGAIN)) {
+            if rest(stopped, AGAIN) {
                 return Ok(false);
             }
         }
@@ -374,8 +391,7 @@ fn passing(error: KafkaError) -> Trouble {
 }
 
 /// True when the job is over.
-fn rest(stopped: &Receiver<Arc<Consumer>>, pause: Option<Duration>) -> bool {
-    let pause = pause.unwrap_or(Duration::from_secs(3600));
+fn rest(stopped: &Receiver<Arc<Consumer>>, pause: Duration) -> bool {
     match stopped.recv_timeout(pause) {
         Err(RecvTimeoutError::Timeout) => false,
         // The consumer that came is closed here.

@@ -9,7 +9,6 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Statistics, TopicPartitionList};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use tidegate_engine::metrics::Gauge;
 use tidegate_engine::source::Waker;
 
 pub(super) type Consumer = BaseConsumer<Listener>;
@@ -17,16 +16,14 @@ pub(super) type Consumer = BaseConsumer<Listener>;
 /// The context of a source's consumer.
 pub(super) struct Listener {
     contact: Contact,
-    lag: Gauge,
     outage: Outage,
 }
 
 impl Listener {
-    /// Keeps the gauge at how many records are still to be read.
-    pub(super) fn new(lag: Gauge, outage: Outage) -> Self {
+    /// Tells whether brokers answer.
+    pub(super) fn new(outage: Outage) -> Self {
         Listener {
             contact: Contact::default(),
-            lag,
             outage,
         }
     }
@@ -51,14 +48,6 @@ impl ClientContext for Listener {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let partitions = statistics
-            .topics
-            .values()
-            .flat_map(|topic| topic.partitions.values());
-        let lag = partitions
-            .map(|partition| partition.consumer_lag.max(0))
-            .sum::<i64>();
-        self.lag.set(lag as f64);
         self.outage.look(&statistics, &self.contact.trouble());
     }
 }

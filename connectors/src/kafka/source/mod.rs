@@ -11,6 +11,7 @@ mod builder;
 mod decode;
 mod deserialize;
 mod enumerate;
+mod lag;
 mod listen;
 mod reader;
 mod record;
@@ -26,6 +27,7 @@ pub use settings::{ConsumerPreset, EventTime, StartingOffsets};
 use crate::dead_letters::OnError;
 use crate::kafka::outage::Outage;
 use enumerate::{Enumerator, Search};
+use lag::Lag;
 use listen::{Consumer, Listener};
 use rdkafka::config::ClientConfig;
 use serde::de::DeserializeOwned;
@@ -152,7 +154,8 @@ impl<D: Deserializer> Source for KafkaSource<D> {
             metrics.gauge("brokers.silence.seconds"),
             Some(context.stats()),
         );
-        let listener = Listener::new(metrics.gauge("records.lag"), outage);
+        let lag = Lag::new(&metrics);
+        let listener = Listener::new(outage);
         let contact = listener.contact();
         let mut consumer: Consumer = self
             .config
@@ -175,9 +178,10 @@ impl<D: Deserializer> Source for KafkaSource<D> {
             servers: self.servers.clone(),
             share,
             restored,
+            lag: lag.clone(),
         };
         let searching = enumerator.start(context.waker())?;
-        let reader = KafkaReader::new(self, context, consumer, searching, hungry, bad, &metrics);
+        let reader = KafkaReader::new(self, context, consumer, searching, hungry, bad, lag);
         let mut reader = reader.until_found(unsearched, waiting);
         reader.assign(mine)?;
         Ok(reader)

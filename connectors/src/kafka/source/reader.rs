@@ -1,9 +1,10 @@
 //! Takes the records of one subtask's partitions, in the subtask's own turns.
 
 use super::KafkaSource;
-use super::decode::{Decoding, Meters};
+use super::decode::{Decoding, Meters, Turn};
 use super::deserialize::Deserializer;
 use super::enumerate::{Found, Searching};
+use super::lag::{Lag, Reading};
 use super::listen::{Consumer, Listener, alarm};
 use super::split::{BEGINNING, Region, Saved, Split};
 use crate::dead_letters::BadRecords;
@@ -15,10 +16,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
+use tidegate_engine::alignment::LOOK_INTERVAL;
 use tidegate_engine::build::OpenContext;
 use tidegate_engine::checkpoint::CheckpointId;
 use tidegate_engine::fault::{Fault, Flow};
-use tidegate_engine::metrics::MetricGroup;
 use tidegate_engine::source::{Poll, SourceReader, Waker};
 use tidegate_engine::splits::SplitTrack;
 use tidegate_engine::stage::Collector;
@@ -47,6 +48,7 @@ pub struct KafkaReader<D: Deserializer> {
     hungry: Arc<AtomicBool>,
     waker: Waker,
     meters: Meters,
+    lag: Lag,
     tells_group: bool,
     /// Positions that the next complete checkpoint covers.
     covered: Option<TopicPartitionList>,
@@ -58,6 +60,17 @@ struct Partition {
     number: usize,
     /// `None` when it is read to its end.
     queue: Option<PartitionQueue<Listener>>,
+    reading: Arc<Reading>,
+}
+
+/// How a partition is left for others.
+enum Left {
+    /// There is more, or it comes later.
+    Open,
+    /// All that is there now was read.
+    AtEnd,
+    /// All that is to be read was read.
+    Over,
 }
 
 impl Partition {
@@ -74,7 +87,7 @@ impl<D: Deserializer> KafkaReader<D> {
         searching: Searching,
         hungry: Arc<AtomicBool>,
         bad: BadRecords,
-        metrics: &MetricGroup,
+        lag: Lag,
     ) -> Self {
         let track = context.split_track();
         track.declare();
@@ -86,6 +99,7 @@ impl<D: Deserializer> KafkaReader<D> {
                 event_time: source.event_time.clone(),
                 bad,
                 at: None,
+                turn: Turn::default(),
             },
             track,
             consumer: Some(consumer),
@@ -97,7 +111,8 @@ impl<D: Deserializer> KafkaReader<D> {
             max_poll_records: source.max_poll_records,
             hungry,
             waker: context.waker(),
-            meters: Meters::new(context.clock(), metrics),
+            meters: Meters::new(context.clock(), lag.metrics()),
+            lag,
             tells_group: source.tells_group,
             covered: None,
         }
@@ -131,11 +146,11 @@ impl<D: Deserializer> KafkaReader<D> {
                 ))
             })?;
             queue.set_nonempty_callback(alarm(&self.hungry, &self.waker));
-            let (number, queue) = (self.track.add(), Some(queue));
             self.partitions.push(Partition {
+                number: self.track.add(),
+                queue: Some(queue),
+                reading: self.lag.of(&split),
                 split,
-                number,
-                queue,
             });
         }
         consumer.incremental_assign(&list).map_err(refused)
@@ -146,6 +161,7 @@ impl<D: Deserializer> KafkaReader<D> {
     fn finish(&mut self, place: usize) -> Flow {
         let partition = &mut self.partitions[place];
         partition.queue = None;
+        partition.reading.over();
         self.track.end(partition.number);
         let mut list = TopicPartitionList::new();
         list.add_partition(&partition.split.topic, partition.split.partition);
@@ -209,6 +225,7 @@ impl<D: Deserializer> KafkaReader<D> {
                         self.track.enter(partition.number);
                         self.decoding
                             .take(place, &mut partition.split, &message, out)?;
+                        partition.reading.reached(partition.split.next);
                         taken += 1;
                     }
                 }
@@ -226,44 +243,61 @@ impl<D: Deserializer> KafkaReader<D> {
         most: usize,
         out: &mut C,
     ) -> Flow<(usize, usize)> {
+        let (mut taken, mut emitted) = (0, 0);
+        let left = self.take(place, most, (&mut taken, &mut emitted), out)?;
+        let Partition { split, reading, .. } = &self.partitions[place];
+        if taken > 0 {
+            reading.reached(split.next);
+        }
+        match left {
+            Left::Open => {}
+            Left::AtEnd => reading.at_end(),
+            Left::Over => self.finish(place)?,
+        }
+        Ok((taken, emitted))
+    }
+
+    fn take<C: Collector<D::Item>>(
+        &mut self,
+        place: usize,
+        most: usize,
+        (taken, emitted): (&mut usize, &mut usize),
+        out: &mut C,
+    ) -> Flow<Left> {
         let Partition {
             split,
             number,
             queue,
+            ..
         } = &mut self.partitions[place];
         let Some(queue) = queue else {
-            return Ok((0, 0));
+            return Ok(Left::Open);
         };
         self.track.enter(*number);
         let end = split.end.unwrap_or(i64::MAX);
-        let (mut taken, mut emitted) = (0, 0);
-        while taken < most {
+        while *taken < most {
             match queue.poll(Duration::ZERO) {
-                None => return Ok((taken, emitted)),
+                None => break,
                 Some(Ok(message)) => {
-                    taken += 1;
+                    *taken += 1;
                     if message.offset() >= end {
-                        break;
+                        return Ok(Left::Over);
                     }
-                    emitted += usize::from(self.decoding.take(place, split, &message, out)?);
+                    *emitted += usize::from(self.decoding.take(place, split, &message, out)?);
                     if split.next >= end {
-                        break;
-                    }
-                    if taken == most {
-                        self.meters.newest = message.timestamp().to_millis().unwrap_or(0);
-                        return Ok((taken, emitted));
+                        return Ok(Left::Over);
                     }
                 }
                 // Behind the end there may be markers of transactions, which nobody gets to see.
-                Some(Err(KafkaError::PartitionEOF(_))) if self.bounded => break,
+                Some(Err(KafkaError::PartitionEOF(_))) if self.bounded => return Ok(Left::Over),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Left::AtEnd),
                 Some(Err(error)) => {
                     self.failed(Some(place), &error)?;
-                    return Ok((taken, emitted));
+                    break;
                 }
             }
         }
-        self.finish(place)?;
-        Ok((taken, emitted))
+        Ok(Left::Open)
     }
 
     /// What librdkafka reports. Most of it passes by itself; topics that are gone are found by who looks for
@@ -274,6 +308,7 @@ impl<D: Deserializer> KafkaReader<D> {
         let partition = place.and_then(|place| self.partitions.get(place));
         let name = partition.map_or_else(String::new, Partition::name);
         match error.rdkafka_error_code() {
+            // Of the consumer's own queue.
             _ if matches!(error, KafkaError::PartitionEOF(_)) => Ok(()),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 let next = partition.map_or(BEGINNING, |p| p.split.next);
@@ -321,6 +356,10 @@ impl<D: Deserializer> KafkaReader<D> {
         let (mut dry, partitions) = (0, self.partitions.len());
         while taken < budget && dry < partitions {
             self.cursor = (self.cursor + 1) % partitions;
+            if self.track.is_held(self.partitions[self.cursor].number) {
+                dry += 1;
+                continue;
+            }
             let (some, good) = self.read(self.cursor, SLICE.min(budget - taken), out)?;
             dry = if some == 0 { dry + 1 } else { 0 };
             (taken, emitted) = (taken + some, emitted + good);
@@ -353,10 +392,15 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
             self.hungry.store(true, SeqCst);
             (taken, emitted) = self.round(budget, out)?;
             if taken == 0 {
-                return Ok(Poll::Wait(UNTIL_WOKEN));
+                let rest = if self.track.holds() {
+                    LOOK_INTERVAL
+                } else {
+                    UNTIL_WOKEN
+                };
+                return Ok(Poll::Wait(rest));
             }
         }
-        self.meters.took(taken);
+        self.meters.took(std::mem::take(&mut self.decoding.turn));
         Ok(Poll::Read(emitted))
     }
 
