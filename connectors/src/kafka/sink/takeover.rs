@@ -106,24 +106,14 @@ impl Takeover {
 
     /// Whether what the checkpoint covers fits what was committed.
     fn check(&self, markers: &Markers) -> Flow {
-        let Some(restored) = self.restored else {
-            if let Some(last) = markers
-                .values()
-                .map(|m| m.checkpoint)
-                .max()
-                .filter(|n| *n > 0)
-            {
-                tracing::warn!(
-                    "begins from scratch, though output up to checkpoint {last} was committed with \
-                     this transactional id: what it puts out comes behind that"
-                );
-            }
-            return Ok(());
-        };
         if self.allow_reemit {
             return Ok(());
         }
         let newest = markers.values().map(|marker| marker.checkpoint).max();
+        let Some(restored) = self.restored else {
+            let newest = newest.filter(|newest| *newest > 0);
+            return newest.map_or(Ok(()), |newest| Err(forgotten(newest)));
+        };
         if let Some(newest) = newest.filter(|newest| *newest > restored) {
             return Err(older(restored, newest));
         }
@@ -223,6 +213,15 @@ fn older(restored: u64, newest: u64) -> Fault {
         "the job goes on from checkpoint {restored}, and its output up to checkpoint {newest} is in Kafka \
          already: what lies between would be there twice. Restore the newest checkpoint, or allow it with \
          .allow_reemit(true)"
+    ))
+}
+
+#[cold]
+fn forgotten(newest: u64) -> Fault {
+    Fault::user(format_args!(
+        "the job begins from scratch, and its output up to checkpoint {newest} is in Kafka already: all of it would \
+         be there twice. Restore the newest checkpoint, give another job another transactional id prefix, or allow \
+         it with .allow_reemit(true)"
     ))
 }
 

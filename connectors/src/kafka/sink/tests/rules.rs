@@ -55,6 +55,26 @@ fn an_older_checkpoint_is_refused_unless_allowed() {
     assert_eq!(world.kafka.borrow().markers[&0].checkpoint, newest - 1);
 }
 
+/// As when somebody forgets to say that the job goes on from its checkpoint.
+#[test]
+fn a_start_from_scratch_over_what_is_committed_is_refused_unless_allowed() {
+    let world = calm_world();
+    let newest = world.latest.borrow().as_ref().unwrap().id;
+    let scratch = || Takeover::new(Owner(1000), 2, None, Vec::new());
+    let fault = scratch()
+        .run(&process(&world), &Disk::default())
+        .unwrap_err();
+    let words = format!("up to checkpoint {newest} is in Kafka already");
+    assert!(fault.message().contains(&words), "{fault}");
+    let allowed = scratch().allow_reemit(true);
+    allowed.run(&process(&world), &Disk::default()).unwrap();
+    let marker = world.kafka.borrow().markers[&0].clone();
+    assert_eq!((marker.checkpoint, marker.owner), (0, Owner(1000)));
+    // What an attempt left that had not come to a checkpoint is none of that.
+    let again = Takeover::new(Owner(1001), 2, None, Vec::new());
+    again.run(&process(&world), &Disk::default()).unwrap();
+}
+
 #[test]
 fn output_of_a_run_that_was_taken_over_from_is_refused() {
     let world = calm_world();
