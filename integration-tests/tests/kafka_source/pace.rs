@@ -122,3 +122,70 @@ fn partitions_wait_for_another_source_and_go_on() {
     let most = ahead.lock().expect("no panic").1;
     assert!(most < 4 * 100_000, "{most} ms ahead");
 }
+
+/// Megabytes that this process has in memory now.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells it");
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kilobytes.expect("Linux knows it") / 1024
+}
+
+/// What each partition has, in records of 100 kB.
+const LARGE: i64 = 250;
+
+#[test]
+#[ignore = "the process whose memory is looked at"]
+fn the_one_that_stands_still() {
+    let topic = std::env::var("READER_TOPIC").expect("the test says it");
+    let topic = Topic::existing(broker().expect("there is one"), &topic);
+    let began = std::time::Instant::now();
+    let output = tidegate::testing::run(1, |env| {
+        let mut most = None;
+        env.source("large", source_of(KafkaSource::bytes(), &topic))
+            .map(move |value| {
+                most.get_or_insert_with(|| {
+                    // Until nothing more comes.
+                    let (mut before, mut same) = (0, 0);
+                    while same < 15 && began.elapsed() < integration_tests::kafka::DEADLINE {
+                        std::thread::park_timeout(Duration::from_millis(100));
+                        let now = memory();
+                        same = if now > before { 0 } else { same + 1 };
+                        before = before.max(now);
+                    }
+                    eprintln!("stands still at {before} MB");
+                });
+                value.len()
+            })
+    });
+    let output = output.expect("it ends well");
+    assert_eq!(output.len() as i64, 8 * LARGE, "it goes on");
+}
+
+/// Eight partitions with 200 MB, and a job without room for any of it.
+#[test]
+fn what_is_fetched_ahead_is_bounded_for_all_partitions_together() {
+    let Some(broker) = broker() else { return };
+    let topic = Topic::new(broker, "large", 8);
+    for n in 0..LARGE {
+        let value = vec![n as u8; 100_000];
+        (0..8).for_each(|partition| topic.append(partition, None, Some(&value), 1));
+    }
+    topic.flush();
+    let program = std::env::current_exe().expect("Linux knows it");
+    let name = "pace::the_one_that_stands_still";
+    let read = std::process::Command::new(program)
+        .args(["--exact", name, "--ignored", "--nocapture"])
+        .env("READER_TOPIC", &topic.name)
+        .env("TIDEGATE_KAFKA", broker)
+        .output()
+        .expect("this program can be started");
+    let said = String::from_utf8_lossy(&read.stderr);
+    assert!(read.status.success(), "{said}");
+    let line = said.lines().find(|line| line.starts_with("stands still"));
+    let most = line.and_then(|line| line.split(' ').nth(3)?.parse::<u64>().ok());
+    let most = most.unwrap_or_else(|| panic!("it doesn't say: {said}"));
+    println!("it stood still at {most} MB");
+    // 64 MiB, what a fetch may bring beyond that, and the program itself.
+    assert!(most < 130, "{most} MB");
+}

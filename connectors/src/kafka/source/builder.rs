@@ -38,13 +38,15 @@ const FIXED: [(&str, &str); 3] = [
     ("enable.partition.eof", "true"),
 ];
 
+const ROOM: &str = "queued.max.messages.kbytes";
+
 const DEFAULTS: [(&str, &str); 7] = [
     ("isolation.level", "read_committed"),
     // Positions that are gone are an error, nothing is passed over silently.
     ("auto.offset.reset", "error"),
     ("allow.auto.create.topics", "false"),
-    // For each partition; what a subtask takes later need not be fetched now.
-    ("queued.max.messages.kbytes", "16384"),
+    // For each partition; what a subtask takes later need not be fetched now. Where there are many, less.
+    (ROOM, "16384"),
     ("statistics.interval.ms", "1000"),
     ("reconnect.backoff.max.ms", "1000"),
     ("client.id", "tidegate"),
@@ -240,6 +242,7 @@ impl<D: Deserializer> KafkaSourceBuilder<D> {
             servers: self.client.servers().to_owned(),
             tells_group: self.group_id.is_some(),
             broker_timeout: self.broker_timeout,
+            own_room: self.client.get(ROOM).is_some(),
             config,
             deserializer: self.deserializer,
             event_time: self.event_time,

@@ -19,6 +19,8 @@ pub(super) struct Decoding<D> {
     pub(super) bad: BadRecords,
     /// The partition's place and the offset of the record at hand.
     pub(super) at: Option<(usize, i64)>,
+    /// A position that is gone is given up for another one.
+    pub(super) resets: bool,
     /// What was read in this turn.
     pub(super) turn: Turn,
 }
@@ -71,7 +73,7 @@ impl<D: Deserializer> Decoding<D> {
         out: &mut C,
     ) -> Flow<bool> {
         let offset = message.offset();
-        if offset < split.next {
+        if offset < split.next && !self.begins_anew(split, offset) {
             return Ok(false);
         }
         self.at = Some((place, offset));
@@ -85,6 +87,17 @@ impl<D: Deserializer> Decoding<D> {
             Ok((at, item)) => out.collect(at, item).map(|()| true),
             Err(reason) => self.reject(&reason, split, &record).map(|()| false),
         }
+    }
+
+    /// Whether a record before what was read already is to be read: where the position was gone, and the user said
+    /// that another will do.
+    #[cold]
+    fn begins_anew(&self, split: &Split, offset: i64) -> bool {
+        if self.resets {
+            let (topic, partition, next) = (&split.topic, split.partition, split.next);
+            tracing::warn!(%topic, partition, "there is no offset {next} any more; goes on at {offset}");
+        }
+        self.resets
     }
 
     #[cold]

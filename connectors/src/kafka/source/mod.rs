@@ -5,7 +5,7 @@
 //! the checkpoints; to the group they are only told, for people and tools that watch it.
 //!
 //! A subtask takes records from librdkafka in its own turns, and so only when the job has room for them. What
-//! librdkafka fetches ahead is bounded by `queued.max.messages.kbytes`.
+//! librdkafka fetches ahead is bounded: 64 MiB for all partitions of the subtask.
 
 mod builder;
 mod decode;
@@ -28,7 +28,7 @@ use crate::dead_letters::OnError;
 use crate::kafka::outage::Outage;
 use enumerate::{Enumerator, Search};
 use lag::Lag;
-use listen::{Consumer, Listener};
+use listen::{Clients, Listener};
 use rdkafka::config::ClientConfig;
 use serde::de::DeserializeOwned;
 use split::{Restored, owner};
@@ -62,6 +62,8 @@ pub struct KafkaSource<D = Bytes> {
     event_time: EventTime,
     on_error: OnError,
     max_poll_records: usize,
+    /// How much may be fetched ahead of each partition is the user's own affair.
+    own_room: bool,
     /// How long brokers may be silent.
     broker_timeout: Duration,
     /// Offsets are told to the group that the user named.
@@ -157,12 +159,13 @@ impl<D: Deserializer> Source for KafkaSource<D> {
         let lag = Lag::new(&metrics);
         let listener = Listener::new(outage);
         let contact = listener.contact();
-        let mut consumer: Consumer = self
-            .config
-            .create_with_context(listener)
-            .map_err(|error| Fault::user(format_args!("can't make a client for Kafka: {error}")))?;
-        let hungry = listen::wake_when_nonempty(&mut consumer, context.waker());
-        let consumer = Arc::new(consumer);
+        let clients = Clients {
+            config: self.config.clone(),
+            listener,
+            hungry: Arc::default(),
+            waker: context.waker(),
+        };
+        let consumer = clients.first()?;
         let mine = splits
             .iter()
             .filter(|s| owner(&s.topic, s.partition, share.1) == share.0);
@@ -181,7 +184,7 @@ impl<D: Deserializer> Source for KafkaSource<D> {
             lag: lag.clone(),
         };
         let searching = enumerator.start(context.waker())?;
-        let reader = KafkaReader::new(self, context, consumer, searching, hungry, bad, lag);
+        let reader = KafkaReader::new(self, context, (clients, consumer), searching, bad, lag);
         let mut reader = reader.until_found(unsearched, waiting);
         reader.assign(mine)?;
         Ok(reader)

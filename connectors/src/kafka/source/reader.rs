@@ -5,22 +5,22 @@ use super::decode::{Decoding, Meters, Turn};
 use super::deserialize::Deserializer;
 use super::enumerate::{Found, Searching};
 use super::lag::{Lag, Reading};
-use super::listen::{Consumer, Listener, alarm};
+use super::listen::{Clients, Consumer, FEW, Listener, alarm};
 use super::split::{BEGINNING, Region, Saved, Split};
 use crate::dead_letters::BadRecords;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 use tidegate_engine::alignment::LOOK_INTERVAL;
 use tidegate_engine::build::OpenContext;
 use tidegate_engine::checkpoint::CheckpointId;
 use tidegate_engine::fault::{Fault, Flow};
-use tidegate_engine::source::{Poll, SourceReader, Waker};
+use tidegate_engine::source::{Poll, SourceReader};
 use tidegate_engine::splits::SplitTrack;
 use tidegate_engine::stage::Collector;
 
@@ -36,7 +36,10 @@ pub struct KafkaReader<D: Deserializer> {
     cursor: usize,
     decoding: Decoding<D>,
     track: SplitTrack,
-    consumer: Option<Arc<Consumer>>,
+    clients: Clients,
+    /// The first one searches too.
+    consumers: Vec<Arc<Consumer>>,
+    own_room: bool,
     searching: Option<Searching>,
     complete: bool,
     /// What it has yet to look for, and positions that are known and wait for an end: both until the search is
@@ -45,8 +48,6 @@ pub struct KafkaReader<D: Deserializer> {
     waiting: Vec<Split>,
     bounded: bool,
     max_poll_records: usize,
-    hungry: Arc<AtomicBool>,
-    waker: Waker,
     meters: Meters,
     lag: Lag,
     tells_group: bool,
@@ -61,6 +62,7 @@ struct Partition {
     /// `None` when it is read to its end.
     queue: Option<PartitionQueue<Listener>>,
     reading: Arc<Reading>,
+    consumer: Arc<Consumer>,
 }
 
 /// How a partition is left for others.
@@ -83,9 +85,8 @@ impl<D: Deserializer> KafkaReader<D> {
     pub(super) fn new(
         source: &KafkaSource<D>,
         context: &OpenContext<'_>,
-        consumer: Arc<Consumer>,
+        (clients, consumer): (Clients, Arc<Consumer>),
         searching: Searching,
-        hungry: Arc<AtomicBool>,
         bad: BadRecords,
         lag: Lag,
     ) -> Self {
@@ -99,18 +100,19 @@ impl<D: Deserializer> KafkaReader<D> {
                 event_time: source.event_time.clone(),
                 bad,
                 at: None,
+                resets: source.config.get("auto.offset.reset") != Some("error"),
                 turn: Turn::default(),
             },
             track,
-            consumer: Some(consumer),
+            clients,
+            consumers: vec![consumer],
+            own_room: source.own_room,
             searching: Some(searching),
             complete: false,
             unsearched: Vec::new(),
             waiting: Vec::new(),
             bounded: source.search.bounded,
             max_poll_records: source.max_poll_records,
-            hungry,
-            waker: context.waker(),
             meters: Meters::new(context.clock(), lag.metrics()),
             lag,
             tells_group: source.tells_group,
@@ -124,11 +126,21 @@ impl<D: Deserializer> KafkaReader<D> {
         self
     }
 
+    /// The client that is to read so many partitions more.
+    fn reads(&mut self, partitions: usize) -> Flow<Arc<Consumer>> {
+        if !self.own_room && self.partitions.len() + partitions > FEW {
+            self.consumers.push(self.clients.another(partitions)?);
+        }
+        let last = self.consumers.last().cloned();
+        last.ok_or_else(|| Fault::internal("a Kafka source without a client"))
+    }
+
     /// Begins to read splits.
     pub(super) fn assign(&mut self, splits: Vec<Split>) -> Flow {
-        let Some(consumer) = self.consumer.clone().filter(|_| !splits.is_empty()) else {
+        if splits.is_empty() {
             return Ok(());
-        };
+        }
+        let consumer = self.reads(splits.len())?;
         let mut list = TopicPartitionList::new();
         for split in splits {
             let offset = match split.next {
@@ -145,11 +157,12 @@ impl<D: Deserializer> KafkaReader<D> {
                     split.topic, split.partition
                 ))
             })?;
-            queue.set_nonempty_callback(alarm(&self.hungry, &self.waker));
+            queue.set_nonempty_callback(alarm(&self.clients.hungry, &self.clients.waker));
             self.partitions.push(Partition {
                 number: self.track.add(),
                 queue: Some(queue),
                 reading: self.lag.of(&split),
+                consumer: consumer.clone(),
                 split,
             });
         }
@@ -165,10 +178,8 @@ impl<D: Deserializer> KafkaReader<D> {
         self.track.end(partition.number);
         let mut list = TopicPartitionList::new();
         list.add_partition(&partition.split.topic, partition.split.partition);
-        match &self.consumer {
-            Some(consumer) => consumer.incremental_unassign(&list).map_err(refused),
-            None => Ok(()),
-        }
+        let consumer = &partition.consumer;
+        consumer.incremental_unassign(&list).map_err(refused)
     }
 
     /// Takes what the search for partitions has found.
@@ -207,32 +218,37 @@ impl<D: Deserializer> KafkaReader<D> {
 
     /// Serves what is not of a partition's queue: errors, answers to commits, and statistics.
     fn serve<C: Collector<D::Item>>(&mut self, out: &mut C) -> Flow<usize> {
-        let (Some(consumer), mut taken) = (self.consumer.clone(), 0) else {
-            return Ok(0);
-        };
-        while let Some(event) = consumer.poll(Duration::ZERO) {
-            match event {
-                Ok(message) => {
-                    let is_it = |s: &Split| {
-                        s.partition == message.partition() && *s.topic == *message.topic()
-                    };
-                    let place = self
-                        .partitions
-                        .iter()
-                        .position(|p| p.queue.is_some() && is_it(&p.split));
-                    if let Some(place) = place {
-                        let partition = &mut self.partitions[place];
-                        self.track.enter(partition.number);
-                        self.decoding
-                            .take(place, &mut partition.split, &message, out)?;
-                        partition.reading.reached(partition.split.next);
-                        taken += 1;
-                    }
+        let mut taken = 0;
+        for n in 0..self.consumers.len() {
+            let consumer = self.consumers[n].clone();
+            while let Some(event) = consumer.poll(Duration::ZERO) {
+                match event {
+                    Ok(message) => taken += usize::from(self.stray(&message, out)?),
+                    Err(error) => self.failed(None, &error)?,
                 }
-                Err(error) => self.failed(None, &error)?,
             }
         }
         Ok(taken)
+    }
+
+    /// A message that did not come by its partition's queue. Whether it is of a partition that is read.
+    #[cold]
+    fn stray<C: Collector<D::Item>>(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        out: &mut C,
+    ) -> Flow<bool> {
+        let is_it = |s: &Split| s.partition == message.partition() && *s.topic == *message.topic();
+        let reads = |p: &Partition| p.queue.is_some() && is_it(&p.split);
+        let Some(place) = self.partitions.iter().position(reads) else {
+            return Ok(false);
+        };
+        let partition = &mut self.partitions[place];
+        self.track.enter(partition.number);
+        self.decoding
+            .take(place, &mut partition.split, message, out)?;
+        partition.reading.reached(partition.split.next);
+        Ok(true)
     }
 
     /// Reads at most so many records of a partition. Returns how many messages were taken, and how many of
@@ -334,7 +350,7 @@ impl<D: Deserializer> KafkaReader<D> {
 
     /// Whether brokers have been silent for longer than is borne.
     fn unbearable(&mut self) -> Option<Fault> {
-        let consumer = self.consumer.as_ref()?;
+        let consumer = self.consumers.first()?;
         let fault = consumer.context().outage().unbearable()?;
         self.decoding.at = None;
         Some(fault)
@@ -389,7 +405,7 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
                 return Ok(Poll::End);
             }
             // What comes from now on wakes; what came just before is seen.
-            self.hungry.store(true, SeqCst);
+            self.clients.hungry.store(true, SeqCst);
             (taken, emitted) = self.round(budget, out)?;
             if taken == 0 {
                 let rest = if self.track.holds() {
@@ -429,7 +445,7 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
     }
 
     fn completed(&mut self, _checkpoint: CheckpointId) -> Flow {
-        if let (Some(list), Some(consumer)) = (self.covered.take(), &self.consumer)
+        if let (Some(list), Some(consumer)) = (self.covered.take(), self.consumers.first())
             && let Err(error) = consumer.commit(&list, CommitMode::Async)
         {
             tracing::warn!(%error, "offsets could not be told to the group; the job does not depend on it");
@@ -450,8 +466,8 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
 impl<D: Deserializer> Drop for KafkaReader<D> {
     fn drop(&mut self) {
         self.partitions.clear();
-        if let (Some(searching), Some(consumer)) = (self.searching.take(), self.consumer.take()) {
-            searching.end(consumer);
+        if let Some(searching) = self.searching.take() {
+            searching.end(std::mem::take(&mut self.consumers));
         }
     }
 }
