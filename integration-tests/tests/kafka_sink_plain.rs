@@ -5,6 +5,10 @@
 mod kafka;
 #[path = "kafka_sink_plain/lossy.rs"]
 mod lossy;
+#[path = "kafka_sink_plain/parts.rs"]
+mod parts;
+#[path = "kafka_sink_plain/progress.rs"]
+mod progress;
 
 use integration_tests::kafka::Topic;
 use kafka::{broker, fresh_topic, read_all};

@@ -56,8 +56,18 @@ impl Worker {
         step: &str,
         hit: u32,
     ) -> Self {
-        let dies = ("WORKER_DIES", format!("kafka_sink::{step} {hit}"));
+        let step = match step.contains("::") {
+            true => step.to_owned(),
+            false => format!("kafka_sink::{step}"),
+        };
+        let dies = ("WORKER_DIES", format!("{step} {hit}"));
         Worker::spawn(orders, folder, parallelism, true, &[dies])
+    }
+
+    /// One that knows nothing of what others with its transactions have written, and is allowed to write it again.
+    pub fn start_beside(orders: &Orders, folder: &Path) -> Self {
+        let reemits = ("WORKER_REEMITS", "yes".to_owned());
+        Worker::spawn(orders, folder, 2, true, &[reemits])
     }
 
     /// One whose output is one epoch that is too large for memory; it may have to die on the way.
