@@ -42,7 +42,7 @@ chaos: setup ## Kill running jobs at random moments, KILLS=n times, and compare 
 	@KILLS='$(KILLS)' SEED='$(SEED)' .ci/chaos
 
 chaos-kafka: setup ## Kill a job between two Kafka topics, KILLS=n times, and the broker, BROKER_KILLS=n times
-	@KILLS='$(KILLS)' SEED='$(SEED)' EPOCHS='$(EPOCHS)' BROKER_KILLS='$(BROKER_KILLS)' .ci/chaos-kafka
+	@KILLS='$(KILLS)' SEED='$(SEED)' BROKER_KILLS='$(BROKER_KILLS)' .ci/chaos-kafka
 
 bench: setup ## Measure the NEXMark queries against bare loops, and against other engines where they are prepared
 	cargo run $(PROFILE) --example nexmark -- --bench

@@ -2,8 +2,8 @@
 //! Kafka, by a process that is killed again and again, with another parallelism each time. Who reads what is
 //! committed sees every count once and in order, and no transaction is left open.
 //!
-//! `make chaos-kafka KILLS=100` kills more often than the tests do; `SEED=n` chooses other moments; `EPOCHS=1` also
-//! takes a producer over the end of its epochs. The process also dies at each step of a commit and of a takeover.
+//! `make chaos-kafka KILLS=100` kills more often than the tests do; `SEED=n` chooses other moments. The
+//! process also dies at each step of a commit and of a takeover.
 //!
 //! The design's kill points, and where each is tested:
 //!

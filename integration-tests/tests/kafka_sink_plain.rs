@@ -1,5 +1,7 @@
 //! What reaches a real broker without transactions, and what one clear error says where something is wrong.
 
+#[path = "kafka_sink_plain/front.rs"]
+mod front;
 #[path = "kafka_sink/kafka.rs"]
 #[allow(dead_code, reason = "the orders are for other tests")]
 mod kafka;

@@ -2,7 +2,6 @@
 
 use crate::PATIENCE;
 use crate::kafka::{Orders, broker, verify};
-use crate::number;
 use crate::worker::{Life, Worker};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -75,10 +74,7 @@ fn epochs(address: &str, id: &str, upto: i16) -> (i64, i16) {
 #[test]
 fn a_producer_whose_epochs_end_gets_another_id_and_nothing_is_lost_or_doubled() {
     let Some(address) = broker() else { return };
-    if number("TIDEGATE_CHAOS_EPOCHS").is_none() {
-        return; // it takes a minute
-    }
-    let orders = Orders::produce(20_000);
+    let orders = Orders::produce(12_000);
     let folder = tempfile::tempdir().expect("a folder");
     let mut worker = Worker::start(&orders, folder.path(), 1, true);
     progresses(&mut worker, 3);
@@ -97,8 +93,6 @@ fn a_producer_whose_epochs_end_gets_another_id_and_nothing_is_lost_or_doubled() 
     }
     verify(&orders);
     let (after, epoch) = epochs(&address, &id, 0);
-    println!(
-        "chaos-kafka: producer {before} has become {after}, at epoch {epoch}, and nobody was killed by it"
-    );
+    println!("producer {before} has become {after}, at epoch {epoch}");
     assert!(after != before && epoch < 1000, "it was given another id");
 }

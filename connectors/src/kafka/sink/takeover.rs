@@ -70,10 +70,7 @@ impl Takeover {
         let changed =
             |slot: &u32, now: &Marker| known.get(slot).is_none_or(|old| old.owner != now.owner);
         if before.iter().any(|(slot, now)| changed(slot, now)) {
-            // There may be a newer checkpoint than the one that this attempt has read.
-            return Err(Fault::external(
-                "another run of this job took its output to Kafka over at the same time",
-            ));
+            return Err(overtaken());
         }
         self.check(&before)?;
         for (slot, instance) in fenced {
@@ -173,7 +170,10 @@ impl Takeover {
                     return Ok(());
                 }
                 if now.as_ref() != before {
-                    return Err(taken_over(slot).into());
+                    let owner = |marker: &Marker| marker.owner;
+                    let newer = now.as_ref().map(owner) != before.map(owner);
+                    let other = if newer { taken_over(slot) } else { overtaken() };
+                    return Err(other.into());
                 }
                 instance
             }
@@ -198,6 +198,14 @@ impl Takeover {
         point("takeover_produced")?;
         instance.commit()
     }
+}
+
+/// There may be a newer checkpoint than the one that this attempt has read: a restart is what helps.
+#[cold]
+fn overtaken() -> Fault {
+    Fault::external(
+        "another run of this job wrote its output to Kafka while this one took that over",
+    )
 }
 
 #[cold]

@@ -55,6 +55,40 @@ fn an_older_checkpoint_is_refused_unless_allowed() {
     assert_eq!(world.kafka.borrow().markers[&0].checkpoint, newest - 1);
 }
 
+/// An older run that still commits, at any moment of a takeover, doesn't end the new one for good: it begins again.
+#[test]
+fn a_takeover_that_an_older_run_commits_into_begins_again() {
+    let mut again = 0;
+    for moment in 0..24 {
+        let world = calm_world();
+        let newest = world.latest.borrow().as_ref().unwrap().id;
+        let (old, new) = (process(&world), process(&world));
+        Takeover::new(Owner(50), 2, Some(newest), Vec::new())
+            .run(&old, &Disk::default())
+            .unwrap();
+        let commits = move |_| {
+            let mut old = Committer::new(old, 1, Owner(50));
+            drop(old.commit(&[committable(1, newest + 1, 50)], &Disk::default()));
+        };
+        *world.interruption.borrow_mut() = Some((moment, Box::new(commits)));
+        let takes_over = |restored| {
+            let takeover = Takeover::new(Owner(51), 2, Some(restored), Vec::new());
+            takeover.run(&new, &Disk::default())
+        };
+        let Err(fault) = takes_over(newest) else {
+            continue;
+        };
+        let stale = fault.message().contains("would be there twice");
+        assert!(
+            fault.kind() == FaultKind::External || stale,
+            "at moment {moment}: {fault}"
+        );
+        again += u32::from(!stale);
+        takes_over(newest + 1).unwrap();
+    }
+    assert!(again > 0, "it comes in between");
+}
+
 /// As when somebody forgets to say that the job goes on from its checkpoint.
 #[test]
 fn a_start_from_scratch_over_what_is_committed_is_refused_unless_allowed() {
