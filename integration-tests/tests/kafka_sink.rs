@@ -231,7 +231,7 @@ const STEPS: [&str; 21] = [
 #[test]
 fn killed_at_each_step() {
     let Some(_) = broker() else { return };
-    let orders = Orders::produce(80_000);
+    let orders = Orders::produce(160_000);
     let folder = tempfile::tempdir().expect("there is room for files");
     let mut life = 0;
     for step in STEPS {

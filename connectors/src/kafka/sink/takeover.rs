@@ -153,6 +153,18 @@ impl Takeover {
         }
     }
 
+    /// Whether what an older run has committed meanwhile may be passed over.
+    fn check_again(&self, slot: u32, before: Option<&Marker>, now: Option<&Marker>) -> Flow {
+        let owner = |marker: &Marker| marker.owner;
+        if now.map(owner) != before.map(owner) {
+            return Err(taken_over(slot));
+        }
+        if now != before && !self.allow_reemit {
+            return Err(overtaken());
+        }
+        Ok(())
+    }
+
     fn transact<B: Broker>(
         &self,
         (broker, segments): (&B, &dyn Segments),
@@ -160,24 +172,21 @@ impl Takeover {
         instance: Option<B::Instance>,
         before: Option<&Marker>,
     ) -> Result<(), Trouble> {
+        let mut now = before.cloned();
         let mut instance = match instance {
             Some(instance) => instance,
             None => {
                 // What became of the last try is unknown.
                 let instance = broker.fence(slot)?;
-                let now = broker.markers()?.remove(&slot);
+                now = broker.markers()?.remove(&slot);
                 if now.as_ref().is_some_and(|now| now.owner == self.owner) {
                     return Ok(());
                 }
-                if now.as_ref() != before {
-                    let owner = |marker: &Marker| marker.owner;
-                    let newer = now.as_ref().map(owner) != before.map(owner);
-                    let other = if newer { taken_over(slot) } else { overtaken() };
-                    return Err(other.into());
-                }
+                self.check_again(slot, before, now.as_ref())?;
                 instance
             }
         };
+        let before = now.as_ref();
         let done = before.map_or(0, |marker| marker.checkpoint);
         instance.begin()?;
         point("takeover_begun")?;
