@@ -53,7 +53,7 @@ fn numbers_and_what_a_deserializer_of_ones_own_makes() {
     let short = tidegate::testing::run(1, |env| {
         env.source("n", source_of(KafkaSource::i64(), &four))
     });
-    let said = short.err().expect("four are not eight").to_string();
+    let said = short.expect_err("four are not eight").to_string();
     assert!(said.contains("4 bytes and not the 8 of an i64"), "{said}");
     let words = Topic::new(broker, "words", 1);
     words.append(0, None, Some(b"tide"), 1);

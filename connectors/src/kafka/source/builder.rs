@@ -327,7 +327,8 @@ mod tests {
             let source = KafkaSource::i64().bootstrap_servers("localhost:9092");
             source.topic("t").preset(preset)
         };
-        let table: [(_, &[(&str, Option<&str>)], usize); 4] = [
+        type Values = &'static [(&'static str, Option<&'static str>)];
+        let table: [(_, Values, usize); 4] = [
             (Standard, &[("fetch.min.bytes", None)], usize::MAX),
             (
                 Balanced,
