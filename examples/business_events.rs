@@ -25,6 +25,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EVENTS: &str = "business-events";
 const ENRICHED: &str = "enriched-events";
 const ANALYTICS: &str = "analytics-events";
+/// Where it is written down how far the enriched events are committed.
+const PROGRESS: &str = "business-enriched-progress";
 /// The first event that `--produce` makes: 2025-01-01, 00:00 UTC.
 const BEGIN: i64 = 1_735_689_600_000;
 
@@ -37,11 +39,20 @@ struct Arguments {
     /// Read what is in the topic now, from its beginning, and end there
     #[arg(long)]
     bounded: bool,
+    /// Comes before the names of the topics and of the transactions, so that several may run side by side
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prefix: String,
     /// Where Kafka is
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9092")]
     bootstrap: String,
     #[command(flatten)]
     env: EnvArgs,
+}
+
+impl Arguments {
+    fn named(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -162,7 +173,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
     };
     let events = KafkaSource::json::<BusinessEvent>()
         .bootstrap_servers(&arguments.bootstrap)
-        .topics([EVENTS])
+        .topics([arguments.named(EVENTS)])
         .group_id("flink-business-processor")
         .starting_offsets(starting)
         .bounded(arguments.bounded)
@@ -180,6 +191,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
         .map(validated)
         .filter(|event| event.is_valid)
         .name("validation-stage")
+        // Elsewhere a stage of its own, "partitioning-by-customer"; here it is how records go to the next one.
         .key_by(|event| event.customer_id.clone())
         .window(Tumbling::event_time(Duration::from_secs(5 * 60)))
         .process_with(CustomerAggregation)
@@ -189,15 +201,16 @@ fn run(mut arguments: Arguments) -> Result<()> {
         .fork();
     let enriched = KafkaSink::json()
         .bootstrap_servers(&arguments.bootstrap)
-        .topic(ENRICHED)
+        .topic(arguments.named(ENRICHED))
         .key(|event: &EnrichedEvent| event.totals.customer_id.clone())
         .delivery_guarantee(DeliveryGuarantee::ExactlyOnce)
-        .exactly_once("business-enriched")
+        .exactly_once(arguments.named("business-enriched"))
+        .progress_topic(arguments.named(PROGRESS))
         .transaction_timeout(Duration::from_secs(15 * 60));
     billed.sink("kafka-enriched-events", enriched.build()?);
     let analytics = KafkaSink::json()
         .bootstrap_servers(&arguments.bootstrap)
-        .topic(ANALYTICS)
+        .topic(arguments.named(ANALYTICS))
         .key(|event: &AnalyticsEvent| event.customer_id.clone())
         .at_least_once()
         .high_throughput();
@@ -211,10 +224,12 @@ fn run(mut arguments: Arguments) -> Result<()> {
     let result = env.execute("kafka-optimized-business-pipeline")?;
     if !arguments.env.plan {
         println!(
-            "{} events in {:.3} s, {} of them valid; totals are in '{ENRICHED}' and '{ANALYTICS}'",
+            "{} events in {:.3} s, {} of them valid; totals are in '{}' and '{}'",
             result.records_in("kafka-business-events"),
             result.elapsed.as_secs_f64(),
-            result.records_in("customer-aggregation")
+            result.records_in("customer-aggregation"),
+            arguments.named(ENRICHED),
+            arguments.named(ANALYTICS)
         );
     }
     Ok(())
@@ -230,11 +245,13 @@ fn produce(arguments: &Arguments, events: u64) -> Result<()> {
         (ENRICHED, "2592000000"),
         (ANALYTICS, "86400000"),
     ] {
-        admin.recreate(topic, 8, &[("retention.ms", retention)])?;
+        admin.recreate(&arguments.named(topic), 8, &[("retention.ms", retention)])?;
     }
+    let compacted = [("cleanup.policy", "compact")];
+    admin.recreate(&arguments.named(PROGRESS), 1, &compacted)?;
     let sink = KafkaSink::json()
         .bootstrap_servers(&arguments.bootstrap)
-        .topic(EVENTS)
+        .topic(arguments.named(EVENTS))
         .key(|event: &BusinessEvent| event.customer_id.clone())
         .at_least_once()
         .high_throughput();
@@ -243,7 +260,8 @@ fn produce(arguments: &Arguments, events: u64) -> Result<()> {
         .sink(EVENTS, sink.build()?);
     env.execute("business-events")?;
     println!(
-        "{events} events are in the topic '{EVENTS}' of {}",
+        "{events} events are in the topic '{}' of {}",
+        arguments.named(EVENTS),
         arguments.bootstrap
     );
     Ok(())

@@ -7,10 +7,11 @@
 //! cargo run --release --example orders -- --verify
 //! ```
 //!
-//! `--produce` begins anew: it empties both topics and writes orders that are up to 20 s out of their order.
+//! `--produce` begins anew: it empties the topics and writes orders that are up to 20 s out of their order.
 //! The job reads them with the event time that is in them, and writes each total within the transaction of a
 //! checkpoint. Kill it whenever you like and start it again with `--restore latest`: `--verify` reads what is
-//! committed, computes from the orders what it should be, and says whether each total is there exactly once.
+//! committed, computes from the orders what it should be, and says whether each total is there exactly once. Without
+//! `--restore` it is refused, as it would write again what is committed.
 
 #[path = "orders/generate.rs"]
 mod generate;
@@ -49,6 +50,9 @@ struct Arguments {
     /// The topic of the totals
     #[arg(long, value_name = "NAME", default_value = "aggregated-orders")]
     output_topic: String,
+    /// What names the job's transactions; no two jobs that run may have the same
+    #[arg(long, value_name = "NAME", default_value = "order-processor-sink")]
+    transactional_id: String,
     /// Where Kafka is
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9092")]
     bootstrap: String,
@@ -80,9 +84,9 @@ struct AggregatedOrder {
 
 /// Counts orders and adds up their amounts.
 #[derive(Clone)]
-struct OrderTotals;
+struct OrderAggregator;
 
-impl Aggregator<Order> for OrderTotals {
+impl Aggregator<Order> for OrderAggregator {
     type Acc = (u64, u64);
     type Out = (u64, u64);
 
@@ -128,6 +132,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// The topic in which the job writes down how far its output is committed.
+fn progress(arguments: &Arguments) -> String {
+    format!("{}-progress", arguments.transactional_id)
+}
+
 fn produce(arguments: &Arguments, orders: u64) -> Result<bool> {
     let mut settings = ClientSettings::new();
     settings.bootstrap_servers(&arguments.bootstrap);
@@ -136,6 +145,8 @@ fn produce(arguments: &Arguments, orders: u64) -> Result<bool> {
         // Totals have the time of their windows, which is long ago.
         admin.recreate(topic, arguments.partitions, &[("retention.ms", "-1")])?;
     }
+    // What was committed is no more.
+    admin.recreate(&progress(arguments), 1, &[("cleanup.policy", "compact")])?;
     generate::produce(&arguments.bootstrap, &arguments.topic, orders)?;
     println!(
         "{orders} orders are in the topic '{}' of {}",
@@ -163,7 +174,8 @@ fn run(mut arguments: Arguments) -> Result<bool> {
         .bootstrap_servers(&arguments.bootstrap)
         .topic(&arguments.output_topic)
         .key(|total: &AggregatedOrder| total.customer_id.to_string())
-        .exactly_once("order-processor-sink")
+        .exactly_once(&arguments.transactional_id)
+        .progress_topic(progress(&arguments))
         .build()?;
     env.source("orders", orders)
         .watermarks(
@@ -174,7 +186,7 @@ fn run(mut arguments: Arguments) -> Result<bool> {
         .encodable()
         .key_by(|order| order.customer_id)
         .window(Tumbling::event_time(WINDOW))
-        .aggregate(OrderTotals)
+        .aggregate(OrderAggregator)
         .map(|w| AggregatedOrder {
             customer_id: w.key,
             window_start: w.window.start.millis(),
@@ -182,6 +194,7 @@ fn run(mut arguments: Arguments) -> Result<bool> {
             cents: w.value.1,
         })
         .sink("totals", totals);
+    // Its name in other engines begins with theirs; this is not them.
     let result = env.execute("Order Processing")?;
     if !arguments.env.plan {
         println!(

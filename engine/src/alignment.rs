@@ -84,10 +84,14 @@ impl AlignmentMember {
         Timestamp(least.unwrap_or(Timestamp::MAX.0))
     }
 
+    /// The furthest that a member may be.
+    pub fn limit(&self) -> Timestamp {
+        Timestamp(self.least().0.saturating_add(millis(self.max_drift)))
+    }
+
     /// Whether a member at `watermark` has to wait for the others.
     pub fn is_ahead(&self, watermark: Timestamp) -> bool {
-        let limit = self.least().0.saturating_add(millis(self.max_drift));
-        watermark.0 > limit
+        watermark > self.limit()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A subtask that reads several splits reads some of them ahead of others. Were event time taken from
 //! whatever comes, the records of those behind would be late. So a source that reads splits says whose
-//! record comes next, and the strategy keeps the time of each by itself.
+//! record comes next, and the strategy keeps the time of each by itself. Where streams are kept in step, the strategy
+//! says which splits are too far ahead, and the source reads the others meanwhile.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,9 @@ struct Inner {
     /// Grows with each change of what follows.
     version: AtomicU64,
     known: Mutex<Known>,
+    /// Some split is too far ahead of others.
+    holds: AtomicBool,
+    held: Mutex<Vec<bool>>,
 }
 
 /// What there is to read.
@@ -62,6 +66,29 @@ impl SplitTrack {
                 *ended = true;
             }
         });
+    }
+
+    /// Whether any split is too far ahead of others.
+    #[inline(always)]
+    pub fn holds(&self) -> bool {
+        self.0.holds.load(Relaxed)
+    }
+
+    /// Whether a split is too far ahead of others to be read now. The last turn of the strategy said it.
+    #[inline(always)]
+    pub fn is_held(&self, split: usize) -> bool {
+        self.holds() && {
+            let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.get(split).copied().unwrap_or(false)
+        }
+    }
+
+    /// For each split, whether it is too far ahead.
+    pub(crate) fn hold(&self, splits: impl Iterator<Item = bool>) {
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clear();
+        held.extend(splits);
+        self.0.holds.store(held.contains(&true), Relaxed);
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut Known) -> R) -> R {

@@ -218,7 +218,8 @@ impl<T, G, A> WatermarkStrategy<T, G, A> {
     /// watermark is more than `max_drift` ahead of the group's least one stops reading until the others
     /// catch up. Who is idle or has ended holds nobody back; who has no watermark yet does, so give
     /// streams that may be silent an [`WatermarkStrategy::idle_after`]. A subtask reads a slice at a
-    /// time and may be ahead by one slice more. The strategy must stand right behind its source.
+    /// time and may be ahead by one slice more. A source of several splits, such as the partitions of a topic, reads
+    /// on those that are not ahead. The strategy must stand right behind its source.
     ///
     /// ```
     /// use tidegate_engine::prelude::*;
@@ -423,6 +424,9 @@ where
         let signal = self.generate(now);
         if let Some(aligned) = &mut self.aligned {
             aligned.look(now, self.emitted, self.idle);
+            if self.splits.told() {
+                self.splits.hold(aligned.member.limit());
+            }
         }
         signal
     }

@@ -1,16 +1,17 @@
 //! A real Kafka broker for tests, topics of their own in it, and what stands in them.
 
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate::connectors::kafka::{ClientSettings, KafkaAdmin};
+use tidegate::engine::metrics::{MetricRegistry, MetricValue};
 
 /// Longer than anything that a test asks of a broker.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -46,6 +47,36 @@ pub fn broker() -> Option<&'static str> {
             eprintln!("NOT TESTED against Kafka, as there is no broker: {why}");
             None
         }
+    }
+}
+
+/// What a job shows of a metric of Kafka: a number for each subtask, or for each partition, with its labels. Of a
+/// histogram, the sum.
+pub fn shown(metrics: &MetricRegistry, name: &str) -> Vec<(Vec<(String, String)>, f64)> {
+    let all = metrics.snapshot(0).into_iter();
+    let named = all.filter(|sample| sample.name == name && sample.scope == ["kafka"]);
+    let number = |value| match value {
+        MetricValue::Counter(n) => n as f64,
+        MetricValue::Gauge(value) | MetricValue::Total(value) => value,
+        MetricValue::Meter { rate, .. } => rate,
+        MetricValue::Histogram(h) => h.sum as f64,
+    };
+    named
+        .map(|sample| (sample.labels, number(sample.value)))
+        .collect()
+}
+
+/// The same, all together.
+pub fn total(metrics: &MetricRegistry, name: &str) -> f64 {
+    shown(metrics, name).iter().map(|(_, number)| number).sum()
+}
+
+/// Waits until something holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < DEADLINE, "{what}");
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
@@ -101,6 +132,53 @@ impl Topic {
         let client = self.producer.client();
         let metadata = client.fetch_metadata(Some(&self.name), DEADLINE);
         metadata.expect("the broker answers");
+    }
+
+    /// Makes the topic anew, without what was in it.
+    pub fn recreate(&self, partitions: i32) {
+        let made = self
+            .admin()
+            .recreate(&self.name, partitions, &[("retention.ms", "-1")]);
+        made.expect("the broker makes topics");
+    }
+
+    /// Tells a group how far a partition is read.
+    pub fn commit(&self, group: &str, partition: i32, offset: i64) {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.servers)
+            .set("group.id", group);
+        let consumer: BaseConsumer = config.create().expect("these settings are sound");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
+            .expect("an offset");
+        let told = consumer.commit(&list, CommitMode::Sync);
+        told.expect("the broker takes it");
+    }
+
+    /// A producer whose first transaction has begun.
+    pub fn transaction(&self, id: &str) -> BaseProducer {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.servers)
+            .set("linger.ms", "1")
+            .set("transactional.id", format!("{}-{id}", self.name));
+        let producer: BaseProducer = config.create().expect("these settings are sound");
+        producer
+            .init_transactions(DEADLINE)
+            .expect("nobody else has this id");
+        producer.begin_transaction().expect("it can begin");
+        producer
+    }
+
+    /// Appends as a part of a transaction.
+    pub fn append_in(&self, producer: &BaseProducer, partition: i32, values: &[&str]) {
+        for value in values {
+            let record = BaseRecord::<str, [u8]>::to(&self.name).partition(partition);
+            let sent = producer.send(record.payload(value.as_bytes()));
+            sent.map_err(|(error, _)| error).expect("there is room");
+        }
+        producer.flush(DEADLINE).expect("the broker takes records");
     }
 
     /// Removes the topic.

@@ -1,8 +1,16 @@
 //! What reaches a real broker without transactions, and what one clear error says where something is wrong.
 
+#[path = "kafka_sink_plain/front.rs"]
+mod front;
 #[path = "kafka_sink/kafka.rs"]
 #[allow(dead_code, reason = "the orders are for other tests")]
 mod kafka;
+#[path = "kafka_sink_plain/lossy.rs"]
+mod lossy;
+#[path = "kafka_sink_plain/parts.rs"]
+mod parts;
+#[path = "kafka_sink_plain/progress.rs"]
+mod progress;
 
 use integration_tests::kafka::Topic;
 use kafka::{broker, fresh_topic, read_all};
@@ -272,6 +280,16 @@ fn settings_that_do_not_fit_are_refused_when_the_sink_is_built() {
         (sink().max_unacknowledged(0), "lets nothing be sent"),
         (sink().broker_timeout(Duration::ZERO), "broker_timeout"),
         (sink().property("linger.ms", "soon"), "linger.ms"),
+        (
+            sink().property("statistics.interval.ms", "0"),
+            "whether brokers answer",
+        ),
+        (
+            sink()
+                .exactly_once("t")
+                .property("transaction.timeout.ms", "5000"),
+            "set it with .transaction_timeout(..)",
+        ),
         (sink().property("retries", "0"), "retries"),
     ] {
         let said = refusal(sink);
@@ -305,7 +323,9 @@ fn securely(
     if let Some(sasl) = sasl {
         sink = sink.sasl(sasl);
     }
-    let sink = sink.exactly_once(topic).build().expect("it is sound");
+    // Each time without what the last one knew.
+    let sink = sink.exactly_once(topic).allow_reemit(true);
+    let sink = sink.build().expect("it is sound");
     let folder = tempfile::tempdir().expect("a folder");
     let mut env = StreamEnv::with_parallelism(1);
     env.settings_mut().checkpoints = Some(CheckpointSettings::every(Duration::from_millis(100)));
@@ -463,8 +483,15 @@ fn nulls_arrive_exactly_once_too_and_a_message_that_is_too_large_is_one_clear_er
     );
     // The topic's own limit is only known to the broker.
     kafka::limit_messages(&topic, 10_000);
-    let sink = strings(&topic).expect("a broker").exactly_once(&topic);
+    let sink = || strings(&topic).expect("a broker").exactly_once(&topic);
     let long = "x".repeat(100_000);
+    let said = run(sink().build().expect("it is sound"), vec![long.clone()]);
+    let said = said.expect_err("it begins from scratch over what is there");
+    assert!(
+        said.contains("is in Kafka already") && said.contains("Restore"),
+        "{said}"
+    );
+    let sink = sink().allow_reemit(true);
     let said = run(sink.build().expect("it is sound"), vec![long]).expect_err("it is too long");
     assert!(
         said.contains(&topic) && said.contains("too large"),

@@ -1,12 +1,20 @@
 //! The Kafka source against a real broker: what it reads, in which order and up to where, what event time it
 //! gives, how it goes on after a failure and at another parallelism, and how it fails.
 
+#[path = "kafka_source/metrics.rs"]
+mod metrics;
 #[path = "kafka_source/mock.rs"]
 mod mock;
+#[path = "kafka_source/pace.rs"]
+mod pace;
+#[path = "kafka_source/places.rs"]
+mod places;
 #[path = "kafka_source/rescale.rs"]
 mod rescale;
 #[path = "kafka_source/trouble.rs"]
 mod trouble;
+#[path = "kafka_source/values.rs"]
+mod values;
 
 use integration_tests::kafka::{Topic, broker};
 use std::collections::{BTreeMap, BTreeSet};

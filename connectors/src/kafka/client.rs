@@ -1,9 +1,11 @@
 //! How a client reaches its brokers: addresses, TLS, SASL and any property of librdkafka, checked before
 //! the job starts and shared by source and sink.
 
+use super::names::{BUILDERS, JAVA_NAMES, canonical};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use tidegate_engine::fault::Fault;
 
 /// Why settings are not sound.
@@ -130,7 +132,8 @@ impl fmt::Debug for Sasl {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ClientSettings {
     servers: String,
-    properties: BTreeMap<String, String>,
+    /// By the canonical name, the name that it was set by and the value.
+    properties: BTreeMap<String, (String, String)>,
     tls: Option<Tls>,
     sasl: Option<Sasl>,
 }
@@ -146,19 +149,6 @@ impl fmt::Debug for ClientSettings {
             .finish()
     }
 }
-
-/// What Kafka's Java client calls otherwise, so that people who come from there find their way.
-const JAVA_NAMES: [(&str, &str); 9] = [
-    ("buffer.memory", "queue.buffering.max.kbytes, in KiB"),
-    ("fetch.max.wait.ms", "fetch.wait.max.ms"),
-    ("max.block.ms", "message.timeout.ms"),
-    ("max.poll.records", ".max_poll_records(..) of the source"),
-    ("receive.buffer.bytes", "socket.receive.buffer.bytes"),
-    ("send.buffer.bytes", "socket.send.buffer.bytes"),
-    ("request.timeout.ms", "socket.timeout.ms"),
-    ("ssl.truststore.location", "ssl.ca.location, in PEM format"),
-    ("sasl.jaas.config", "sasl.username and sasl.password"),
-];
 
 impl ClientSettings {
     /// Settings without a broker.
@@ -189,16 +179,45 @@ impl ClientSettings {
     /// Any property of librdkafka. What is set here wins over what a preset or a default says.
     pub fn property(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let (name, value) = (name.into(), value.into());
-        if name == "bootstrap.servers" || name == "metadata.broker.list" {
-            self.servers = value;
-        } else {
-            self.properties.insert(name, value);
+        match canonical(&name) {
+            "bootstrap.servers" => self.servers = value,
+            canonical => {
+                let canonical = canonical.to_owned();
+                self.properties.insert(canonical, (name, value));
+            }
         }
     }
 
-    /// What a property was set to.
+    /// What a property was set to, by whichever of its names.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.properties.get(name).map(String::as_str)
+        self.set(name).map(|(_, value)| value)
+    }
+
+    /// The name that a property was set by, and its value.
+    fn set(&self, name: &str) -> Option<(&str, &str)> {
+        let (name, value) = self.properties.get(canonical(name))?;
+        Some((name, value))
+    }
+
+    /// Refuses a number that is not within a range.
+    pub(crate) fn within(
+        &self,
+        name: &str,
+        range: RangeInclusive<u64>,
+        why: &str,
+    ) -> Result<(), KafkaError> {
+        let Some((name, value)) = self.set(name) else {
+            return Ok(());
+        };
+        // What is no number at all librdkafka refuses itself.
+        match value.trim().parse() {
+            Ok(number) if !range.contains(&number) => {
+                let (least, most) = range.into_inner();
+                let why = format_args!("{number} is not between {least} and {most}: {why}");
+                Err(KafkaError::property(name, why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The configuration of a client. `defaults` hold where the user says nothing; `fixed` hold always, and
@@ -211,27 +230,27 @@ impl ClientSettings {
     ) -> Result<ClientConfig, KafkaError> {
         self.check_servers()?;
         for (name, value) in fixed {
-            if self.get(name).is_some_and(|set| set != *value) {
-                let why = format_args!("it is Tidegate that sets it, to '{value}'; leave it out");
-                return Err(KafkaError::property(*name, why));
+            if let Some((set_by, _)) = self.set(name).filter(|(_, set)| set != value) {
+                return Err(not_by_property(set_by, value));
             }
         }
-        let mut all: BTreeMap<&str, &str> = defaults.iter().copied().collect();
-        all.insert("bootstrap.servers", &self.servers);
-        self.security(&mut all)?;
-        all.extend(
-            self.properties
-                .iter()
-                .map(|(k, v)| (k.as_str(), v.as_str())),
-        );
-        all.extend(fixed.iter().copied());
+        let mut all = BTreeMap::new();
+        let mut insert = |(name, value)| {
+            all.insert(canonical(name), (name, value));
+        };
+        defaults.iter().copied().for_each(&mut insert);
+        insert(("bootstrap.servers", &self.servers));
+        self.security(&mut insert)?;
+        let set = self.properties.values();
+        set.for_each(|(name, value)| insert((name, value)));
+        fixed.iter().copied().for_each(insert);
         let mut config = ClientConfig::new();
-        for (name, value) in all {
+        for (name, (set_by, value)) in all {
             let mut alone = ClientConfig::new();
-            alone.set(name, value);
+            alone.set(set_by, value);
             alone
                 .create_native_config()
-                .map_err(|error| refused(name, &error))?;
+                .map_err(|error| refused(set_by, &error))?;
             config.set(name, value);
         }
         config.set_log_level(RDKafkaLogLevel::Info);
@@ -256,7 +275,10 @@ impl ClientSettings {
         Ok(())
     }
 
-    fn security<'a>(&'a self, all: &mut BTreeMap<&'a str, &'a str>) -> Result<(), KafkaError> {
+    fn security<'a>(
+        &'a self,
+        mut insert: impl FnMut((&'a str, &'a str)),
+    ) -> Result<(), KafkaError> {
         let protocol = match (&self.tls, &self.sasl) {
             (None, None) => return Ok(()),
             (Some(_), None) => "SSL",
@@ -272,13 +294,13 @@ impl ClientSettings {
             );
             return Err(KafkaError::property("security.protocol", why));
         }
-        all.insert("security.protocol", protocol);
+        insert(("security.protocol", protocol));
         if let Some(tls) = &self.tls {
             let mut file = |name: &'static str, path: &'a str| {
                 std::fs::File::open(path).map_err(|error| {
                     KafkaError::property(name, format_args!("can't read {path}: {error}"))
                 })?;
-                all.insert(name, path);
+                insert((name, path));
                 Ok(())
             };
             if let Some(path) = &tls.authority {
@@ -290,11 +312,25 @@ impl ClientSettings {
             }
         }
         if let Some(sasl) = &self.sasl {
-            all.insert("sasl.mechanism", sasl.mechanism);
-            all.insert("sasl.username", &sasl.user);
-            all.insert("sasl.password", &sasl.password);
+            insert(("sasl.mechanism", sasl.mechanism));
+            insert(("sasl.username", &sasl.user));
+            insert(("sasl.password", &sasl.password));
         }
         Ok(())
+    }
+}
+
+#[cold]
+fn not_by_property(name: &str, value: &str) -> KafkaError {
+    let builder = BUILDERS
+        .iter()
+        .find(|(name_of, _)| *name_of == canonical(name));
+    match builder {
+        Some((_, builder)) => KafkaError::property(name, format_args!("set it with {builder}")),
+        None => KafkaError::property(
+            name,
+            format_args!("it is Tidegate that sets it, to '{value}'; leave it out"),
+        ),
     }
 }
 
@@ -312,6 +348,7 @@ fn refused(name: &str, error: &rdkafka::error::KafkaError) -> KafkaError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::ALIASES;
     use super::*;
 
     fn local() -> ClientSettings {
@@ -359,6 +396,41 @@ mod tests {
             refusal(&settings),
             "property 'fetch.max.wait.ms': librdkafka calls it fetch.wait.max.ms"
         );
+    }
+
+    #[test]
+    fn a_property_is_the_same_by_each_of_its_names() {
+        for (alias, name) in ALIASES
+            .iter()
+            .filter(|(_, name)| *name != "bootstrap.servers")
+        {
+            let values = match *name {
+                "compression.type" => ["none", "gzip"],
+                "enable.auto.commit" => ["false", "true"],
+                "acks" => ["all", "1"],
+                _ => ["7", "8"],
+            };
+            for (default, set) in [(name, alias), (alias, name), (alias, alias)] {
+                let mut settings = local();
+                settings.property(*set, values[1]);
+                assert_eq!(settings.get(name), settings.get(alias));
+                let config = settings.config(&[(default, values[0])], &[]).unwrap();
+                assert_eq!(config.get(name), Some(values[1]), "{set} over {default}");
+                assert_eq!(config.get(alias), None, "{alias} is {name}");
+                let fixed = settings.config(&[], &[(default, values[0])]);
+                let said = fixed.unwrap_err().to_string();
+                assert!(said.contains(&format!("property '{set}'")), "{said}");
+            }
+            let mut settings = local();
+            settings.property(*alias, values[0]);
+            settings.property(*name, values[1]);
+            assert_eq!(settings.get(alias), Some(values[1]), "the last one counts");
+        }
+        let mut settings = local();
+        settings.property("queue.buffering.max.ms", "soon");
+        assert!(refusal(&settings).starts_with("property 'queue.buffering.max.ms': "));
+        settings.property("metadata.broker.list", "elsewhere:9092");
+        assert_eq!(settings.servers(), "elsewhere:9092");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod admin;
 pub mod client;
 mod contact;
+mod names;
 mod outage;
 pub mod sink;
 pub mod source;

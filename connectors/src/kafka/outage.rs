@@ -4,6 +4,7 @@
 use rdkafka::Statistics;
 use rdkafka::statistics::Broker;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +15,12 @@ use tidegate_engine::observe::SubtaskStats;
 /// How long brokers may be silent while a job runs, by default: longer than one takes to be restarted, or another
 /// to take over.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often it can be looked, in milliseconds, by what librdkafka counts.
+pub(crate) const LOOKS: RangeInclusive<u64> = 1..=10_000;
+
+/// Why not never.
+pub(crate) const WHY_LOOK: &str = "it is how often it is seen whether brokers answer";
 
 /// Shorter silences are everyday life.
 const NOTABLE: Duration = Duration::from_secs(3);

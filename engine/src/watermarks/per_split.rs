@@ -36,6 +36,8 @@ struct Split<G> {
     active_since: Timestamp,
     idle: bool,
     ended: bool,
+    /// It is too far ahead, so that nothing comes of it.
+    held: bool,
 }
 
 impl<G> Split<G> {
@@ -94,6 +96,7 @@ impl<T, G: WatermarkGenerator<T>> PerSplit<T, G> {
                 active_since: now,
                 idle: false,
                 ended: false,
+                held: false,
             });
         }
         for (split, ended) in self.splits.iter_mut().zip(known.ended) {
@@ -116,6 +119,8 @@ impl<T, G: WatermarkGenerator<T>> PerSplit<T, G> {
                 (split.active_since, split.idle) = (now, false);
                 let watermark = split.generator.periodic();
                 split.watermark = split.watermark.max(watermark.unwrap_or(Timestamp::MIN));
+            } else if split.held {
+                split.active_since = now;
             } else if let Some(timeout) = idle_after {
                 split.idle |= split.active_since.plus(timeout) <= now;
             }
@@ -130,6 +135,14 @@ impl<T, G: WatermarkGenerator<T>> PerSplit<T, G> {
             None | Some(Timestamp::MIN) => Combined::Waiting,
             Some(least) => Combined::At(least),
         }
+    }
+
+    /// Has the source read no split that is beyond the limit.
+    pub(super) fn hold(&mut self, limit: Timestamp) {
+        for split in &mut self.splits {
+            split.held = !split.ended && split.watermark > limit;
+        }
+        self.track.hold(self.splits.iter().map(|split| split.held));
     }
 
     /// No time has passed for those without records.
@@ -196,6 +209,34 @@ mod tests {
         assert_eq!(advance(&mut splits, 121), Combined::Idle);
         read(&mut splits, &fresh, b, 3500);
         assert_eq!(advance(&mut splits, 130), Combined::At(Timestamp(3499)));
+    }
+
+    #[test]
+    fn a_split_beyond_the_limit_is_held_and_not_idle_meanwhile() {
+        let fresh = WatermarkStrategy::<i64, _>::monotonous().generator;
+        let track = SplitTrack::default();
+        let mut splits = PerSplit::new(track.clone());
+        track.declare();
+        let (a, b) = (track.add(), track.add());
+        track.complete();
+        let idle = Some(Duration::from_millis(100));
+        let advance = |splits: &mut PerSplit<i64, Bounded>, now, limit| {
+            let combined = splits.advance(&fresh, Timestamp(now), idle);
+            splits.hold(Timestamp(limit));
+            (combined, track.is_held(a), track.is_held(b))
+        };
+        read(&mut splits, &fresh, a, 5001);
+        read(&mut splits, &fresh, b, 3001);
+        let at = |at| Combined::At(Timestamp(at));
+        assert_eq!(advance(&mut splits, 0, 5000), (at(3000), false, false));
+        assert_eq!(advance(&mut splits, 10, 4000), (at(3000), true, false));
+        read(&mut splits, &fresh, b, 3501);
+        assert_eq!(advance(&mut splits, 200, 4500), (at(3500), true, false));
+        read(&mut splits, &fresh, b, 6001);
+        let together = advance(&mut splits, 300, 5000);
+        assert_eq!(together, (at(5000), false, true), "it was held, not idle");
+        assert_eq!(advance(&mut splits, 301, 9000), (at(5000), false, false));
+        assert!(!track.holds());
     }
 
     #[test]

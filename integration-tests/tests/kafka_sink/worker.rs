@@ -13,7 +13,7 @@ use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::{Checkpointing, Restore, Target};
 use tidegate::connectors::Generator;
 use tidegate::connectors::kafka::{KafkaSink, KafkaSource};
-use tidegate::engine::checkpoint::CheckpointSettings;
+use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
 use tidegate::prelude::*;
 
 const JOB: &str = "counts";
@@ -56,8 +56,18 @@ impl Worker {
         step: &str,
         hit: u32,
     ) -> Self {
-        let dies = ("WORKER_DIES", format!("kafka_sink::{step} {hit}"));
+        let step = match step.contains("::") {
+            true => step.to_owned(),
+            false => format!("kafka_sink::{step}"),
+        };
+        let dies = ("WORKER_DIES", format!("{step} {hit}"));
         Worker::spawn(orders, folder, parallelism, true, &[dies])
+    }
+
+    /// One that knows nothing of what others with its transactions have written, and is allowed to write it again.
+    pub fn start_beside(orders: &Orders, folder: &Path) -> Self {
+        let reemits = ("WORKER_REEMITS", "yes".to_owned());
+        Worker::spawn(orders, folder, 2, true, &[reemits])
     }
 
     /// One whose output is one epoch that is too large for memory; it may have to die on the way.
@@ -236,6 +246,14 @@ pub fn work() {
             Restore::From(Target { storage, folder })
         }
     };
+    let reemits = std::env::var("WORKER_REEMITS").is_ok_and(|reemits| reemits == "yes");
+    if reemits {
+        // Whom it takes over from may commit meanwhile.
+        checkpointing.restart = RestartStrategy::FixedDelay {
+            attempts: 10,
+            delay: Duration::from_millis(10),
+        };
+    }
     env.run_settings_mut().checkpointing = Some(checkpointing);
     env.run_settings_mut().source_rate = (told("WORKER_HELD") == "yes").then_some(RATE);
     let address = told("TIDEGATE_KAFKA");
@@ -258,7 +276,7 @@ pub fn work() {
         .exactly_once(&output)
         .transaction_timeout(TRANSACTION_TIMEOUT)
         .max_epoch_memory(told("WORKER_MEMORY").parse().expect("a number"))
-        .allow_reemit(std::env::var("WORKER_REEMITS").is_ok_and(|reemits| reemits == "yes"))
+        .allow_reemit(reemits)
         .build()
         .expect("the sink is sound");
     env.source("orders", source)

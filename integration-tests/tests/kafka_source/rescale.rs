@@ -9,7 +9,8 @@ use std::time::Instant;
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::{Checkpointing, Restore, Target};
 use tidegate::connectors::kafka::KafkaSource;
-use tidegate::engine::checkpoint::{CheckpointSettings, SavepointKind};
+use tidegate::connectors::kafka::source::{KafkaSourceBuilder, Text};
+use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy, SavepointKind};
 use tidegate::prelude::*;
 
 fn target(folder: &Path) -> Target {
@@ -26,14 +27,27 @@ fn read_on(
     from: Option<&Path>,
     to: &Path,
 ) -> Vec<i64> {
-    let mut env = StreamEnv::with_parallelism(parallelism);
-    env.settings_mut().checkpoints = Some(CheckpointSettings::every(Duration::from_millis(50)));
-    let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(to)));
-    checkpointing.restore = from.map_or(Restore::Nothing, |from| Restore::From(target(from)));
-    env.run_settings_mut().checkpointing = Some(checkpointing);
     let source = KafkaSource::string()
         .bootstrap_servers(broker().expect("there is one"))
         .topic(&topic.name);
+    let seen = carry_on(source, parallelism, at_least, from, to);
+    seen.expect("it ends well")
+}
+
+/// The same, of a source of the caller's own. An error where the job fails meanwhile.
+pub fn carry_on(
+    source: KafkaSourceBuilder<Text>,
+    parallelism: u32,
+    at_least: usize,
+    from: Option<&Path>,
+    to: &Path,
+) -> Result<Vec<i64>, String> {
+    let mut env = StreamEnv::with_parallelism(parallelism);
+    env.settings_mut().checkpoints = Some(CheckpointSettings::every(Duration::from_millis(50)));
+    let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(to)));
+    checkpointing.restart = RestartStrategy::None;
+    checkpointing.restore = from.map_or(Restore::Nothing, |from| Restore::From(target(from)));
+    env.run_settings_mut().checkpointing = Some(checkpointing);
     let collect = Collect::new();
     env.source("numbers", source.build().expect("the source is sound"))
         .map(|n| n.parse::<i64>().unwrap_or(-1))
@@ -42,7 +56,9 @@ fn read_on(
     let (started, mut seen) = (Instant::now(), Vec::new());
     while seen.len() < at_least {
         assert!(started.elapsed() < DEADLINE, "{} of {at_least}", seen.len());
-        assert!(!job.ended(), "{:?}", job.wait().err());
+        if job.ended() {
+            return job.wait().map(|_| seen).map_err(|error| error.to_string());
+        }
         seen.extend(collect.take().into_iter().map(|(_, n)| n));
         std::thread::park_timeout(Duration::from_millis(5));
     }
@@ -63,7 +79,7 @@ fn read_on(
         .expect("it stops");
     job.wait().expect("it ends well");
     seen.extend(collect.take().into_iter().map(|(_, n)| n));
-    seen
+    Ok(seen)
 }
 
 #[test]

@@ -196,13 +196,14 @@ impl<T: 'static> KafkaSinkBuilder<T> {
         self
     }
 
-    /// Accepts a checkpoint that is older than what is in Kafka: what lies between comes twice.
+    /// Accepts a checkpoint that is older than what is in Kafka, or none at all: what lies between comes twice.
     pub fn allow_reemit(mut self, allow: bool) -> Self {
         self.settings.allow_reemit = allow;
         self
     }
 
-    /// How many records a subtask may have sent and not seen acknowledged; beyond that it takes no more.
+    /// How many records a subtask may have sent and not seen acknowledged; beyond that it takes no more. It has no
+    /// effect exactly once, where records wait for their checkpoint: see [`KafkaSinkBuilder::max_epoch_bytes`].
     pub fn max_unacknowledged(mut self, records: u32) -> Self {
         self.settings.max_unacknowledged = Some(records);
         self
@@ -302,5 +303,79 @@ impl<T: 'static> KafkaSinkBuilder<T> {
             })
         });
         Ok(KafkaSink::new(serializer, self.choose, self.settings))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a preset sets, with and without transactions, as librdkafka gets it.
+    #[test]
+    fn presets_are_what_they_say() {
+        type Preset = fn(KafkaSinkBuilder<String>) -> KafkaSinkBuilder<String>;
+        let table: [(Preset, &[(&str, &str)]); 4] = [
+            (
+                |sink| sink,
+                &[("linger.ms", "5"), ("queue.buffering.max.kbytes", "65536")],
+            ),
+            (
+                KafkaSinkBuilder::balanced,
+                &[
+                    ("batch.size", "16384"),
+                    ("linger.ms", "5"),
+                    ("compression.type", "snappy"),
+                    ("retries", "3"),
+                    ("max.in.flight.requests.per.connection", "1"),
+                ],
+            ),
+            (
+                KafkaSinkBuilder::high_throughput,
+                &[
+                    ("batch.size", "65536"),
+                    ("linger.ms", "10"),
+                    ("queue.buffering.max.kbytes", "65536"),
+                ],
+            ),
+            (
+                KafkaSinkBuilder::low_latency,
+                &[
+                    ("batch.size", "1024"),
+                    ("linger.ms", "0"),
+                    ("compression.type", "none"),
+                ],
+            ),
+        ];
+        for (preset, expected) in table {
+            let local = KafkaSink::<String>::string().bootstrap_servers("localhost:9092");
+            let sink = preset(local.topic("t").property("metadata.max.age.ms", "77777"));
+            let plain = sink.settings.producer().unwrap();
+            let transactional = sink.settings.transactional("id").unwrap();
+            for (name, value) in expected {
+                assert_eq!(plain.get(name), Some(*value), "{name}");
+                assert_eq!(transactional.get(name), Some(*value), "{name}");
+            }
+            assert_eq!(plain.get("acks"), Some("all"));
+            assert_eq!(plain.get("enable.idempotence"), Some("true"));
+            assert_eq!(transactional.get("transaction.timeout.ms"), Some("900000"));
+            let own = sink.property("queue.buffering.max.ms", "77");
+            let own = own.settings.producer().unwrap();
+            assert_eq!(own.get("linger.ms"), Some("77"), "what is set wins");
+            assert_eq!(own.get("queue.buffering.max.ms"), None);
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_interval_has_to_fit_into_a_transaction() {
+        let sink = KafkaSink::<String>::string().exactly_once("t");
+        let timeout = Duration::from_secs(60);
+        let settings = sink.transaction_timeout(timeout).settings;
+        assert!(settings.check_interval(timeout).is_ok());
+        let longer = settings.check_interval(Duration::from_secs(61));
+        let said = longer.unwrap_err().to_string();
+        assert!(
+            said.contains("60s is shorter than the checkpoint interval of 61s"),
+            "{said}"
+        );
     }
 }

@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tidegate_engine::fault::Fault;
 use tidegate_engine::source::Waker;
 
 /// Between two looks whether everything is acknowledged.
@@ -79,6 +80,11 @@ impl Delivery {
             .clone()
     }
 
+    /// Whether brokers have been silent for longer than is borne.
+    pub(super) fn unbearable(&self) -> Option<Fault> {
+        self.outage.as_ref()?.unbearable()
+    }
+
     /// How many there were.
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(SeqCst)
@@ -97,6 +103,9 @@ impl ClientContext for Delivery {
     fn stats(&self, statistics: Statistics) {
         if let Some(outage) = &self.outage {
             outage.look(&statistics, &self.contact.trouble());
+            if let (Some(waker), Some(_)) = (&self.waker, outage.unbearable()) {
+                waker.wake();
+            }
         }
     }
 }

@@ -81,7 +81,7 @@ use writer::{Closing, Commits, Plain, Way};
 /// ([`KafkaSinkBuilder::max_epoch_memory`]), and the checkpoint keeps them too. However long a recovery takes, nothing is lost.
 ///
 /// The compacted progress topic must stay as it is. A checkpoint that is older than what was committed is
-/// refused ([`KafkaSinkBuilder::allow_reemit`]). A run of the job that another one took over from stops.
+/// refused, and a start without one too ([`KafkaSinkBuilder::allow_reemit`]). A run of the job that another one took over from stops.
 pub struct KafkaSink<T> {
     serializer: Arc<dyn RecordSerializer<T>>,
     choose: Option<Choose<T>>,
@@ -204,7 +204,7 @@ impl<T: 'static> KafkaSink<T> {
         };
         let unacknowledged = self.settings.max_unacknowledged.unwrap_or(u32::MAX);
         let batch = u64::from(unacknowledged / 4).max(1);
-        let way = Way::Plain(Plain::new(delivery, safe, batch));
+        let way = Way::Plain(Plain::new(delivery, batch));
         Ok((Background::start(sender, context.waker())?, way))
     }
 }

@@ -48,9 +48,16 @@ impl PlainProducer {
             return Err(gone.unwrap_or_else(|| Fault::external(failure)));
         }
         self.lost.add(failures - self.told);
-        tracing::warn!(lost = failures, "{failure}");
+        tracing::warn!(lost = self.lost.get(), "{failure}");
         self.told = failures;
         Ok(())
+    }
+
+    /// Records that librdkafka has not even taken.
+    #[cold]
+    fn refused(&self, records: u64, why: &Undelivered) {
+        self.lost.add(records);
+        tracing::warn!(lost = self.lost.get(), "{why}");
     }
 
     fn drain(&mut self) -> Flow {
@@ -70,11 +77,17 @@ impl Write for PlainProducer {
     fn write(&mut self, buffer: &mut Vec<u8>) -> Flow {
         self.delivered()?;
         let topic = self.topic.clone();
+        let mut refused: Option<(u64, Undelivered)> = None;
         for frame in Frames::new(buffer) {
             let mut record = message(&topic, &frame?);
             while let Err((error, back)) = self.producer.send(record) {
                 if !queue_full(&error) {
-                    return Err(Fault::user(Undelivered::new(back.topic, &error)));
+                    let why = || Undelivered::new(back.topic, &error);
+                    if self.safe {
+                        return Err(Fault::user(why()));
+                    }
+                    refused.get_or_insert_with(|| (0, why())).0 += 1;
+                    break;
                 }
                 if self.closing.load(SeqCst) {
                     return Ok(());
@@ -83,6 +96,9 @@ impl Write for PlainProducer {
                 self.producer.poll(FULL);
                 self.delivered()?;
             }
+        }
+        if let Some((records, why)) = refused {
+            self.refused(records, &why);
         }
         Ok(())
     }

@@ -134,6 +134,9 @@ impl Progress {
             markers,
         } = &mut *reading;
         let (first, end) = self.end(everything)?;
+        if end < *next {
+            return Err(self.forgets(end, *next).into());
+        }
         let began = Instant::now();
         while self.end(committed)?.1 < end {
             if closing.load(SeqCst) || began.elapsed() > PATIENCE {
@@ -240,6 +243,16 @@ impl Progress {
         let trouble = contact.trouble();
         Trouble::Unsure(format!(
             "the progress topic '{topic}' can't be read: {error}{trouble}"
+        ))
+    }
+
+    #[cold]
+    fn forgets(&self, end: i64, next: i64) -> Fault {
+        Fault::user(format_args!(
+            "the progress topic '{}' ends at offset {end}, and had been read to {next}: it was deleted, and what was \
+             committed can't be told any more. Nobody but Tidegate may change it; go on from the newest checkpoint \
+             with .allow_reemit(true)",
+            self.topic
         ))
     }
 

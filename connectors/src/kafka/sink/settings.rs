@@ -1,7 +1,7 @@
 //! What a sink promises and how it sends, as properties of librdkafka that fit each other.
 
 use crate::kafka::client::{ClientSettings, KafkaError};
-use crate::kafka::outage;
+use crate::kafka::outage::{self, LOOKS, WHY_LOOK};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::BaseProducer;
 use std::path::PathBuf;
@@ -99,6 +99,8 @@ const LONGEST_NAME: usize = 249;
 impl SinkSettings {
     /// The properties of a producer without transactions.
     pub(super) fn producer(&self) -> Result<ClientConfig, KafkaError> {
+        self.client
+            .within("statistics.interval.ms", LOOKS, WHY_LOOK)?;
         let safe = self.guarantee != DeliveryGuarantee::None;
         let idempotent = safe && !self.weaker();
         let unacknowledged = self.max_unacknowledged.map(|n| n.to_string());
@@ -144,8 +146,7 @@ impl SinkSettings {
     }
 
     fn acks(&self) -> Option<&str> {
-        let other = || self.client.get("request.required.acks");
-        self.client.get("acks").or_else(other)
+        self.client.get("acks")
     }
 
     /// Fewer acknowledgements than all: the user's choice, with which no producer is idempotent.

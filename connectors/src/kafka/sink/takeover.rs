@@ -70,10 +70,7 @@ impl Takeover {
         let changed =
             |slot: &u32, now: &Marker| known.get(slot).is_none_or(|old| old.owner != now.owner);
         if before.iter().any(|(slot, now)| changed(slot, now)) {
-            // There may be a newer checkpoint than the one that this attempt has read.
-            return Err(Fault::external(
-                "another run of this job took its output to Kafka over at the same time",
-            ));
+            return Err(overtaken());
         }
         self.check(&before)?;
         for (slot, instance) in fenced {
@@ -106,24 +103,14 @@ impl Takeover {
 
     /// Whether what the checkpoint covers fits what was committed.
     fn check(&self, markers: &Markers) -> Flow {
-        let Some(restored) = self.restored else {
-            if let Some(last) = markers
-                .values()
-                .map(|m| m.checkpoint)
-                .max()
-                .filter(|n| *n > 0)
-            {
-                tracing::warn!(
-                    "begins from scratch, though output up to checkpoint {last} was committed with \
-                     this transactional id: what it puts out comes behind that"
-                );
-            }
-            return Ok(());
-        };
         if self.allow_reemit {
             return Ok(());
         }
         let newest = markers.values().map(|marker| marker.checkpoint).max();
+        let Some(restored) = self.restored else {
+            let newest = newest.filter(|newest| *newest > 0);
+            return newest.map_or(Ok(()), |newest| Err(forgotten(newest)));
+        };
         if let Some(newest) = newest.filter(|newest| *newest > restored) {
             return Err(older(restored, newest));
         }
@@ -166,6 +153,18 @@ impl Takeover {
         }
     }
 
+    /// Whether what an older run has committed meanwhile may be passed over.
+    fn check_again(&self, slot: u32, before: Option<&Marker>, now: Option<&Marker>) -> Flow {
+        let owner = |marker: &Marker| marker.owner;
+        if now.map(owner) != before.map(owner) {
+            return Err(taken_over(slot));
+        }
+        if now != before && !self.allow_reemit {
+            return Err(overtaken());
+        }
+        Ok(())
+    }
+
     fn transact<B: Broker>(
         &self,
         (broker, segments): (&B, &dyn Segments),
@@ -173,21 +172,21 @@ impl Takeover {
         instance: Option<B::Instance>,
         before: Option<&Marker>,
     ) -> Result<(), Trouble> {
+        let mut now = before.cloned();
         let mut instance = match instance {
             Some(instance) => instance,
             None => {
                 // What became of the last try is unknown.
                 let instance = broker.fence(slot)?;
-                let now = broker.markers()?.remove(&slot);
+                now = broker.markers()?.remove(&slot);
                 if now.as_ref().is_some_and(|now| now.owner == self.owner) {
                     return Ok(());
                 }
-                if now.as_ref() != before {
-                    return Err(taken_over(slot).into());
-                }
+                self.check_again(slot, before, now.as_ref())?;
                 instance
             }
         };
+        let before = now.as_ref();
         let done = before.map_or(0, |marker| marker.checkpoint);
         instance.begin()?;
         point("takeover_begun")?;
@@ -210,6 +209,14 @@ impl Takeover {
     }
 }
 
+/// There may be a newer checkpoint than the one that this attempt has read: a restart is what helps.
+#[cold]
+fn overtaken() -> Fault {
+    Fault::external(
+        "another run of this job wrote its output to Kafka while this one took that over",
+    )
+}
+
 #[cold]
 fn given_up(why: &str) -> Fault {
     Fault::external(format_args!(
@@ -223,6 +230,15 @@ fn older(restored: u64, newest: u64) -> Fault {
         "the job goes on from checkpoint {restored}, and its output up to checkpoint {newest} is in Kafka \
          already: what lies between would be there twice. Restore the newest checkpoint, or allow it with \
          .allow_reemit(true)"
+    ))
+}
+
+#[cold]
+fn forgotten(newest: u64) -> Fault {
+    Fault::user(format_args!(
+        "the job begins from scratch, and its output up to checkpoint {newest} is in Kafka already: all of it would \
+         be there twice. Restore the newest checkpoint, give another job another transactional id prefix, or allow \
+         it with .allow_reemit(true)"
     ))
 }
 

@@ -52,26 +52,23 @@ pub(super) enum Way {
 /// What is needed to send records at once.
 pub(super) struct Plain {
     pub(super) delivery: Delivery,
-    /// Whether a record that can't be delivered fails the job.
-    pub(super) safe: bool,
     /// Records that are handed over at a time, at most.
     pub(super) batch: u64,
     buffer: Vec<u8>,
     /// Records in the buffer.
     records: u64,
-    /// That a record can't be delivered was seen.
-    lost: bool,
+    /// How many that could not be delivered were seen.
+    lost: u64,
 }
 
 impl Plain {
-    pub(super) fn new(delivery: Delivery, safe: bool, batch: u64) -> Self {
+    pub(super) fn new(delivery: Delivery, batch: u64) -> Self {
         Plain {
             delivery,
-            safe,
             batch,
             buffer: Vec::new(),
             records: 0,
-            lost: false,
+            lost: 0,
         }
     }
 
@@ -171,10 +168,13 @@ impl<T: 'static> SinkWriter<T> for KafkaWriter<T> {
     fn turn(&mut self, _now: Timestamp) -> Flow<Timestamp> {
         match &mut self.way {
             Way::Plain(plain) => {
-                // The thread says what it was: it may ask the broker.
-                if plain.safe && !plain.lost && plain.delivery.failures() > 0 {
-                    plain.lost = true;
+                let lost = plain.delivery.failures();
+                if lost > plain.lost {
+                    // The thread says what it was: it may ask the broker. Or it counts, where nothing is promised.
+                    plain.lost = lost;
                     self.thread.flush()?;
+                } else if let Some(fault) = plain.delivery.unbearable() {
+                    return Err(fault);
                 }
             }
             Way::Staged(staged) => {

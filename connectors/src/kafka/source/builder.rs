@@ -6,7 +6,7 @@ use super::settings::{ConsumerPreset, EventTime, StartingOffsets, Topics};
 use super::{DISCOVERY, KafkaSource, PATIENCE};
 use crate::dead_letters::OnError;
 use crate::kafka::client::{ClientSettings, KafkaError, Sasl, Tls};
-use crate::kafka::outage;
+use crate::kafka::outage::{self, LOOKS, WHY_LOOK};
 use regex_lite::Regex;
 use std::time::Duration;
 
@@ -38,13 +38,15 @@ const FIXED: [(&str, &str); 3] = [
     ("enable.partition.eof", "true"),
 ];
 
+const ROOM: &str = "queued.max.messages.kbytes";
+
 const DEFAULTS: [(&str, &str); 7] = [
     ("isolation.level", "read_committed"),
     // Positions that are gone are an error, nothing is passed over silently.
     ("auto.offset.reset", "error"),
     ("allow.auto.create.topics", "false"),
-    // For each partition; what a subtask takes later need not be fetched now.
-    ("queued.max.messages.kbytes", "16384"),
+    // For each partition; what a subtask takes later need not be fetched now. Where there are many, less.
+    (ROOM, "16384"),
     ("statistics.interval.ms", "1000"),
     ("reconnect.backoff.max.ms", "1000"),
     ("client.id", "tidegate"),
@@ -158,7 +160,7 @@ impl<D: Deserializer> KafkaSourceBuilder<D> {
     }
 
     /// How often new partitions, and topics that a pattern matches, are looked for; by default every 10 s.
-    /// It also tells when a topic is gone.
+    /// It also tells when a topic is gone. `None` looks only when the job starts.
     pub fn discovery_interval(mut self, every: impl Into<Option<Duration>>) -> Self {
         self.discovery = every.into();
         self
@@ -205,12 +207,20 @@ impl<D: Deserializer> KafkaSourceBuilder<D> {
         let mut defaults = DEFAULTS.to_vec();
         defaults.extend(self.preset.properties());
         let mut config = self.client.config(&defaults, &FIXED)?;
-        // librdkafka assigns no partition to who has no group, even where nothing is told to it.
+        self.client
+            .within("statistics.interval.ms", LOOKS, WHY_LOOK)?;
+        if self.discovery.is_some_and(|every| every.is_zero()) {
+            return Err(KafkaError::Missing(
+                ".discovery_interval(..) of nothing asks the brokers without a rest; give it a time, or None to \
+                 look for no new partitions",
+            ));
+        }
         if self.broker_timeout.is_zero() {
             return Err(KafkaError::Missing(
                 ".broker_timeout(..) of nothing gives up before any broker can answer",
             ));
         }
+        // librdkafka assigns no partition to who has no group, even where nothing is told to it.
         let group = self.group_id.as_deref().unwrap_or("tidegate");
         if group.is_empty() {
             return Err(KafkaError::property("group.id", "it is empty"));
@@ -232,6 +242,7 @@ impl<D: Deserializer> KafkaSourceBuilder<D> {
             servers: self.client.servers().to_owned(),
             tells_group: self.group_id.is_some(),
             broker_timeout: self.broker_timeout,
+            own_room: self.client.get(ROOM).is_some(),
             config,
             deserializer: self.deserializer,
             event_time: self.event_time,
@@ -285,6 +296,16 @@ mod tests {
         assert!(refusal(local()).contains(".topic("));
         let hasty = local().topic("a").broker_timeout(Duration::ZERO);
         assert!(refusal(hasty).contains("broker_timeout"));
+        let restless = local().topic("a").discovery_interval(Duration::ZERO);
+        assert!(refusal(restless).contains("discovery_interval"));
+        assert_eq!(refusal(local().topic("a").discovery_interval(None)), "");
+        for (interval, refused) in [("0", true), ("10001", true), ("500", false)] {
+            let builder = local()
+                .topic("a")
+                .property("statistics.interval.ms", interval);
+            let said = refusal(builder);
+            assert_eq!(said.contains("whether brokers answer"), refused, "{said}");
+        }
         assert!(refusal(KafkaSource::string().topic("t")).contains("bootstrap_servers"));
         assert!(refusal(local().topic("a b")).contains("'a b'"));
         assert!(refusal(local().topic_pattern("(")).contains("'('"));
@@ -300,17 +321,57 @@ mod tests {
     }
 
     #[test]
-    fn presets_give_way_to_properties() {
-        let source = KafkaSource::i64()
-            .bootstrap_servers("localhost:9092")
-            .topic("t")
-            .preset(ConsumerPreset::HighThroughput)
-            .property("fetch.wait.max.ms", "7")
-            .build()
-            .unwrap();
-        assert_eq!(source.config.get("fetch.min.bytes"), Some("2097152"));
-        assert_eq!(source.config.get("fetch.wait.max.ms"), Some("7"));
-        assert_eq!(source.config.get("isolation.level"), Some("read_committed"));
-        assert_eq!(source.max_poll_records, 1000);
+    fn presets_are_what_they_say_and_give_way_to_properties() {
+        use ConsumerPreset::{Balanced, HighThroughput, LowLatency, Standard};
+        let local = |preset| {
+            let source = KafkaSource::i64().bootstrap_servers("localhost:9092");
+            source.topic("t").preset(preset)
+        };
+        type Values = &'static [(&'static str, Option<&'static str>)];
+        let table: [(_, Values, usize); 4] = [
+            (Standard, &[("fetch.min.bytes", None)], usize::MAX),
+            (
+                Balanced,
+                &[
+                    ("fetch.min.bytes", Some("1048576")),
+                    ("fetch.wait.max.ms", Some("500")),
+                    ("max.partition.fetch.bytes", Some("2097152")),
+                    ("session.timeout.ms", Some("30000")),
+                    ("heartbeat.interval.ms", Some("3000")),
+                ],
+                usize::MAX,
+            ),
+            (
+                HighThroughput,
+                &[
+                    ("fetch.min.bytes", Some("2097152")),
+                    ("fetch.wait.max.ms", Some("1000")),
+                    ("max.partition.fetch.bytes", Some("2097152")),
+                ],
+                1000,
+            ),
+            (
+                LowLatency,
+                &[
+                    ("fetch.min.bytes", Some("1")),
+                    ("fetch.wait.max.ms", Some("10")),
+                ],
+                100,
+            ),
+        ];
+        for (preset, expected, records) in table {
+            let source = local(preset).build().unwrap();
+            for (name, value) in expected {
+                assert_eq!(source.config.get(name), *value, "{name}");
+            }
+            assert_eq!(source.max_poll_records, records);
+            assert_eq!(source.config.get("isolation.level"), Some("read_committed"));
+            assert_eq!(source.config.get("enable.auto.commit"), Some("false"));
+            let own = local(preset).property("fetch.message.max.bytes", "77777");
+            let own = own.max_poll_records(7).build().unwrap();
+            assert_eq!(own.config.get("max.partition.fetch.bytes"), Some("77777"));
+            assert_eq!(own.config.get("fetch.message.max.bytes"), None);
+            assert_eq!(own.max_poll_records, 7);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The thread of a subtask that looks for its partitions: which there are, where reading each begins and
 //! ends, and, as long as the job runs, which are new and which topics are gone.
 
+use super::lag::{self, Lag};
 use super::listen::Consumer;
 use super::settings::{StartingOffsets, Topics};
 use super::split::{BEGINNING, Restored, Split, owner};
@@ -49,14 +50,14 @@ pub(super) enum Found {
 /// The reader's end.
 pub(super) struct Searching {
     pub(super) found: Receiver<Found>,
-    stop: Sender<Arc<Consumer>>,
+    stop: Sender<Vec<Arc<Consumer>>>,
 }
 
 impl Searching {
-    /// Ends the thread, which also closes the consumer, as that may take its time.
-    pub(super) fn end(self, consumer: Arc<Consumer>) {
-        // It has room for one; if the thread is gone, closing is done here.
-        let _ = self.stop.try_send(consumer);
+    /// Ends the thread, which also closes the consumers, as that may take its time.
+    pub(super) fn end(self, consumers: Vec<Arc<Consumer>>) {
+        // It has room for them; if the thread is gone, closing is done here.
+        let _ = self.stop.try_send(consumers);
     }
 }
 
@@ -77,6 +78,7 @@ pub(super) struct Enumerator {
     pub(super) servers: String,
     pub(super) share: (u32, u32),
     pub(super) restored: Option<Restored>,
+    pub(super) lag: Lag,
 }
 
 /// What a round saw.
@@ -96,7 +98,7 @@ impl Enumerator {
                 tell(Found::Failed(fault));
             }
             drop(self);
-            // The reader's consumer, to be closed here.
+            // The reader's consumers, to be closed here.
             drop(stopped.recv());
         });
         spawned.map_err(|error| {
@@ -107,7 +109,7 @@ impl Enumerator {
         Ok(Searching { found, stop })
     }
 
-    fn run(&self, stopped: &Receiver<Arc<Consumer>>, tell: &dyn Fn(Found)) -> Flow {
+    fn run(&self, stopped: &Receiver<Vec<Arc<Consumer>>>, tell: &dyn Fn(Found)) -> Flow {
         let restored = self.restored.as_ref().map(|restored| &restored.splits);
         let mut known: Seen = restored.into_iter().flatten().map(name_of).collect();
         if !self.begin(stopped, &mut known, tell)? {
@@ -115,7 +117,7 @@ impl Enumerator {
         }
         let mut missing = BTreeSet::new();
         let mut pause = self.search.every;
-        while !rest(stopped, pause) {
+        while !self.rest(stopped, pause) {
             pause = self.search.every;
             match self.round(&mut known, false) {
                 Ok(splits) => {
@@ -148,10 +150,25 @@ impl Enumerator {
         Ok(())
     }
 
+    /// Waits until it is time to look again, and shows meanwhile how much is to be read. True when the job is over.
+    fn rest(&self, stopped: &Receiver<Vec<Arc<Consumer>>>, pause: Option<Duration>) -> bool {
+        let began = Instant::now();
+        loop {
+            let left = pause.map(|pause| pause.saturating_sub(began.elapsed()));
+            if rest(stopped, left.unwrap_or(lag::EVERY).min(lag::EVERY)) {
+                return true;
+            }
+            if pause.is_some_and(|pause| began.elapsed() >= pause) {
+                return false;
+            }
+            self.lag.look(&self.consumer);
+        }
+    }
+
     /// The first rounds, until one finds everything. False where the job ends meanwhile.
     fn begin(
         &self,
-        stopped: &Receiver<Arc<Consumer>>,
+        stopped: &Receiver<Vec<Arc<Consumer>>>,
         known: &mut Seen,
         tell: &dyn Fn(Found),
     ) -> Flow<bool> {
@@ -186,7 +203,7 @@ impl Enumerator {
                 }
                 Trouble::Missing(_) | Trouble::Passing(_) => {}
             }
-            if rest(stopped, Some(AGAIN)) {
+            if rest(stopped, AGAIN) {
                 return Ok(false);
             }
         }
@@ -374,11 +391,10 @@ fn passing(error: KafkaError) -> Trouble {
 }
 
 /// True when the job is over.
-fn rest(stopped: &Receiver<Arc<Consumer>>, pause: Option<Duration>) -> bool {
-    let pause = pause.unwrap_or(Duration::from_secs(3600));
+fn rest(stopped: &Receiver<Vec<Arc<Consumer>>>, pause: Duration) -> bool {
     match stopped.recv_timeout(pause) {
         Err(RecvTimeoutError::Timeout) => false,
-        // The consumer that came is closed here.
+        // The consumers that came are closed here.
         Ok(_) | Err(RecvTimeoutError::Disconnected) => true,
     }
 }

@@ -5,12 +5,13 @@
 //! the checkpoints; to the group they are only told, for people and tools that watch it.
 //!
 //! A subtask takes records from librdkafka in its own turns, and so only when the job has room for them. What
-//! librdkafka fetches ahead is bounded by `queued.max.messages.kbytes`.
+//! librdkafka fetches ahead is bounded: 64 MiB for all partitions of the subtask.
 
 mod builder;
 mod decode;
 mod deserialize;
 mod enumerate;
+mod lag;
 mod listen;
 mod reader;
 mod record;
@@ -26,7 +27,8 @@ pub use settings::{ConsumerPreset, EventTime, StartingOffsets};
 use crate::dead_letters::OnError;
 use crate::kafka::outage::Outage;
 use enumerate::{Enumerator, Search};
-use listen::{Consumer, Listener};
+use lag::Lag;
+use listen::{Clients, Listener};
 use rdkafka::config::ClientConfig;
 use serde::de::DeserializeOwned;
 use split::{Restored, owner};
@@ -60,6 +62,8 @@ pub struct KafkaSource<D = Bytes> {
     event_time: EventTime,
     on_error: OnError,
     max_poll_records: usize,
+    /// How much may be fetched ahead of each partition is the user's own affair.
+    own_room: bool,
     /// How long brokers may be silent.
     broker_timeout: Duration,
     /// Offsets are told to the group that the user named.
@@ -152,14 +156,16 @@ impl<D: Deserializer> Source for KafkaSource<D> {
             metrics.gauge("brokers.silence.seconds"),
             Some(context.stats()),
         );
-        let listener = Listener::new(metrics.gauge("records.lag"), outage);
+        let lag = Lag::new(&metrics);
+        let listener = Listener::new(outage);
         let contact = listener.contact();
-        let mut consumer: Consumer = self
-            .config
-            .create_with_context(listener)
-            .map_err(|error| Fault::user(format_args!("can't make a client for Kafka: {error}")))?;
-        let hungry = listen::wake_when_nonempty(&mut consumer, context.waker());
-        let consumer = Arc::new(consumer);
+        let clients = Clients {
+            config: self.config.clone(),
+            listener,
+            hungry: Arc::default(),
+            waker: context.waker(),
+        };
+        let consumer = clients.first()?;
         let mine = splits
             .iter()
             .filter(|s| owner(&s.topic, s.partition, share.1) == share.0);
@@ -175,9 +181,10 @@ impl<D: Deserializer> Source for KafkaSource<D> {
             servers: self.servers.clone(),
             share,
             restored,
+            lag: lag.clone(),
         };
         let searching = enumerator.start(context.waker())?;
-        let reader = KafkaReader::new(self, context, consumer, searching, hungry, bad, &metrics);
+        let reader = KafkaReader::new(self, context, (clients, consumer), searching, bad, lag);
         let mut reader = reader.until_found(unsearched, waiting);
         reader.assign(mine)?;
         Ok(reader)

@@ -1,25 +1,26 @@
 //! Takes the records of one subtask's partitions, in the subtask's own turns.
 
 use super::KafkaSource;
-use super::decode::{Decoding, Meters};
+use super::decode::{Decoding, Meters, Turn};
 use super::deserialize::Deserializer;
 use super::enumerate::{Found, Searching};
-use super::listen::{Consumer, Listener, alarm};
+use super::lag::{Lag, Reading};
+use super::listen::{Clients, Consumer, FEW, Listener, alarm};
 use super::split::{BEGINNING, Region, Saved, Split};
 use crate::dead_letters::BadRecords;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
+use tidegate_engine::alignment::LOOK_INTERVAL;
 use tidegate_engine::build::OpenContext;
 use tidegate_engine::checkpoint::CheckpointId;
 use tidegate_engine::fault::{Fault, Flow};
-use tidegate_engine::metrics::MetricGroup;
-use tidegate_engine::source::{Poll, SourceReader, Waker};
+use tidegate_engine::source::{Poll, SourceReader};
 use tidegate_engine::splits::SplitTrack;
 use tidegate_engine::stage::Collector;
 
@@ -35,7 +36,10 @@ pub struct KafkaReader<D: Deserializer> {
     cursor: usize,
     decoding: Decoding<D>,
     track: SplitTrack,
-    consumer: Option<Arc<Consumer>>,
+    clients: Clients,
+    /// The first one searches too.
+    consumers: Vec<Arc<Consumer>>,
+    own_room: bool,
     searching: Option<Searching>,
     complete: bool,
     /// What it has yet to look for, and positions that are known and wait for an end: both until the search is
@@ -44,9 +48,8 @@ pub struct KafkaReader<D: Deserializer> {
     waiting: Vec<Split>,
     bounded: bool,
     max_poll_records: usize,
-    hungry: Arc<AtomicBool>,
-    waker: Waker,
     meters: Meters,
+    lag: Lag,
     tells_group: bool,
     /// Positions that the next complete checkpoint covers.
     covered: Option<TopicPartitionList>,
@@ -58,6 +61,18 @@ struct Partition {
     number: usize,
     /// `None` when it is read to its end.
     queue: Option<PartitionQueue<Listener>>,
+    reading: Arc<Reading>,
+    consumer: Arc<Consumer>,
+}
+
+/// How a partition is left for others.
+enum Left {
+    /// There is more, or it comes later.
+    Open,
+    /// All that is there now was read.
+    AtEnd,
+    /// All that is to be read was read.
+    Over,
 }
 
 impl Partition {
@@ -70,11 +85,10 @@ impl<D: Deserializer> KafkaReader<D> {
     pub(super) fn new(
         source: &KafkaSource<D>,
         context: &OpenContext<'_>,
-        consumer: Arc<Consumer>,
+        (clients, consumer): (Clients, Arc<Consumer>),
         searching: Searching,
-        hungry: Arc<AtomicBool>,
         bad: BadRecords,
-        metrics: &MetricGroup,
+        lag: Lag,
     ) -> Self {
         let track = context.split_track();
         track.declare();
@@ -86,18 +100,21 @@ impl<D: Deserializer> KafkaReader<D> {
                 event_time: source.event_time.clone(),
                 bad,
                 at: None,
+                resets: source.config.get("auto.offset.reset") != Some("error"),
+                turn: Turn::default(),
             },
             track,
-            consumer: Some(consumer),
+            clients,
+            consumers: vec![consumer],
+            own_room: source.own_room,
             searching: Some(searching),
             complete: false,
             unsearched: Vec::new(),
             waiting: Vec::new(),
             bounded: source.search.bounded,
             max_poll_records: source.max_poll_records,
-            hungry,
-            waker: context.waker(),
-            meters: Meters::new(context.clock(), metrics),
+            meters: Meters::new(context.clock(), lag.metrics()),
+            lag,
             tells_group: source.tells_group,
             covered: None,
         }
@@ -109,11 +126,21 @@ impl<D: Deserializer> KafkaReader<D> {
         self
     }
 
+    /// The client that is to read so many partitions more.
+    fn reads(&mut self, partitions: usize) -> Flow<Arc<Consumer>> {
+        if !self.own_room && self.partitions.len() + partitions > FEW {
+            self.consumers.push(self.clients.another(partitions)?);
+        }
+        let last = self.consumers.last().cloned();
+        last.ok_or_else(|| Fault::internal("a Kafka source without a client"))
+    }
+
     /// Begins to read splits.
     pub(super) fn assign(&mut self, splits: Vec<Split>) -> Flow {
-        let Some(consumer) = self.consumer.clone().filter(|_| !splits.is_empty()) else {
+        if splits.is_empty() {
             return Ok(());
-        };
+        }
+        let consumer = self.reads(splits.len())?;
         let mut list = TopicPartitionList::new();
         for split in splits {
             let offset = match split.next {
@@ -130,12 +157,13 @@ impl<D: Deserializer> KafkaReader<D> {
                     split.topic, split.partition
                 ))
             })?;
-            queue.set_nonempty_callback(alarm(&self.hungry, &self.waker));
-            let (number, queue) = (self.track.add(), Some(queue));
+            queue.set_nonempty_callback(alarm(&self.clients.hungry, &self.clients.waker));
             self.partitions.push(Partition {
+                number: self.track.add(),
+                queue: Some(queue),
+                reading: self.lag.of(&split),
+                consumer: consumer.clone(),
                 split,
-                number,
-                queue,
             });
         }
         consumer.incremental_assign(&list).map_err(refused)
@@ -146,13 +174,12 @@ impl<D: Deserializer> KafkaReader<D> {
     fn finish(&mut self, place: usize) -> Flow {
         let partition = &mut self.partitions[place];
         partition.queue = None;
+        partition.reading.over();
         self.track.end(partition.number);
         let mut list = TopicPartitionList::new();
         list.add_partition(&partition.split.topic, partition.split.partition);
-        match &self.consumer {
-            Some(consumer) => consumer.incremental_unassign(&list).map_err(refused),
-            None => Ok(()),
-        }
+        let consumer = &partition.consumer;
+        consumer.incremental_unassign(&list).map_err(refused)
     }
 
     /// Takes what the search for partitions has found.
@@ -191,31 +218,37 @@ impl<D: Deserializer> KafkaReader<D> {
 
     /// Serves what is not of a partition's queue: errors, answers to commits, and statistics.
     fn serve<C: Collector<D::Item>>(&mut self, out: &mut C) -> Flow<usize> {
-        let (Some(consumer), mut taken) = (self.consumer.clone(), 0) else {
-            return Ok(0);
-        };
-        while let Some(event) = consumer.poll(Duration::ZERO) {
-            match event {
-                Ok(message) => {
-                    let is_it = |s: &Split| {
-                        s.partition == message.partition() && *s.topic == *message.topic()
-                    };
-                    let place = self
-                        .partitions
-                        .iter()
-                        .position(|p| p.queue.is_some() && is_it(&p.split));
-                    if let Some(place) = place {
-                        let partition = &mut self.partitions[place];
-                        self.track.enter(partition.number);
-                        self.decoding
-                            .take(place, &mut partition.split, &message, out)?;
-                        taken += 1;
-                    }
+        let mut taken = 0;
+        for n in 0..self.consumers.len() {
+            let consumer = self.consumers[n].clone();
+            while let Some(event) = consumer.poll(Duration::ZERO) {
+                match event {
+                    Ok(message) => taken += usize::from(self.stray(&message, out)?),
+                    Err(error) => self.failed(None, &error)?,
                 }
-                Err(error) => self.failed(None, &error)?,
             }
         }
         Ok(taken)
+    }
+
+    /// A message that did not come by its partition's queue. Whether it is of a partition that is read.
+    #[cold]
+    fn stray<C: Collector<D::Item>>(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        out: &mut C,
+    ) -> Flow<bool> {
+        let is_it = |s: &Split| s.partition == message.partition() && *s.topic == *message.topic();
+        let reads = |p: &Partition| p.queue.is_some() && is_it(&p.split);
+        let Some(place) = self.partitions.iter().position(reads) else {
+            return Ok(false);
+        };
+        let partition = &mut self.partitions[place];
+        self.track.enter(partition.number);
+        self.decoding
+            .take(place, &mut partition.split, message, out)?;
+        partition.reading.reached(partition.split.next);
+        Ok(true)
     }
 
     /// Reads at most so many records of a partition. Returns how many messages were taken, and how many of
@@ -226,44 +259,61 @@ impl<D: Deserializer> KafkaReader<D> {
         most: usize,
         out: &mut C,
     ) -> Flow<(usize, usize)> {
+        let (mut taken, mut emitted) = (0, 0);
+        let left = self.take(place, most, (&mut taken, &mut emitted), out)?;
+        let Partition { split, reading, .. } = &self.partitions[place];
+        if taken > 0 {
+            reading.reached(split.next);
+        }
+        match left {
+            Left::Open => {}
+            Left::AtEnd => reading.at_end(),
+            Left::Over => self.finish(place)?,
+        }
+        Ok((taken, emitted))
+    }
+
+    fn take<C: Collector<D::Item>>(
+        &mut self,
+        place: usize,
+        most: usize,
+        (taken, emitted): (&mut usize, &mut usize),
+        out: &mut C,
+    ) -> Flow<Left> {
         let Partition {
             split,
             number,
             queue,
+            ..
         } = &mut self.partitions[place];
         let Some(queue) = queue else {
-            return Ok((0, 0));
+            return Ok(Left::Open);
         };
         self.track.enter(*number);
         let end = split.end.unwrap_or(i64::MAX);
-        let (mut taken, mut emitted) = (0, 0);
-        while taken < most {
+        while *taken < most {
             match queue.poll(Duration::ZERO) {
-                None => return Ok((taken, emitted)),
+                None => break,
                 Some(Ok(message)) => {
-                    taken += 1;
+                    *taken += 1;
                     if message.offset() >= end {
-                        break;
+                        return Ok(Left::Over);
                     }
-                    emitted += usize::from(self.decoding.take(place, split, &message, out)?);
+                    *emitted += usize::from(self.decoding.take(place, split, &message, out)?);
                     if split.next >= end {
-                        break;
-                    }
-                    if taken == most {
-                        self.meters.newest = message.timestamp().to_millis().unwrap_or(0);
-                        return Ok((taken, emitted));
+                        return Ok(Left::Over);
                     }
                 }
                 // Behind the end there may be markers of transactions, which nobody gets to see.
-                Some(Err(KafkaError::PartitionEOF(_))) if self.bounded => break,
+                Some(Err(KafkaError::PartitionEOF(_))) if self.bounded => return Ok(Left::Over),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(Left::AtEnd),
                 Some(Err(error)) => {
                     self.failed(Some(place), &error)?;
-                    return Ok((taken, emitted));
+                    break;
                 }
             }
         }
-        self.finish(place)?;
-        Ok((taken, emitted))
+        Ok(Left::Open)
     }
 
     /// What librdkafka reports. Most of it passes by itself; topics that are gone are found by who looks for
@@ -274,6 +324,7 @@ impl<D: Deserializer> KafkaReader<D> {
         let partition = place.and_then(|place| self.partitions.get(place));
         let name = partition.map_or_else(String::new, Partition::name);
         match error.rdkafka_error_code() {
+            // Of the consumer's own queue.
             _ if matches!(error, KafkaError::PartitionEOF(_)) => Ok(()),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 let next = partition.map_or(BEGINNING, |p| p.split.next);
@@ -299,7 +350,7 @@ impl<D: Deserializer> KafkaReader<D> {
 
     /// Whether brokers have been silent for longer than is borne.
     fn unbearable(&mut self) -> Option<Fault> {
-        let consumer = self.consumer.as_ref()?;
+        let consumer = self.consumers.first()?;
         let fault = consumer.context().outage().unbearable()?;
         self.decoding.at = None;
         Some(fault)
@@ -321,6 +372,10 @@ impl<D: Deserializer> KafkaReader<D> {
         let (mut dry, partitions) = (0, self.partitions.len());
         while taken < budget && dry < partitions {
             self.cursor = (self.cursor + 1) % partitions;
+            if self.track.is_held(self.partitions[self.cursor].number) {
+                dry += 1;
+                continue;
+            }
             let (some, good) = self.read(self.cursor, SLICE.min(budget - taken), out)?;
             dry = if some == 0 { dry + 1 } else { 0 };
             (taken, emitted) = (taken + some, emitted + good);
@@ -350,13 +405,18 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
                 return Ok(Poll::End);
             }
             // What comes from now on wakes; what came just before is seen.
-            self.hungry.store(true, SeqCst);
+            self.clients.hungry.store(true, SeqCst);
             (taken, emitted) = self.round(budget, out)?;
             if taken == 0 {
-                return Ok(Poll::Wait(UNTIL_WOKEN));
+                let rest = if self.track.holds() {
+                    LOOK_INTERVAL
+                } else {
+                    UNTIL_WOKEN
+                };
+                return Ok(Poll::Wait(rest));
             }
         }
-        self.meters.took(taken);
+        self.meters.took(std::mem::take(&mut self.decoding.turn));
         Ok(Poll::Read(emitted))
     }
 
@@ -385,7 +445,7 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
     }
 
     fn completed(&mut self, _checkpoint: CheckpointId) -> Flow {
-        if let (Some(list), Some(consumer)) = (self.covered.take(), &self.consumer)
+        if let (Some(list), Some(consumer)) = (self.covered.take(), self.consumers.first())
             && let Err(error) = consumer.commit(&list, CommitMode::Async)
         {
             tracing::warn!(%error, "offsets could not be told to the group; the job does not depend on it");
@@ -406,8 +466,8 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
 impl<D: Deserializer> Drop for KafkaReader<D> {
     fn drop(&mut self) {
         self.partitions.clear();
-        if let (Some(searching), Some(consumer)) = (self.searching.take(), self.consumer.take()) {
-            searching.end(consumer);
+        if let Some(searching) = self.searching.take() {
+            searching.end(std::mem::take(&mut self.consumers));
         }
     }
 }

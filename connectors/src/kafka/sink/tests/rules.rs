@@ -55,6 +55,62 @@ fn an_older_checkpoint_is_refused_unless_allowed() {
     assert_eq!(world.kafka.borrow().markers[&0].checkpoint, newest - 1);
 }
 
+/// An older run that still commits, at any moment of a takeover, doesn't end the new one for good: it begins again.
+#[test]
+fn a_takeover_that_an_older_run_commits_into_begins_again() {
+    let mut again = 0;
+    for (moment, reemits) in (0..24).flat_map(|moment| [(moment, false), (moment, true)]) {
+        let world = calm_world();
+        let newest = world.latest.borrow().as_ref().unwrap().id;
+        let (old, new) = (process(&world), process(&world));
+        Takeover::new(Owner(50), 2, Some(newest), Vec::new())
+            .run(&old, &Disk::default())
+            .unwrap();
+        let commits = move |_| {
+            let mut old = Committer::new(old, 1, Owner(50));
+            drop(old.commit(&[committable(1, newest + 1, 50)], &Disk::default()));
+        };
+        *world.interruption.borrow_mut() = Some((moment, Box::new(commits)));
+        let takes_over = |restored| {
+            let takeover = Takeover::new(Owner(51), 2, Some(restored), Vec::new());
+            let takeover = takeover.allow_reemit(reemits);
+            takeover.run(&new, &Disk::default())
+        };
+        let Err(fault) = takes_over(newest) else {
+            continue;
+        };
+        assert!(!reemits, "it may pass over what was committed: {fault}");
+        let stale = fault.message().contains("would be there twice");
+        assert!(
+            fault.kind() == FaultKind::External || stale,
+            "at moment {moment}: {fault}"
+        );
+        again += u32::from(!stale);
+        takes_over(newest + 1).unwrap();
+    }
+    assert!(again > 0, "it comes in between");
+}
+
+/// As when somebody forgets to say that the job goes on from its checkpoint.
+#[test]
+fn a_start_from_scratch_over_what_is_committed_is_refused_unless_allowed() {
+    let world = calm_world();
+    let newest = world.latest.borrow().as_ref().unwrap().id;
+    let scratch = || Takeover::new(Owner(1000), 2, None, Vec::new());
+    let fault = scratch()
+        .run(&process(&world), &Disk::default())
+        .unwrap_err();
+    let words = format!("up to checkpoint {newest} is in Kafka already");
+    assert!(fault.message().contains(&words), "{fault}");
+    let allowed = scratch().allow_reemit(true);
+    allowed.run(&process(&world), &Disk::default()).unwrap();
+    let marker = world.kafka.borrow().markers[&0].clone();
+    assert_eq!((marker.checkpoint, marker.owner), (0, Owner(1000)));
+    // What an attempt left that had not come to a checkpoint is none of that.
+    let again = Takeover::new(Owner(1001), 2, None, Vec::new());
+    again.run(&process(&world), &Disk::default()).unwrap();
+}
+
 #[test]
 fn output_of_a_run_that_was_taken_over_from_is_refused() {
     let world = calm_world();

@@ -92,7 +92,7 @@ pub(super) struct World {
     /// The number of the youngest process: an older one can't complete checkpoints.
     pub(super) youngest: Cell<u64>,
     /// Requests until another process is started, while the one that makes them hangs.
-    interruption: RefCell<Option<(u32, Interruption)>>,
+    pub(super) interruption: RefCell<Option<(u32, Interruption)>>,
     /// No more trouble.
     pub(super) calm: Cell<bool>,
 }
