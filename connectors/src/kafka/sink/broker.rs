@@ -306,6 +306,8 @@ impl KafkaInstance {
             if !advance.goes_on(self) {
                 return Err(self.stuck(what, &error));
             }
+            // An answer may come at once, such as that an earlier call is not done.
+            self.producer.poll(HEARING);
         }
     }
 }
