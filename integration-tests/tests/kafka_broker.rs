@@ -116,7 +116,7 @@ fn a_broker_that_dies_and_comes_back_or_stays_away() {
 /// A commit is held between its records and its end, and behind its end, while the broker dies and comes back;
 /// and the request that ends it is lost with the broker that it was sent to.
 fn restarted_while_commits_are_under_way(broker: &Own) {
-    let orders = broker.orders(80_000);
+    let orders = broker.orders(120_000);
     let folder = tempfile::tempdir().expect("there is room for files");
     let holds = ["before_commit", "before_commit", "after_commit"];
     let mut worker = Worker::start_holding(&orders, folder.path(), 2, &holds);
