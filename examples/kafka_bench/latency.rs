@@ -123,7 +123,8 @@ fn measure(bench: &Bench, batch: Option<&str>) -> Result<Quantiles> {
 fn send(bootstrap: &str, count: u64, size: u64, began: Instant) -> Result<()> {
     let producer: ThreadedProducer<_> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
-        .set("linger.ms", "0")
+        // A request for each record would be more work for the broker than all else here.
+        .set("linger.ms", "1")
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .create()?;

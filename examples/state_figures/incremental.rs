@@ -59,10 +59,12 @@ pub fn incremental(keys: u64) -> anyhow::Result<()> {
         let took = began.elapsed();
         let (bytes, whole) = store(&storage, id, capture)?;
         println!(
-            "  checkpoint {id}: stored {:.1} MB of {:.1} MB, {:.2} %; {took:?}, longest turn {longest:?}",
+            "  checkpoint {id}: stored {:.1} MB of {:.1} MB, {:.2} %, {:.2} % of the entries; {took:?}, longest turn \
+             {longest:?}",
             bytes as f64 / 1e6,
             whole as f64 / 1e6,
             100.0 * bytes as f64 / whole as f64,
+            100.0 * bytes as f64 / (104 * keys) as f64,
         );
         let id = CheckpointId(id);
         spill.settled(Notice::Completed { id, last: false });
