@@ -320,7 +320,7 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn an_older_checkpoint_is_refused_unless_its_output_may_come_twice() {
     let Some(_) = broker() else { return };
-    let orders = Orders::produce(20_000);
+    let orders = Orders::produce(60_000);
     let folder = tempfile::tempdir().expect("there is room for files");
     let mut worker = Worker::start(&orders, folder.path(), 2, true);
     let began = Instant::now();

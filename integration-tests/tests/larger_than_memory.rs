@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::Checkpointing;
+use tidegate::connectors::BlackHole;
 use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
 use tidegate::engine::hash::key_hash;
 use tidegate::engine::state::{AutoState, RocksDbSettings, StateBackend};
@@ -32,14 +33,21 @@ fn ms(n: u64) -> Duration {
 /// Records of the kind under test become lines.
 type Kind = fn(DataStream<Record>, DataStream<Record>) -> DataStream<String>;
 
-fn tumbling(records: DataStream<Record>, _: DataStream<Record>) -> DataStream<String> {
+/// What a kind with one input does with the other.
+fn nowhere(records: DataStream<Record>) {
+    records.sink("nowhere", BlackHole);
+}
+
+fn tumbling(records: DataStream<Record>, other: DataStream<Record>) -> DataStream<String> {
+    nowhere(other);
     let windows = records
         .key_by(|r| r.0)
         .window(Tumbling::event_time(ms(30_000)));
     windows.count().map(|w| format!("{w:?}")).boxed()
 }
 
-fn sliding(records: DataStream<Record>, _: DataStream<Record>) -> DataStream<String> {
+fn sliding(records: DataStream<Record>, other: DataStream<Record>) -> DataStream<String> {
+    nowhere(other);
     let spec = Sliding::event_time(ms(24_000), ms(8_000));
     let windows = records.key_by(|r| r.0).window(spec);
     let summed = windows
@@ -48,14 +56,16 @@ fn sliding(records: DataStream<Record>, _: DataStream<Record>) -> DataStream<Str
     summed.map(|w| format!("{w:?}")).boxed()
 }
 
-fn sessions(records: DataStream<Record>, _: DataStream<Record>) -> DataStream<String> {
+fn sessions(records: DataStream<Record>, other: DataStream<Record>) -> DataStream<String> {
+    nowhere(other);
     let windows = records
         .key_by(|r| r.0)
         .window(Session::event_time(ms(9_000)));
     windows.count().map(|w| format!("{w:?}")).boxed()
 }
 
-fn triggered(records: DataStream<Record>, _: DataStream<Record>) -> DataStream<String> {
+fn triggered(records: DataStream<Record>, other: DataStream<Record>) -> DataStream<String> {
+    nowhere(other);
     let windows = records
         .key_by(|r| r.0)
         .window(Tumbling::event_time(ms(30_000)));
@@ -128,7 +138,8 @@ impl KeyedProcessFunction<u64, Record> for Later {
     }
 }
 
-fn timers(records: DataStream<Record>, _: DataStream<Record>) -> DataStream<String> {
+fn timers(records: DataStream<Record>, other: DataStream<Record>) -> DataStream<String> {
+    nowhere(other);
     records.key_by(|r| r.0).process(Later).boxed()
 }
 
