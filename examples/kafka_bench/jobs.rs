@@ -63,7 +63,9 @@ fn sink<T: 'static>(
     let sink = sink.bootstrap_servers(&bench.asked.bootstrap).topic(OUTPUT);
     match guarantee {
         DeliveryGuarantee::ExactlyOnce => {
+            // Each run begins with an empty topic, and with the progress of the run before.
             sink.exactly_once(format!("bench-{}", std::process::id()))
+                .allow_reemit(true)
         }
         other => sink.delivery_guarantee(other),
     }
