@@ -15,6 +15,7 @@ mod progress;
 use integration_tests::kafka::Topic;
 use kafka::{broker, fresh_topic, read_all};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -229,14 +230,20 @@ fn what_is_wrong_is_said_in_one_line() {
     );
 }
 
+/// A job with a checkpoint every tenth of a second, which the first failure ends.
+fn checkpointed(folder: &Path) -> StreamEnv {
+    let mut env = StreamEnv::with_parallelism(1);
+    env.settings_mut().checkpoints = Some(CheckpointSettings::every(Duration::from_millis(100)));
+    let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(folder)));
+    checkpointing.restart = RestartStrategy::None;
+    env.run_settings_mut().checkpointing = Some(checkpointing);
+    env
+}
+
 /// The same, of a sink whose id is known.
 fn fault_of_out(sink: KafkaSink<String>) -> String {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut env = StreamEnv::with_parallelism(1);
-    env.settings_mut().checkpoints = Some(CheckpointSettings::every(Duration::from_millis(100)));
-    let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(folder.path())));
-    checkpointing.restart = RestartStrategy::None;
-    env.run_settings_mut().checkpointing = Some(checkpointing);
+    let env = checkpointed(folder.path());
     env.source("words", Values::new(["word".to_owned()]))
         .sink("out", sink)
         .uid("out");
@@ -327,11 +334,7 @@ fn securely(
     let sink = sink.exactly_once(topic).allow_reemit(true);
     let sink = sink.build().expect("it is sound");
     let folder = tempfile::tempdir().expect("a folder");
-    let mut env = StreamEnv::with_parallelism(1);
-    env.settings_mut().checkpoints = Some(CheckpointSettings::every(Duration::from_millis(100)));
-    let mut checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(folder.path())));
-    checkpointing.restart = RestartStrategy::None;
-    env.run_settings_mut().checkpointing = Some(checkpointing);
+    let env = checkpointed(folder.path());
     env.source("words", Values::new(["secret".to_owned()]))
         .sink("out", sink);
     env.execute("secret")
