@@ -5,14 +5,21 @@ use std::collections::BTreeMap;
 use tidegate::engine::checkpoint::index::{DataIndex, OperatorIndex, StateIndex};
 use tidegate::engine::checkpoint::shape::paths_only;
 use tidegate::engine::checkpoint::{BarrierKind, CheckpointMetadata, StateKind};
+use tidegate::engine::source::SPLITS;
 use tidegate::engine::time::Timestamp;
 
 /// The whole text.
 pub fn render(place: &str, metadata: &CheckpointMetadata) -> String {
     let mut text = head(place, metadata);
-    for part in [operators(metadata), states(metadata), subtasks(metadata)] {
+    let tables = [
+        operators(metadata),
+        states(metadata),
+        positions(metadata),
+        subtasks(metadata),
+    ];
+    for table in tables.into_iter().filter(|table| !table.is_empty()) {
         text.push('\n');
-        text.push_str(&part.render());
+        text.push_str(&table.render());
     }
     text
 }
@@ -177,6 +184,24 @@ fn kind(kind: StateKind) -> &'static str {
         StateKind::Union => "union",
         StateKind::Broadcast => "broadcast",
     }
+}
+
+/// How far sources had read.
+fn positions(metadata: &CheckpointMetadata) -> Table {
+    let mut table = Table::new(&["source", ">subtask", "position"]);
+    for subtask in &metadata.subtasks {
+        let operators = &subtask.index.operators;
+        let of_splits = |o: &&OperatorIndex| o.states.iter().any(|state| state.name == SPLITS);
+        let source = operators.iter().find(of_splits);
+        for position in &subtask.positions {
+            table.row([
+                source.map_or_else(String::new, |source| source.uid.clone()),
+                subtask.index.subtask.to_string(),
+                position.clone(),
+            ]);
+        }
+    }
+    table
 }
 
 fn subtasks(metadata: &CheckpointMetadata) -> Table {

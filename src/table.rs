@@ -27,6 +27,11 @@ impl Table {
         self.rows.push(cells.into_iter().map(clean).collect());
     }
 
+    /// Whether there is nothing under the headings.
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
     /// The lines, with two blanks between columns.
     pub fn render(&self) -> String {
         let width = |column: usize| {

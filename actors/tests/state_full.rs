@@ -84,6 +84,7 @@ fn checkpoint(table: &mut Table, storage: &LocalStorage, id: u64) -> Result<u64,
             states: capture.into_states(),
         }],
         timing: Timing::default(),
+        positions: Vec::new(),
     };
     let stored = store_files(storage, CheckpointId(id), &mut image);
     let stored = stored.map_err(|error| error.to_string())?;

@@ -328,6 +328,13 @@ impl<T: Send + 'static> SourceReader for AsyncReader<T> {
         let saved = self.emitter.save(self.subtask, self.parallelism)?;
         Ok(vec![saved])
     }
+
+    fn positions(&self) -> Vec<String> {
+        self.replayable
+            .then(|| self.position())
+            .into_iter()
+            .collect()
+    }
 }
 
 impl<T> Drop for AsyncReader<T> {

@@ -252,6 +252,13 @@ where
         } = &self.context;
         Ok(vec![emitter.save(*subtask, *parallelism)?])
     }
+
+    fn positions(&self) -> Vec<String> {
+        self.replayable
+            .then(|| self.position())
+            .into_iter()
+            .collect()
+    }
 }
 
 #[cfg(test)]

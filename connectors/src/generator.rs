@@ -135,6 +135,10 @@ impl<T: 'static, F: Fn(u64) -> T + Send + Sync + 'static> SourceReader for Gener
         self.lanes.save()
     }
 
+    fn positions(&self) -> Vec<String> {
+        self.lanes.positions()
+    }
+
     fn position(&self) -> String {
         format!("generated record {}", self.next)
     }

@@ -122,6 +122,15 @@ impl Lanes {
         self.base
     }
 
+    /// Where each lane goes on.
+    pub(crate) fn positions(&self) -> Vec<String> {
+        let text = |lane: &Lane| match lane.end {
+            u64::MAX => format!("record {}", lane.next),
+            end => format!("record {} of those below {end}", lane.next),
+        };
+        self.lanes.iter().map(text).collect()
+    }
+
     pub(crate) fn save(&self) -> Flow<Vec<Vec<u8>>> {
         let lanes = self.lanes.iter();
         lanes

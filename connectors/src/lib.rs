@@ -35,7 +35,7 @@ pub use dead_letters::{DeadLetters, OnError};
 #[cfg(feature = "files")]
 pub use files::{FileSink, FileSource};
 pub use function::{FunctionSource, SourceContext, SourceStatus};
-pub use generator::Generator;
+pub use generator::{Generator, GeneratorReader};
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaSink, KafkaSource};
 pub use print::Print;

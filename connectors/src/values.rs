@@ -101,6 +101,10 @@ impl<T: Clone + Send + Sync + 'static> SourceReader for ValuesReader<T> {
     fn splits(&mut self) -> Flow<Vec<Vec<u8>>> {
         self.lanes.save()
     }
+
+    fn positions(&self) -> Vec<String> {
+        self.lanes.positions()
+    }
 }
 
 #[cfg(test)]

@@ -112,6 +112,12 @@ pub trait SourceReader: 'static {
         Ok(Vec::new())
     }
 
+    /// What [`SourceReader::splits`] has just told, in words for people who look into a checkpoint, such as
+    /// `orders, partition 3: offset 1200`.
+    fn positions(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether everything has left this process that the reader has put aside, as it does with records that don't
     /// parse. A checkpoint waits for that after [`SourceReader::splits`] and [`SourceReader::close`].
     fn flushed(&mut self) -> Flow<bool> {
@@ -153,7 +159,7 @@ const SOON: Duration = Duration::from_millis(1);
 const STOPPED: Duration = Duration::from_secs(3600);
 
 /// The name of the state in which a source's splits are kept.
-pub(crate) const SPLITS: &str = "splits";
+pub const SPLITS: &str = "splits";
 
 impl<S: Source, D> SourceHead<S, D> {
     /// Reads with `reader`; `None` in subtasks beyond the source's parallelism.
@@ -196,7 +202,9 @@ impl<S: Source, D> SourceHead<S, D> {
         let splits = if self.ended {
             Vec::new()
         } else {
-            reader.splits()?
+            let splits = reader.splits()?;
+            self.participant.positions(barrier, reader.positions());
+            splits
         };
         let mut capture = Capture::new(identity.max_parallelism);
         StateVisitor::freeze(&mut capture).list(SPLITS, &mut Opaque(splits))?;

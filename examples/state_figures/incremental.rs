@@ -87,6 +87,7 @@ fn store(storage: &LocalStorage, id: u64, capture: Capture) -> anyhow::Result<(u
             states: capture.into_states(),
         }],
         timing: Timing::default(),
+        positions: Vec::new(),
     };
     let fresh = store_files(storage, CheckpointId(id), &mut image)?;
     let file = write_image(storage, CheckpointId(id), &image)?;

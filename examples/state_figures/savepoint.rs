@@ -87,6 +87,7 @@ pub fn savepoint(keys: u64) -> anyhow::Result<()> {
                 states: capture.into_states(),
             }],
             timing: Timing::default(),
+            positions: Vec::new(),
         };
         let file = write_image_to(&*storage, "savepoint-1-figures", &image)?;
         println!(

@@ -29,7 +29,7 @@ fn image(id: u64, subtask: u32) -> SubtaskImage {
     let group = |group| GroupImage {
         group,
         entries: 10,
-        bytes: vec![group as u8; 100],
+        bytes: vec![group as u8; 100].into(),
     };
     let groups = StateData::Groups(vec![group(subtask * 64), group(subtask * 64 + 1)]);
     let splits = StateData::Elements(vec![vec![1; 8]; 3]);
@@ -49,6 +49,7 @@ fn image(id: u64, subtask: u32) -> SubtaskImage {
             ],
         }],
         timing: Timing::default(),
+        positions: vec![format!("orders, partition {subtask}: offset 1200")],
     }
 }
 
@@ -244,6 +245,8 @@ fn inspect_shows_states_without_reading_them() {
         splits.starts_with("count-by-user splits list i32 6 "),
         "{splits}"
     );
+    let position = line(["count-by-user", "partition 1"]);
+    assert_eq!(position, "count-by-user 1 orders, partition 1: offset 1200");
     let (_, json, _) = tidegate("inspect", &job.path().join("chk-8"), &["--json"]);
     let all: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(all["metadata"]["id"], 8);

@@ -1,5 +1,6 @@
 //! A real Kafka broker for tests, topics of their own in it, and what stands in them.
 
+use crate::PATIENCE;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
@@ -9,12 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidegate::connectors::kafka::{ClientSettings, KafkaAdmin};
 use tidegate::engine::metrics::{MetricRegistry, MetricValue};
-
-/// Longer than anything that a test asks of a broker.
-pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs `.ci/kafka` with these arguments. The last line that it printed, or what went wrong.
 pub fn control(arguments: &[&str]) -> Result<String, String> {
@@ -71,15 +69,6 @@ pub fn total(metrics: &MetricRegistry, name: &str) -> f64 {
     shown(metrics, name).iter().map(|(_, number)| number).sum()
 }
 
-/// Waits until something holds.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < DEADLINE, "{what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
 /// A topic of one test's own; removed when it is dropped.
 pub struct Topic {
     /// Its name.
@@ -130,7 +119,7 @@ impl Topic {
         grown.expect("the topic grows");
         // The producer is to know of it too.
         let client = self.producer.client();
-        let metadata = client.fetch_metadata(Some(&self.name), DEADLINE);
+        let metadata = client.fetch_metadata(Some(&self.name), PATIENCE);
         metadata.expect("the broker answers");
     }
 
@@ -165,7 +154,7 @@ impl Topic {
             .set("transactional.id", format!("{}-{id}", self.name));
         let producer: BaseProducer = config.create().expect("these settings are sound");
         producer
-            .init_transactions(DEADLINE)
+            .init_transactions(PATIENCE)
             .expect("nobody else has this id");
         producer.begin_transaction().expect("it can begin");
         producer
@@ -178,7 +167,7 @@ impl Topic {
             let sent = producer.send(record.payload(value.as_bytes()));
             sent.map_err(|(error, _)| error).expect("there is room");
         }
-        producer.flush(DEADLINE).expect("the broker takes records");
+        producer.flush(PATIENCE).expect("the broker takes records");
     }
 
     /// Removes the topic.
@@ -211,7 +200,7 @@ impl Topic {
     /// Waits until all that was sent is there.
     pub fn flush(&self) {
         self.producer
-            .flush(DEADLINE)
+            .flush(PATIENCE)
             .expect("the broker takes records");
     }
 
@@ -224,7 +213,7 @@ impl Topic {
         let consumer: BaseConsumer = config.create().expect("these settings are sound");
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.name, partition);
-        let list = consumer.committed_offsets(list, DEADLINE).ok()?;
+        let list = consumer.committed_offsets(list, PATIENCE).ok()?;
         match list.elements()[0].offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,

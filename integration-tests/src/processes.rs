@@ -5,15 +5,13 @@
 //! examples are. They lie beside the tests: `release/deps/bad_input-1a2b` and
 //! `release/examples/flights`.
 
+use crate::PATIENCE;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-/// Longer than any run of a test takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often the memory of a running process is looked at.
 const GLANCE: Duration = Duration::from_millis(1);
@@ -130,7 +128,7 @@ pub fn run_command(command: &mut Command) -> Ended {
             break status;
         }
         peak_bytes = peak_bytes.max(peak_of(&child));
-        if began.elapsed() > DEADLINE {
+        if began.elapsed() > PATIENCE {
             let _ = child.kill();
             let _ = child.wait();
             panic!("{command:?} does not end; it says {}", text(stderr));

@@ -4,6 +4,7 @@
 //!
 //! `make chaos KILLS=100` asks for more kills than the tests do; `SEED=n` chooses other moments.
 
+use integration_tests::PATIENCE;
 use integration_tests::failpoints;
 use integration_tests::processes::{example, root, run};
 use std::fs::{self, File};
@@ -14,9 +15,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// What the job's subtasks are from one life to the next.
 const PARALLELISM: [u32; 3] = [2, 3, 1];
-
-/// Longer than any life of a job that nobody kills.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A job that is killed.
 struct Victim {

@@ -1,9 +1,9 @@
 //! Two runs of one job at a time: the older one finds out by the checkpoints themselves, whatever its sinks are.
 
+use integration_tests::until;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use std::time::Instant;
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::{Checkpointing, Restore};
 use tidegate::connectors::Generator;
@@ -31,14 +31,6 @@ fn complete(folder: &Path) -> Vec<u64> {
         .collect();
     all.sort_unstable();
     all
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
 }
 
 fn is_told(job: RunningJob) {

@@ -1,11 +1,10 @@
 //! Timestamps at the ends of what 64 bits hold: windows neither panic nor loop, and each record is
 //! answered or counted as late.
 
+use integration_tests::PATIENCE;
 use std::time::Instant;
 use tidegate::engine::watermarks::{TimestampAssigner, WatermarkGenerator};
 use tidegate::prelude::*;
-
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// `MIN` itself means that a record has no time.
 const TIMES: [i64; 12] = [
@@ -43,7 +42,7 @@ fn run(env: &StreamEnv, what: &str) -> JobResult {
     let job = env.start(what).expect("it starts");
     let began = Instant::now();
     while !job.ended() {
-        if began.elapsed() > DEADLINE {
+        if began.elapsed() > PATIENCE {
             job.cancel();
             panic!("{what} does not end: {:?}", job.wait().err());
         }

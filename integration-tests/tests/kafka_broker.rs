@@ -10,6 +10,7 @@ mod kafka;
 #[allow(dead_code, reason = "some of it is for other tests")]
 mod worker;
 
+use integration_tests::{PATIENCE, until};
 use kafka::{Orders, verify};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,9 +24,6 @@ use tidegate::prelude::{RunningJob, StreamEnv};
 use worker::{Life, Worker};
 
 const PORT: &str = "59092";
-
-/// Longer than any life of a job that nobody kills.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How long the broker answers nothing.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -234,14 +232,6 @@ fn jobs(folder: &Path, topic: &str, bears: Duration) -> Vec<(&'static str, Runni
 fn silence(job: &RunningJob) -> u64 {
     let subtasks = job.stats().snapshot();
     subtasks.iter().map(|s| s.silence_ms).max().unwrap_or(0)
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "{what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
 }
 
 /// It is waited for, visibly, and not for ever.

@@ -36,6 +36,7 @@ mod kafka;
 #[allow(dead_code, reason = "some of it is for other tests")]
 mod worker;
 
+use integration_tests::PATIENCE;
 use kafka::{Orders, broker, verify};
 use std::fs;
 use std::path::Path;
@@ -44,9 +45,6 @@ use worker::{Life, Worker};
 
 /// What the job's subtasks are from one life to the next.
 const PARALLELISM: [u32; 3] = [2, 3, 1];
-
-/// Longer than any life of a job that nobody kills.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Moments: xorshift (Marsaglia), so that a seed tells them all.
 struct Dice(u64);
@@ -135,7 +133,7 @@ fn killed_at_random_moments() {
 #[test]
 fn a_process_that_hangs_and_comes_back_changes_nothing() {
     let Some(_) = broker() else { return };
-    let orders = Orders::produce(40_000);
+    let orders = Orders::produce(80_000);
     let folder = tempfile::tempdir().expect("there is room for files");
     let mut old = Worker::start(&orders, folder.path(), 2, true);
     assert!(

@@ -1,10 +1,10 @@
 //! How jobs begin and end, whatever user code does: with one root cause and nothing left behind.
 
+use integration_tests::until;
 use serde::{Deserialize, Serialize};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 use tidegate::actors::runner;
 use tidegate::actors::supervisor::Patience;
@@ -12,16 +12,6 @@ use tidegate::prelude::*;
 
 /// Threads are counted over the whole process, so these jobs run one after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-const DEADLINE: Duration = Duration::from_secs(20);
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < DEADLINE, "in vain: {what}");
-        thread::park_timeout(Duration::from_millis(2));
-    }
-}
 
 /// The names of this process's threads that belong to jobs.
 fn job_threads() -> Vec<String> {

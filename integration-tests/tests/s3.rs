@@ -1,6 +1,7 @@
 //! Checkpoints in S3, from end to end: a job as a process that is killed and goes on from a bucket, and the commands
 //! that look into one. The server is moto; `make s3` (`.ci/s3`) installs it and starts this.
 
+use integration_tests::PATIENCE;
 use integration_tests::processes::{example, root, run_command};
 use integration_tests::tables::rows;
 use std::io::{Read, Write};
@@ -13,7 +14,6 @@ use std::time::{Duration, Instant};
 const BUCKET: &str = "tidegate-test";
 const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=test/20261123/us-east-1/s3/aws4_request, \
      SignedHeaders=host, Signature=0";
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An S3 server of this machine.
 struct Server {
@@ -112,7 +112,7 @@ fn a_job_goes_on_from_a_bucket_and_the_commands_look_into_it() {
     let output = folder.path().join("out");
     let place = format!("s3://{BUCKET}/state/here/flights");
     for parallelism in ["2", "3"] {
-        let more = ["--parallelism", parallelism, "--source-rate", "4000"];
+        let more = ["--parallelism", parallelism, "--source-rate", "2000"];
         let mut job = flights(&server, &output, &more)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

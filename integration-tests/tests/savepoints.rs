@@ -13,9 +13,12 @@ mod job;
 mod ledger;
 #[path = "savepoints/options.rs"]
 mod options;
+#[path = "savepoints/pace.rs"]
+mod pace;
 
 use job::{EVENTS, Run, answers, finish, has_read, start, target};
 use ledger::Ledger;
+use pace::Pace;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
@@ -80,7 +83,7 @@ fn assert_whole(ledger: &Ledger, what: &str) {
 /// A job that has read so many events, too slow to come to its end meanwhile.
 fn under_way(run: Run, events: u64, folder: &Path, ledger: &Ledger) -> RunningJob {
     let run = Run {
-        rate: Some(RATE),
+        pace: Some(run.pace.unwrap_or_else(|| Pace::of(RATE))),
         ..run
     };
     let job = start(&run, folder, ledger).expect("starts");
@@ -210,7 +213,12 @@ fn a_job_that_fails_before_its_next_checkpoint_goes_back_to_a_savepoint_that_was
 #[test]
 fn a_job_goes_on_after_a_savepoint_and_the_savepoint_can_be_carried_on_too() {
     let (folder, ledger) = (folder(), Ledger::default());
-    let job = under_way(Run::default(), EVENTS / 3, folder.path(), &ledger);
+    let pace = Pace::of(RATE);
+    let run = Run {
+        pace: Some(pace.clone()),
+        ..Run::default()
+    };
+    let job = under_way(run, EVENTS / 3, folder.path(), &ledger);
     let place = job
         .savepoint(SavepointKind::Savepoint, None)
         .expect("a savepoint");
@@ -218,6 +226,7 @@ fn a_job_goes_on_after_a_savepoint_and_the_savepoint_can_be_carried_on_too() {
         ledger.lines().is_empty(),
         "nothing is committed because of it"
     );
+    pace.let_go();
     job.wait().expect("it goes on to its end");
     assert_whole(&ledger, "the job that went on");
     for parallelism in [1, 3] {

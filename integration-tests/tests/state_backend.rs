@@ -86,7 +86,7 @@ fn state_that_spills_is_seen_in_metrics_and_observations_and_checkpoints_share_i
     let checkpointing = Checkpointing::new(Arc::new(LocalStorage::new(storage.path())));
     env.run_settings_mut().checkpointing = Some(checkpointing);
     env.run_settings_mut().source_rate = Some(100_000.0);
-    env.source("numbers", Generator::new(1_000_000, |n| n))
+    env.source("numbers", Generator::unbounded(|n| n))
         .key_by(|n| *n % 30_011)
         .fold(0u64, |total, key, n| {
             *total += n;

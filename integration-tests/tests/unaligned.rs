@@ -1,6 +1,7 @@
 //! A sink that takes nothing holds up checkpoints whose barriers stay in order, and none whose barriers
 //! overtake. What was in flight then is there after a restart, once, at any parallelism, and in its order.
 
+use integration_tests::PATIENCE;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -14,7 +15,6 @@ use tidegate::engine::checkpoint::history::{CheckpointHistory, CheckpointStatus,
 use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
 use tidegate::prelude::*;
 
-const DEADLINE: Duration = Duration::from_secs(60);
 const RECORDS: u64 = 60_000;
 const KEYS: u64 = 50;
 /// What a checkpoint may take; one that waits for the sink takes longer.
@@ -122,7 +122,7 @@ fn until(job: &RunningJob, what: &str, holds: impl Fn(&CheckpointHistory) -> boo
     let began = Instant::now();
     while !holds(&history(job)) {
         let history = history(job);
-        assert!(began.elapsed() < DEADLINE, "in vain: {what}: {history:?}");
+        assert!(began.elapsed() < PATIENCE, "in vain: {what}: {history:?}");
         assert!(!job.ended(), "it ended too early");
         thread::park_timeout(Duration::from_millis(2));
     }

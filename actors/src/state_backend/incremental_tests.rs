@@ -49,6 +49,7 @@ fn save(
         subtask: 0,
         operators: vec![super::tests::image(capture, parallelism)],
         timing: Timing::default(),
+        positions: Vec::new(),
     };
     let fresh = store_files(storage, CheckpointId(id), &mut image).expect("stores");
     let bytes = fresh.iter().map(|file| file.length).sum();

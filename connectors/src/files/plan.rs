@@ -1,9 +1,9 @@
 //! Which files there are, and who reads what of them.
 
 use super::progress::Place;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, fs};
 use tidegate_engine::fault::{Fault, Flow};
 
 /// A part of a file that one subtask reads.
@@ -26,6 +26,22 @@ impl Split {
             range,
             at: None,
             done: false,
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some((begin, end)) = self.range {
+            write!(f, ", bytes {begin} to {end}")?;
+        }
+        match &self.at {
+            _ if self.done => write!(f, ": at its end"),
+            // Lines are counted from where a range begins.
+            Some(at) if self.range.is_some() => write!(f, ": byte {}", at.offset),
+            Some(at) => write!(f, ": byte {}, line {}", at.offset, at.line),
+            None => write!(f, ": its beginning"),
         }
     }
 }

@@ -120,6 +120,12 @@ impl Progress {
         }
     }
 
+    /// How far it is in each split.
+    pub(crate) fn positions(&self) -> Vec<String> {
+        let splits = self.0.iter().flatten().map(|entry| &entry.split);
+        splits.map(ToString::to_string).collect()
+    }
+
     /// All that a later attempt has to know.
     pub(crate) fn save(&mut self) -> Flow<Vec<Vec<u8>>> {
         let entries = self.0.iter_mut().flatten();

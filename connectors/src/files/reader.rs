@@ -243,6 +243,10 @@ impl<F: Format> SourceReader for FileReader<F> {
         self.progress.save()
     }
 
+    fn positions(&self) -> Vec<String> {
+        self.progress.positions()
+    }
+
     fn close(&mut self) -> Flow {
         self.fetcher = None;
         self.block = None;

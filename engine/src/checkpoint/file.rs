@@ -20,6 +20,7 @@ use super::codec;
 use super::error::{Error, Result};
 use super::image::{GroupImage, StateData, SubtaskImage};
 use super::index::{DataIndex, GroupIndex, Section, StateIndex, SubtaskIndex};
+use super::pieces::Pieces;
 use super::shared::{FilesImage, Local};
 use super::storage::CheckpointStorage;
 use std::borrow::Cow;
@@ -217,13 +218,24 @@ impl<'a> Writer<'a> {
         section
     }
 
+    fn put_pieces(&mut self, pieces: &'a Pieces) -> Section {
+        let section = Section {
+            offset: self.length,
+            length: pieces.len() as u64,
+            checksum: Checksum::of_parts(pieces.iter()),
+        };
+        self.length += section.length;
+        self.parts.extend(pieces.iter().map(Cow::Borrowed));
+        section
+    }
+
     fn place(&mut self, data: &'a StateData) -> DataIndex {
         match data {
             StateData::Groups(groups) => {
                 let index = groups.iter().map(|group| GroupIndex {
                     group: group.group,
                     entries: group.entries,
-                    section: self.put(Cow::Borrowed(&group.bytes)),
+                    section: self.put_pieces(&group.bytes),
                 });
                 DataIndex::Groups(index.collect())
             }
@@ -374,7 +386,7 @@ fn read(path: &str, bytes: &[u8], operator: &str, state: &StateIndex) -> Result<
             let images = groups.iter().map(|group| GroupImage {
                 group: group.group,
                 entries: group.entries,
-                bytes: slice(&group.section).to_vec(),
+                bytes: slice(&group.section).to_vec().into(),
             });
             Ok(StateData::Groups(images.collect()))
         }

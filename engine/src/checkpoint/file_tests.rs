@@ -15,7 +15,7 @@ fn data() -> impl Strategy<Value = StateData> {
     let group = group.prop_map(|(group, entries, bytes)| GroupImage {
         group,
         entries,
-        bytes,
+        bytes: bytes.into(),
     });
     let shared = ("[a-z]{1,4}", any::<u64>(), any::<u64>());
     let shared = shared.prop_map(|(name, since, length)| SharedFile {
@@ -76,6 +76,7 @@ fn image() -> impl Strategy<Value = SubtaskImage> {
             subtask,
             operators,
             timing: Timing::default(),
+            positions: Vec::new(),
         }
     })
 }
@@ -106,7 +107,7 @@ fn small() -> SubtaskImage {
     let group = |group| GroupImage {
         group,
         entries: 2,
-        bytes: vec![group as u8; 9],
+        bytes: vec![group as u8; 9].into(),
     };
     let state = |name: &str, kind, data| StateImage {
         name: name.to_owned(),
@@ -139,6 +140,7 @@ fn small() -> SubtaskImage {
             ],
         }],
         timing: Timing::default(),
+        positions: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What was saved: the images of states, operators and subtasks, before they become files.
 
 use super::barrier::Barrier;
+use super::pieces::Pieces;
 use super::shared::FilesImage;
 use super::stream::{StoredGroups, Streamed};
 use crate::time::Timestamp;
@@ -27,7 +28,7 @@ pub struct GroupImage {
     /// How many entries there are.
     pub entries: u64,
     /// The entries, each encoded by [`super::codec`], one behind the other.
-    pub bytes: Vec<u8>,
+    pub bytes: Pieces,
 }
 
 /// The content of a state in one subtask.
@@ -104,4 +105,6 @@ pub struct SubtaskImage {
     pub operators: Vec<OperatorImage>,
     /// What it cost the stream.
     pub timing: super::Timing,
+    /// Of a subtask that reads a source: how far it is in each split, in words. Only the metadata has them.
+    pub positions: Vec<String>,
 }

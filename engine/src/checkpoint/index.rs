@@ -281,6 +281,7 @@ impl SubtaskIndex {
             subtask: self.subtask,
             operators,
             timing: self.timing,
+            positions: Vec::new(),
         })
     }
 

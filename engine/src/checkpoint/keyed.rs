@@ -2,6 +2,7 @@
 
 use super::codec::{decode_from, encode_into};
 use super::image::{GroupImage, StateData};
+use super::pieces::Pieces;
 use super::shared::{FilesImage, RestoredFiles};
 use super::stream::{EntryStream, Streamed};
 use crate::fault::{Fault, Flow};
@@ -114,7 +115,7 @@ impl EncodedEntries {
 pub struct KeyedSection {
     max_parallelism: u32,
     /// By key group, as far as there was one to be put: how many entries, and their bytes.
-    groups: Vec<(u64, Vec<u8>)>,
+    groups: Vec<(u64, Pieces)>,
     shares_files: bool,
     files: Option<FilesImage>,
     streams: bool,
@@ -196,7 +197,7 @@ impl KeyedSection {
     }
 
     #[inline]
-    fn group(&mut self, group: u32) -> &mut (u64, Vec<u8>) {
+    fn group(&mut self, group: u32) -> &mut (u64, Pieces) {
         let group = group as usize;
         if group >= self.groups.len() {
             self.groups.resize_with(group + 1, Default::default);
@@ -214,13 +215,14 @@ impl KeyedSection {
     pub fn put_with(&mut self, hash: u64, encode: impl FnOnce(&mut Vec<u8>) -> Flow) -> Flow {
         let (entries, bytes) = self.group(key_group(hash, self.max_parallelism));
         *entries += 1;
-        encode(bytes)
+        encode(bytes.end())
     }
 
     /// Adds an entry of this key group that is encoded in pieces.
     pub fn put_encoded(&mut self, group: u32, pieces: &[&[u8]]) {
         let (entries, bytes) = self.group(group);
         *entries += 1;
+        let bytes = bytes.end();
         for piece in pieces {
             bytes.extend_from_slice(piece);
         }
@@ -231,7 +233,7 @@ impl KeyedSection {
         for (hash, entry) in encoded.iter() {
             let (entries, bytes) = self.group(key_group(hash, self.max_parallelism));
             *entries += 1;
-            bytes.extend_from_slice(entry);
+            bytes.end().extend_from_slice(entry);
         }
     }
 
@@ -256,8 +258,8 @@ impl KeyedSection {
             }
             let mine = self.group(group);
             mine.0 += entries;
-            encode_into(&(header, bytes.len() as u64), &mut mine.1)?;
-            mine.1.extend(bytes);
+            encode_into(&(header, bytes.len() as u64), mine.1.end())?;
+            mine.1.append(bytes);
         }
         Ok(())
     }
@@ -267,7 +269,7 @@ impl KeyedSection {
         for (group, (entries, bytes)) in (0..).zip(other.groups) {
             let mine = self.group(group);
             mine.0 += entries;
-            mine.1.extend(bytes);
+            mine.1.append(bytes);
         }
     }
 
@@ -392,8 +394,8 @@ mod tests {
         let StateData::Groups(groups) = all.into_data() else {
             panic!("keyed state has groups");
         };
-        let bytes = &groups[0].bytes;
-        let mut entries = Entries::new(bytes);
+        let bytes = groups[0].bytes.joined();
+        let mut entries = Entries::new(&bytes);
         for header in [7i64, 9] {
             let next = entries.next_part::<i64>().expect("reads");
             let (found, mut part) = next.expect("is there");

@@ -213,6 +213,7 @@ mod tests {
                 states: vec![splits],
             }],
             timing: Timing::default(),
+            positions: Vec::new(),
         }
     }
 

@@ -45,6 +45,9 @@ pub struct SubtaskFile {
     pub file: FileRef,
     /// What it contains, as it says itself at its end.
     pub index: SubtaskIndex,
+    /// How far its source is in each split, in words for people; nothing depends on them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub positions: Vec<String>,
 }
 
 /// A checkpoint or savepoint: what it is, and which files belong to it.
@@ -262,6 +265,7 @@ mod tests {
                 timing: Timing::default(),
                 operators: Vec::new(),
             },
+            positions: vec!["flights.csv: line 7".to_owned()],
         });
         metadata
     }

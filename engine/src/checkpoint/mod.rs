@@ -24,6 +24,7 @@ mod keyed;
 pub mod load;
 pub mod metadata;
 mod participant;
+mod pieces;
 pub mod protocol;
 pub mod restart;
 mod restore;
@@ -49,6 +50,7 @@ pub use keyed::{EncodedEntries, Entries, KeyedPart, KeyedSection, Named, OpenBac
 pub use load::{Loaded, Which, latest, load, newest};
 pub use metadata::{CheckpointMetadata, FileRef, SubtaskFile};
 pub use participant::{Participant, Timing};
+pub use pieces::Pieces;
 pub use protocol::{
     Action, Event, Outcome, Phase, Publication, RequestId, SavepointKind, SubtaskRef,
 };

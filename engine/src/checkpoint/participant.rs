@@ -68,6 +68,7 @@ struct UnderWay {
     persisted: u64,
     /// Some barrier of it overtook what waited.
     unaligned: bool,
+    positions: Vec<String>,
 }
 
 impl Participant {
@@ -154,6 +155,7 @@ impl Participant {
                     alignment: 0,
                     persisted: 0,
                     unaligned: false,
+                    positions: Vec::new(),
                 });
                 all.len() - 1
             }
@@ -198,6 +200,11 @@ impl Participant {
         self.with(barrier, |u| u.alignment = u.alignment.max(millis));
     }
 
+    /// A source is so far in its splits.
+    pub fn positions(&self, barrier: Barrier, positions: Vec<String>) {
+        self.with(barrier, |u| u.positions = positions);
+    }
+
     /// So many bytes of records in flight were kept for a barrier that overtook what waited.
     pub fn persisted(&self, barrier: Barrier, bytes: u64) {
         self.with(barrier, |u| u.persisted += bytes);
@@ -236,6 +243,7 @@ impl Participant {
                 unaligned_checkpoint: done.unaligned,
                 ..Timing::default()
             },
+            positions: done.positions,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::barrier::CheckpointId;
 use super::image::{OperatorImage, StateData, StateImage, StateKind};
+use super::pieces::Pieces;
 use super::shape::{fits, paths_only};
 use super::shared::{FilesImage, FilesOrigin, RestoredFiles};
 use super::stream::StoredGroup;
@@ -149,7 +150,7 @@ pub(crate) struct RestoredGroup<'a> {
 /// The bytes of a key group, or where they are.
 #[derive(Clone, Copy, Debug)]
 enum GroupBytes<'a> {
-    Here(&'a [u8]),
+    Here(&'a Pieces),
     Stored(StoredGroup<'a>),
 }
 
@@ -221,7 +222,7 @@ impl<'a> RestoredOperator<'a> {
     /// The entries of a key group.
     pub(crate) fn read(&self, group: RestoredGroup<'a>) -> Flow<Cow<'a, [u8]>> {
         match (group.bytes, self.origin) {
-            (GroupBytes::Here(bytes), _) => Ok(Cow::Borrowed(bytes)),
+            (GroupBytes::Here(bytes), _) => Ok(bytes.joined()),
             (GroupBytes::Stored(stored), Some(origin)) => {
                 let bytes = stored.read(&*origin.storage).map_err(Fault::user)?;
                 Ok(Cow::Owned(bytes))

@@ -23,7 +23,7 @@ fn saved(me: u32, parallelism: u32, max_parallelism: u32) -> OperatorImage {
     let group = |group: &u32| GroupImage {
         group: *group,
         entries: 1,
-        bytes: group.to_le_bytes().to_vec(),
+        bytes: group.to_le_bytes().to_vec().into(),
     };
     let files = FilesImage {
         index: FilesIndex {

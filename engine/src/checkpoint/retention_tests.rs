@@ -62,6 +62,7 @@ impl Job {
                 timing: Timing::default(),
                 operators: Vec::new(),
             },
+            positions: Vec::new(),
         });
         for name in shared {
             let path = format!("{SHARED}/{name}");
@@ -247,6 +248,7 @@ fn a_checkpoint_can_t_name_files_that_went_with_the_one_that_held_them() {
     metadata.subtasks.push(SubtaskFile {
         file: shared(0, 9).file,
         index: index_of(files),
+        positions: Vec::new(),
     });
     metadata.name_shared();
     assert_eq!((metadata.shared.len(), metadata.min_reader_version), (3, 2));

@@ -58,6 +58,7 @@ fn image(id: u64, names: &[&str], stored: &StoredFiles) -> SubtaskImage {
             }],
         }],
         timing: Timing::default(),
+        positions: Vec::new(),
     }
 }
 

@@ -156,6 +156,7 @@ pub fn write_image_to(
             checksum: encoded.checksum,
         },
         index: encoded.index,
+        positions: image.positions.clone(),
     })
 }
 

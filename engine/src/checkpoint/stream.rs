@@ -186,6 +186,7 @@ pub fn write_streamed(
             checksum,
         },
         index,
+        positions: image.positions.clone(),
     })
 }
 
@@ -203,15 +204,22 @@ struct Writer<'a, 'b> {
 
 impl Writer<'_, '_> {
     fn put(&mut self, bytes: &[u8]) -> Result<Section> {
-        let section = Section {
-            offset: self.length,
-            length: bytes.len() as u64,
-            checksum: Checksum::of(bytes),
-        };
-        self.hash.update(bytes);
-        self.length += section.length;
-        (self.put)(bytes)?;
-        Ok(section)
+        self.put_pieces([bytes])
+    }
+
+    fn put_pieces<'p>(&mut self, pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Section> {
+        let (offset, mut checksum) = (self.length, Checksum::begin());
+        for piece in pieces {
+            checksum.update(piece);
+            self.hash.update(piece);
+            self.length += piece.len() as u64;
+            (self.put)(piece)?;
+        }
+        Ok(Section {
+            offset,
+            length: self.length - offset,
+            checksum: Checksum::end(&checksum),
+        })
     }
 
     fn place(&mut self, data: &StateData, failed: &dyn Fn(Fault) -> Error) -> Result<DataIndex> {
@@ -244,7 +252,7 @@ impl Writer<'_, '_> {
             index.push(GroupIndex {
                 group: group.group,
                 entries: group.entries,
-                section: self.put(&group.bytes)?,
+                section: self.put_pieces(group.bytes.iter())?,
             });
         }
         Ok(())

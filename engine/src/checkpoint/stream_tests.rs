@@ -66,6 +66,7 @@ fn image(count: u64) -> SubtaskImage {
             ],
         }],
         timing: Timing::default(),
+        positions: Vec::new(),
     }
 }
 

@@ -343,7 +343,8 @@ impl<K: Key, C: Content> KeyedPart for Part<'_, K, C> {
         // What is taken in one piece has what expired in it too, and no one is ever shown that.
         let groups = into.take_whole(all).unwrap_or_default();
         for group in groups {
-            let mut entries = Entries::new(&group.bytes);
+            let bytes = group.bytes.joined();
+            let mut entries = Entries::new(&bytes);
             while let Some((key, mut content)) = entries.take_next::<(K, C)>()? {
                 content.clean(life, 0..content.slots(life));
                 if !content.is_spent(life) {

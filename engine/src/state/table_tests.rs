@@ -15,7 +15,8 @@ fn saved(section: KeyedSection) -> Model {
     };
     let (mut all, mut entries) = (Model::new(), 0);
     for group in groups {
-        let mut decoded = Entries::new(&group.bytes);
+        let bytes = group.bytes.joined();
+        let mut decoded = Entries::new(&bytes);
         while let Some((key, value)) = decoded.take_next::<(u16, u32)>().expect("decodes") {
             assert_eq!(key_group(key_hash(&key), GROUPS), group.group);
             assert_eq!(all.insert(key, value), None, "{key} was saved twice");
@@ -179,7 +180,8 @@ fn what_is_saved_is_loaded() {
     };
     let mut loaded: KeyTable<u16, u32> = KeyTable::default();
     for group in &groups {
-        let mut entries = Entries::new(&group.bytes);
+        let bytes = group.bytes.joined();
+        let mut entries = Entries::new(&bytes);
         loaded.load(&mut entries).expect("loads");
     }
     assert_eq!(
@@ -201,7 +203,8 @@ fn entries_of_several_tables_can_share_a_section() {
     let StateData::Groups(groups) = section.into_data() else {
         unreachable!("a keyed section has groups");
     };
-    let mut entries = Entries::new(&groups[0].bytes);
+    let bytes = groups[0].bytes.joined();
+    let mut entries = Entries::new(&bytes);
     for slice in [-5i64, 7] {
         let entry = entries.take_next::<(i64, u16, u32)>().expect("decodes");
         assert_eq!(entry, Some((slice, 1, 10)));

@@ -380,7 +380,7 @@ mod tests {
                 unreachable!("keyed state has groups");
             };
             for group in &groups {
-                restored.load(&mut Entries::new(&group.bytes)).expect("loads");
+                restored.load(&mut Entries::new(&group.bytes.joined())).expect("loads");
             }
             prop_assert_eq!(groups.iter().map(|g| g.entries).sum::<u64>(), expected.len() as u64);
             prop_assert_eq!(drain(&mut restored), expected);

@@ -26,7 +26,7 @@ fn class(e: &Event) -> u64 {
 /// The environment of a run that keeps its checkpoints in `folder`.
 pub fn env(run: &Run, folder: &Path) -> StreamEnv {
     let mut env = savepoint_job::env(run, folder);
-    env.run_settings_mut().source_rate = run.rate;
+    env.run_settings_mut().source_rate = run.pace.as_ref().map(|pace| pace.per_second);
     env
 }
 
@@ -34,7 +34,7 @@ pub fn env(run: &Run, folder: &Path) -> StreamEnv {
 pub fn start(run: &Run, folder: &Path, out: &Path, ledger: &Ledger) -> RunningJob {
     let env = env(run, folder);
     let whole = Run {
-        rate: None,
+        pace: None,
         with_totals: true,
         ..run.clone()
     };

@@ -9,6 +9,7 @@ mod job;
 use super::job as savepoint_job;
 use super::job::{Run, has_read};
 use super::ledger::Ledger;
+use super::pace::Pace;
 use job::{EVENTS, RATE, output, start};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -272,7 +273,7 @@ fn make_golden() {
     let (out, ledger) = (folder.path().join("out"), Ledger::default());
     fs::create_dir(&out).expect("a folder");
     let run = Run {
-        rate: Some(RATE),
+        pace: Some(Pace::of(RATE)),
         interval: (kind == INCREMENTAL).then_some(Duration::from_millis(1_200)),
         state: match kind.as_str() {
             "streamed" | INCREMENTAL => rocksdb(folder.path()),

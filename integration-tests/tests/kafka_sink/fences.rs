@@ -1,8 +1,8 @@
 //! What a fence does, and how many there can be.
 
-use crate::PATIENCE;
 use crate::kafka::{Orders, broker, verify};
 use crate::worker::{Life, Worker};
+use integration_tests::PATIENCE;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

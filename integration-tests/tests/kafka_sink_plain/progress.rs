@@ -1,7 +1,8 @@
 //! What becomes of an exactly-once job whose progress topic is meddled with, and of checkpoints without output.
 
 use crate::kafka;
-use integration_tests::kafka::{Topic, broker, total, until};
+use integration_tests::kafka::{Topic, broker, total};
+use integration_tests::until;
 use std::sync::Arc;
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::Checkpointing;
@@ -76,11 +77,11 @@ fn checkpoints_without_output_commit_nothing_and_disturb_nothing() {
     let Some(broker) = broker() else { return };
     let topic = Topic::new(broker, "seldom", 1);
     let folder = tempfile::tempdir().expect("a folder");
-    let (job, metrics) = numbers(&topic, 8, 4.0, folder.path());
+    let (job, metrics) = numbers(&topic, 8, 2.0, folder.path());
     let transactions = || total(&metrics, "transactions.committed");
     let result = job.wait().expect("it ends well");
     let taken = result.checkpoints.counts.completed;
-    assert!(taken > 12, "{taken} checkpoints in two seconds");
+    assert!(taken > 12, "{taken} checkpoints in four seconds");
     assert!(
         transactions() <= 9.0 && transactions() >= 2.0,
         "{} of {taken}",

@@ -1,7 +1,8 @@
 //! What a source shows of itself: values, and not only names.
 
 use super::numbered;
-use integration_tests::kafka::{Topic, broker, shown, total, until};
+use integration_tests::kafka::{Topic, broker, shown, total};
+use integration_tests::until;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use tidegate::connectors::BlackHole;

@@ -2,7 +2,8 @@
 //! once; and it shows how far it is.
 
 use super::numbered;
-use integration_tests::kafka::{DEADLINE, Topic, broker};
+use integration_tests::PATIENCE;
+use integration_tests::kafka::{Topic, broker};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -55,7 +56,7 @@ pub fn carry_on(
     let job = env.start("rescaled").expect("it starts");
     let (started, mut seen) = (Instant::now(), Vec::new());
     while seen.len() < at_least {
-        assert!(started.elapsed() < DEADLINE, "{} of {at_least}", seen.len());
+        assert!(started.elapsed() < PATIENCE, "{} of {at_least}", seen.len());
         if job.ended() {
             return job.wait().map(|_| seen).map_err(|error| error.to_string());
         }

@@ -1,7 +1,8 @@
 //! What changes and what goes wrong while a source reads: topics that grow or go, brokers that go and come back,
 //! clients that may not come in.
 
-use integration_tests::kafka::{DEADLINE, Topic, broker, control};
+use integration_tests::PATIENCE;
+use integration_tests::kafka::{Topic, broker, control};
 use tidegate::connectors::kafka::source::{Deserializer, KafkaSourceBuilder};
 use tidegate::connectors::kafka::{KafkaSource, Sasl, Tls};
 use tidegate::prelude::*;
@@ -27,7 +28,7 @@ pub fn follow<D: Deserializer<Item = String>>(
         if job.ended() {
             return job.wait().map(|_| seen).map_err(|error| error.to_string());
         }
-        assert!(started.elapsed() < DEADLINE, "{} came", seen.len());
+        assert!(started.elapsed() < PATIENCE, "{} came", seen.len());
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }

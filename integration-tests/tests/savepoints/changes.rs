@@ -2,6 +2,7 @@
 
 use super::job::{EVENTS, Run, env, finish, has_read, start};
 use super::ledger::Ledger;
+use super::pace::{Pace, Paced};
 use super::{RATE, assert_whole, folder, stopped};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -128,10 +129,7 @@ where
     F: KeyedProcessFunction<u64, u64, Out = String>,
 {
     let env = env(run, folder);
-    let mut events = Generator::new(EVENTS, |n| n);
-    if let Some(rate) = run.rate {
-        events = events.per_second(rate);
-    }
+    let events = Paced::new(EVENTS, |n| n, run.pace.as_ref());
     env.source("events", events)
         .key_by(|n| n % 10)
         .process(function)
@@ -150,7 +148,7 @@ where
     F: KeyedProcessFunction<u64, u64, Out = String>,
 {
     let run = Run {
-        rate: Some(RATE),
+        pace: Some(Pace::of(RATE)),
         ..Run::default()
     };
     let job = count(&run, folder, ledger, function);
@@ -435,7 +433,14 @@ mod u64ish {
 fn what_was_saved_says_of_which_graph_it_is() {
     let (folder, ledger) = (folder(), Ledger::default());
     let place = stopped(2, folder.path(), &ledger, None);
-    let first = load_path(&place).expect("loads").metadata.graph_hash;
+    let metadata = load_path(&place).expect("loads").metadata;
+    let mut positions = metadata.subtasks.iter().flat_map(|s| &s.positions);
+    let of_the_events = format!(" of those below {EVENTS}");
+    assert!(
+        positions.any(|position| position.ends_with(&of_the_events)),
+        "how far its sources had read: {metadata:?}"
+    );
+    let first = metadata.graph_hash;
     assert_eq!(first.len(), 16, "{first}");
     let other = super::folder();
     let same = load_path(&stopped(3, other.path(), &Ledger::default(), None)).expect("loads");

@@ -2,6 +2,7 @@
 
 use super::job::{EVENTS, Run, define, env, finish, has_read, start};
 use super::ledger::Ledger;
+use super::pace::Pace;
 use super::{RATE, answers, assert_whole, folder, stopped, under_way};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,14 +65,19 @@ fn a_damaged_latest_is_refused_and_an_older_one_taken_only_by_name() {
         ..Run::default()
     };
     let job = under_way(run, EVENTS / 2, folder.path(), &ledger);
+    let of_it = || -> Vec<_> {
+        let mut complete: Vec<_> = files(folder.path());
+        complete.retain(|path| path.join("_metadata").exists());
+        complete
+    };
+    integration_tests::until("two checkpoints are complete", || of_it().len() >= 2);
     job.cancel();
     job.wait().expect_err("cancelled");
     let number = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
         name.and_then(|name| name.strip_prefix("chk-")?.parse::<u64>().ok())
     };
-    let mut complete: Vec<_> = files(folder.path());
-    complete.retain(|path| path.join("_metadata").exists());
+    let mut complete = of_it();
     complete.sort_by_key(number);
     let (newest, older) = (
         complete.pop().expect("one"),
@@ -167,7 +173,7 @@ fn a_full_disk_declines_checkpoints_and_at_last_the_job() {
     });
     let ledger = Ledger::default();
     let often = Run {
-        rate: Some(RATE / 2.0),
+        pace: Some(Pace::of(RATE / 2.0)),
         interval: Some(Duration::from_millis(20)),
         ..Run::default()
     };
@@ -184,7 +190,7 @@ fn a_full_disk_declines_checkpoints_and_at_last_the_job() {
     assert_eq!(left, [folder.path().join("claims")], "nothing half is left");
     // A savepoint that fails is no reason to end: it says why, and the next one succeeds.
     let run = Run {
-        rate: Some(RATE),
+        pace: Some(Pace::of(RATE)),
         ..Run::default()
     };
     let ledger = Ledger::default();

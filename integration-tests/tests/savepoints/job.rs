@@ -2,6 +2,7 @@
 //! list, map and reducing state and timers. All of its answers are the same at every parallelism.
 
 use super::ledger::Ledger;
+use super::pace::{Pace, Paced};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -111,8 +112,8 @@ pub struct Run {
     pub events: u64,
     pub parallelism: u32,
     pub max_parallelism: u32,
-    /// Events per second, for a run that is to be stopped on its way.
-    pub rate: Option<f64>,
+    /// For a run that is to be stopped on its way.
+    pub pace: Option<Pace>,
     pub restore: Restore,
     pub allow_non_restored_state: bool,
     /// Another operator than before: counts by key in all of the time.
@@ -129,7 +130,7 @@ impl Default for Run {
             events: EVENTS,
             parallelism: 2,
             max_parallelism: 128,
-            rate: None,
+            pace: None,
             restore: Restore::Nothing,
             allow_non_restored_state: false,
             with_totals: false,
@@ -206,12 +207,8 @@ pub fn has_read(job: &RunningJob, events: u64) {
 
 /// The job itself.
 pub fn define(env: &StreamEnv, run: &Run, ledger: &Ledger) {
-    let mut events = Generator::new(run.events, event);
-    let mut quotes = Generator::new(run.events / 4, quote);
-    if let Some(rate) = run.rate {
-        events = events.per_second(rate);
-        quotes = quotes.per_second(rate / 4.0);
-    }
+    let events = Paced::new(run.events, event, run.pace.as_ref());
+    let quotes = Paced::new(run.events / 4, quote, run.pace.as_ref());
     let late = WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(2));
     let [windows, sessions, running, seconds, joined, near, totals] = env
         .source("events", events)

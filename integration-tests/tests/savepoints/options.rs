@@ -2,6 +2,7 @@
 //! has saved, and made to fail.
 
 use super::folder;
+use integration_tests::PATIENCE;
 use integration_tests::processes::{Ended, example, root, run_command};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longer than a program takes to its first checkpoints on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 const QUERY: &str = "tailnum-sessions";
 
 /// The flights job with these options besides those that tell its input and its folders.
@@ -69,7 +68,7 @@ fn has_saved(folder: &Path, program: &mut Child) {
 fn stopped_by(signal: &str, folder: &Path, options: &[&str]) -> PathBuf {
     let savepoints = folder.join("savepoints");
     let mut program = flights(folder, QUERY, options)
-        .args(["--source-rate", "8000", "--savepoint-dir"])
+        .args(["--source-rate", "1000", "--savepoint-dir"])
         .arg(&savepoints)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

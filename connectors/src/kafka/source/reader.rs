@@ -444,6 +444,12 @@ impl<D: Deserializer> SourceReader for KafkaReader<D> {
         saved.map(|saved| saved.encode()).collect()
     }
 
+    fn positions(&self) -> Vec<String> {
+        let reading = self.partitions.iter().filter(|p| p.queue.is_some());
+        let known = reading.map(|p| &p.split).chain(&self.waiting);
+        known.map(ToString::to_string).collect()
+    }
+
     fn completed(&mut self, _checkpoint: CheckpointId) -> Flow {
         if let (Some(list), Some(consumer)) = (self.covered.take(), self.consumers.first())
             && let Err(error) = consumer.commit(&list, CommitMode::Async)

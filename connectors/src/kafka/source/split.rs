@@ -1,6 +1,7 @@
 //! Partitions as splits: whose each is, how far it is read, and how that is saved.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 use tidegate_engine::checkpoint::codec;
 use tidegate_engine::fault::{Fault, Flow};
@@ -20,6 +21,20 @@ pub(super) struct Split {
     pub(super) next: i64,
     /// Where reading ends.
     pub(super) end: Option<i64>,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, partition {}: ", self.topic, self.partition)?;
+        match self.next {
+            BEGINNING => write!(f, "its beginning")?,
+            next => write!(f, "offset {next}")?,
+        }
+        match self.end {
+            Some(end) => write!(f, " of {end}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a checkpoint keeps.

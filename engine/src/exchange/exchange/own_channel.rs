@@ -216,7 +216,8 @@ mod tests {
             StateData::Groups(groups) => groups.as_slice(),
             _ => unreachable!("they are dealt out by hash"),
         });
-        let records = groups.flat_map(|group| group.bytes.chunks(17));
+        let pieces = groups.flat_map(|group| group.bytes.iter());
+        let records = pieces.flat_map(|bytes| bytes.chunks(17));
         records.map(|record| record[16]).collect()
     }
 

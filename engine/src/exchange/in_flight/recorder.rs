@@ -2,7 +2,7 @@
 
 use super::{Dealing, Flight};
 use crate::checkpoint::image::GroupImage;
-use crate::checkpoint::{Barrier, CheckpointId, StateData, StateImage};
+use crate::checkpoint::{Barrier, CheckpointId, Pieces, StateData, StateImage};
 use crate::exchange::Rec;
 use crate::fault::Flow;
 use crate::hash::key_group;
@@ -82,7 +82,7 @@ impl<T: 'static> Recorder<T> {
                 for record in records {
                     let image = recording.group(key_group(record.hash, groups));
                     image.entries += 1;
-                    self.flight.encode(record, &mut image.bytes)?;
+                    self.flight.encode(record, image.bytes.end())?;
                 }
             }
             Dealing::InTurn => {
@@ -105,7 +105,7 @@ impl<T: 'static> Recorder<T> {
             Some((group, entries)) => {
                 let image = recording.group(group);
                 image.entries += entries;
-                image.bytes.extend(bytes);
+                image.bytes.end().extend(bytes);
             }
             None => recording.elements.push(bytes.to_vec()),
         }
@@ -151,7 +151,7 @@ impl Recording {
         self.groups.entry(group).or_insert_with(|| GroupImage {
             group,
             entries: 0,
-            bytes: Vec::new(),
+            bytes: Pieces::default(),
         })
     }
 }

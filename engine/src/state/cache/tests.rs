@@ -28,7 +28,8 @@ fn saved(section: KeyedSection) -> Model {
     };
     let mut all = Model::new();
     for group in groups {
-        let mut decoded = Entries::new(&group.bytes);
+        let bytes = group.bytes.joined();
+        let mut decoded = Entries::new(&bytes);
         let before = all.len() as u64;
         while let Some((key, value)) = decoded.take_next::<(u16, u32)>().expect("decodes") {
             assert_eq!(key_group(key_hash(&key), GROUPS), group.group);
@@ -190,12 +191,14 @@ fn what_a_table_in_memory_saved_is_loaded_and_the_other_way_round() {
     }
     for group in groups(&mut table) {
         spilled
-            .load(&mut Entries::new(&group.bytes))
+            .load(&mut Entries::new(&group.bytes.joined()))
             .expect("loads");
     }
     let mut again: KeyTable<u16, u32> = KeyTable::default();
     for group in groups(&mut spilled) {
-        again.load(&mut Entries::new(&group.bytes)).expect("loads");
+        again
+            .load(&mut Entries::new(&group.bytes.joined()))
+            .expect("loads");
     }
     assert_eq!(
         table.into_iter().collect::<Model>(),

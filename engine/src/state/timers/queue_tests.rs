@@ -39,7 +39,8 @@ fn loaded(section: KeyedSection) -> [TimerQueue<u16>; 2] {
         StateData::Groups(groups) => {
             for group in groups {
                 for timers in [&mut small, &mut memory] {
-                    let mut entries = Entries::new(&group.bytes);
+                    let bytes = group.bytes.joined();
+                    let mut entries = Entries::new(&bytes);
                     timers.load(&mut entries).expect("loads");
                 }
             }

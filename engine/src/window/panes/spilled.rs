@@ -248,7 +248,8 @@ where
         return Err(Fault::internal("keyed state without key groups"));
     };
     for group in groups {
-        let mut entries = Entries::new(&group.bytes);
+        let bytes = group.bytes.joined();
+        let mut entries = Entries::new(&bytes);
         while let Some((key, all)) = entries.take_next::<(K, Vec<SavedPane<C, S>>)>()? {
             for saved in all {
                 into.put(key_hash(&key), &(&key, saved))?;

@@ -72,7 +72,8 @@ fn check_saved(section: KeyedSection, then: &Model, unfired: i64) {
     match &data {
         StateData::Groups(groups) => {
             for group in groups {
-                let mut entries = Entries::new(&group.bytes);
+                let bytes = group.bytes.joined();
+                let mut entries = Entries::new(&bytes);
                 while let Some((header, mut part)) =
                     entries.next_part::<(i64, i64)>().expect("reads")
                 {

@@ -1,0 +1,110 @@
+//! Bytes that become many without ever being moved.
+
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// A piece that has so many bytes gets no more.
+const PIECE: usize = 64 * 1024;
+
+/// Bytes that are appended to for as long as a snapshot is taken. One `Vec` would be moved each time that it
+/// outgrows its memory, and those of all key groups within the same few turns: a pause of tens of milliseconds
+/// where state has a gigabyte.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Pieces {
+    full: Vec<Vec<u8>>,
+    last: Vec<u8>,
+}
+
+impl Pieces {
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.full.iter().map(Vec::len).sum::<usize>() + self.last.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.last.is_empty() && self.full.is_empty()
+    }
+
+    /// Where the next bytes are appended.
+    #[inline]
+    pub fn end(&mut self) -> &mut Vec<u8> {
+        if self.last.len() >= PIECE {
+            self.full.push(std::mem::take(&mut self.last));
+        }
+        &mut self.last
+    }
+
+    /// Appends what another has.
+    pub fn append(&mut self, other: Pieces) {
+        if other.full.is_empty() {
+            self.end().extend(other.last);
+            return;
+        }
+        if !self.last.is_empty() {
+            self.full.push(std::mem::take(&mut self.last));
+        }
+        self.full.extend(other.full);
+        self.last = other.last;
+    }
+
+    /// The bytes, piece by piece.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let last = Some(&self.last).filter(|last| !last.is_empty());
+        self.full.iter().chain(last).map(Vec::as_slice)
+    }
+
+    /// The bytes in one piece.
+    pub fn joined(&self) -> Cow<'_, [u8]> {
+        let mut pieces = self.iter();
+        match (pieces.next(), pieces.next()) {
+            (None, _) => Cow::Borrowed(&[]),
+            (Some(all), None) => Cow::Borrowed(all),
+            _ => Cow::Owned(self.iter().collect::<Vec<_>>().concat()),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Pieces {
+    fn from(last: Vec<u8>) -> Self {
+        let full = Vec::new();
+        Pieces { full, last }
+    }
+}
+
+impl PartialEq for Pieces {
+    fn eq(&self, other: &Self) -> bool {
+        self.joined() == other.joined()
+    }
+}
+
+impl Eq for Pieces {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn they_are_the_bytes_that_were_appended(
+            parts in prop::collection::vec((any::<bool>(), 0..2 * PIECE), 0..12),
+        ) {
+            let (mut pieces, mut model) = (Pieces::default(), Vec::<u8>::new());
+            for (at, (appended, length)) in (0u8..).zip(parts) {
+                let bytes = vec![at; length];
+                model.extend(&bytes);
+                if appended {
+                    pieces.append(bytes.into());
+                } else {
+                    pieces.end().extend(bytes);
+                }
+                prop_assert!(pieces.end().len() < PIECE);
+            }
+            prop_assert_eq!(pieces.len(), model.len());
+            prop_assert_eq!(pieces.is_empty(), model.is_empty());
+            prop_assert!(pieces.joined() == model);
+            prop_assert!(pieces.iter().all(|piece| !piece.is_empty()));
+        }
+    }
+}
