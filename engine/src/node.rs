@@ -15,6 +15,11 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// State is saved in steps of so many entries, until a turn has saved enough of it.
+const SAVED_AT_ONCE: usize = 1024;
+/// Bytes of state by key that an operator saves in one turn at most, and a step's: some milliseconds of work where
+/// values are large.
+const SAVED_BYTES_IN_A_TURN: usize = 1 << 20;
 /// When a turn looks again at what other threads do for its state.
 const LOOKS_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
@@ -221,8 +226,17 @@ where
     /// Saves as much as a turn may take.
     fn save_some(&mut self) -> Flow {
         let part = self.part.as_ref();
-        let entries = part.map_or(usize::MAX, |part| part.participant.saved_in_a_turn());
-        self.save(entries)
+        let mut left = part.map_or(usize::MAX, |part| part.participant.saved_in_a_turn());
+        let bytes = |node: &Self| Some(node.part.as_ref()?.saving.as_ref()?.capture.bytes());
+        let enough = bytes(self).map(|before| before + SAVED_BYTES_IN_A_TURN);
+        loop {
+            let step = left.min(SAVED_AT_ONCE);
+            self.save(step)?;
+            left -= step;
+            if left == 0 || self.saves() != Some(false) || bytes(self) >= enough {
+                return Ok(());
+            }
+        }
     }
 
     /// Goes on saving. What is whole goes to the subtask's image.

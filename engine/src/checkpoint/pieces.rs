@@ -12,13 +12,15 @@ const PIECE: usize = 64 * 1024;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pieces {
     full: Vec<Vec<u8>>,
+    /// How many bytes the full ones have.
+    in_full: usize,
     last: Vec<u8>,
 }
 
 impl Pieces {
     /// How many bytes there are.
     pub fn len(&self) -> usize {
-        self.full.iter().map(Vec::len).sum::<usize>() + self.last.len()
+        self.in_full + self.last.len()
     }
 
     /// Whether there are none.
@@ -30,9 +32,15 @@ impl Pieces {
     #[inline]
     pub fn end(&mut self) -> &mut Vec<u8> {
         if self.last.len() >= PIECE {
-            self.full.push(std::mem::take(&mut self.last));
+            self.close();
         }
         &mut self.last
+    }
+
+    /// The last one gets no more.
+    fn close(&mut self) {
+        self.in_full += self.last.len();
+        self.full.push(std::mem::take(&mut self.last));
     }
 
     /// Appends what another has.
@@ -42,8 +50,9 @@ impl Pieces {
             return;
         }
         if !self.last.is_empty() {
-            self.full.push(std::mem::take(&mut self.last));
+            self.close();
         }
+        self.in_full += other.in_full;
         self.full.extend(other.full);
         self.last = other.last;
     }
@@ -67,8 +76,10 @@ impl Pieces {
 
 impl From<Vec<u8>> for Pieces {
     fn from(last: Vec<u8>) -> Self {
-        let full = Vec::new();
-        Pieces { full, last }
+        Pieces {
+            last,
+            ..Pieces::default()
+        }
     }
 }
 

@@ -107,6 +107,12 @@ impl Capture {
         open.all(|s| s.section.as_ref().is_some_and(KeyedSection::waits))
     }
 
+    /// How many bytes have been saved by key.
+    pub fn bytes(&self) -> usize {
+        let sections = self.states.iter().filter_map(|s| s.section.as_ref());
+        sections.map(KeyedSection::bytes).sum()
+    }
+
     /// Whether every part has been saved whole.
     pub fn complete(&self) -> bool {
         self.states.iter().all(|state| state.complete)

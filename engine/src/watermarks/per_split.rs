@@ -121,11 +121,28 @@ impl<T, G: WatermarkGenerator<T>> PerSplit<T, G> {
                 split.watermark = split.watermark.max(watermark.unwrap_or(Timestamp::MIN));
             } else if split.held {
                 split.active_since = now;
-            } else if let Some(timeout) = idle_after {
-                split.idle |= split.active_since.plus(timeout) <= now;
             }
         }
+        if let Some(timeout) = idle_after {
+            self.find_idle(now, timeout);
+        }
         self.combined()
+    }
+
+    /// Those without a record for so long are idle. Where the last of them are due in one turn, as behind a pause of
+    /// the whole process, they follow each other as they would have without it: those that had a record last are
+    /// idle a turn later, so that what they have said is event time first.
+    fn find_idle(&mut self, now: Timestamp, timeout: Duration) {
+        let since = |split: &Split<G>| split.counts().then_some(split.active_since);
+        let Some(first) = self.splits.iter().filter_map(since).min() else {
+            return;
+        };
+        let last = self.splits.iter().filter_map(since).max();
+        let last = last.filter(|last| first < *last && last.plus(timeout) <= now);
+        for split in &mut self.splits {
+            let due = split.active_since.plus(timeout) <= now;
+            split.idle |= due && Some(split.active_since) != last;
+        }
     }
 
     fn combined(&self) -> Combined {
@@ -209,6 +226,33 @@ mod tests {
         assert_eq!(advance(&mut splits, 121), Combined::Idle);
         read(&mut splits, &fresh, b, 3500);
         assert_eq!(advance(&mut splits, 130), Combined::At(Timestamp(3499)));
+    }
+
+    #[test]
+    fn splits_that_are_idle_at_once_follow_each_other() {
+        let fresh = WatermarkStrategy::<i64, _>::monotonous().generator;
+        let track = SplitTrack::default();
+        let mut splits = PerSplit::new(track.clone());
+        track.declare();
+        let (a, b, _silent) = (track.add(), track.add(), track.add());
+        track.complete();
+        let advance = |splits: &mut PerSplit<i64, Bounded>, now| {
+            splits.advance(&fresh, Timestamp(now), Some(Duration::from_millis(100)))
+        };
+        assert_eq!(advance(&mut splits, 0), Combined::Waiting);
+        for (split, at) in [(a, 5000), (b, 3000)] {
+            read(&mut splits, &fresh, split, at);
+        }
+        assert_eq!(advance(&mut splits, 1), Combined::Waiting);
+        // Nothing happened for a second.
+        assert_eq!(
+            advance(&mut splits, 1001),
+            Combined::At(Timestamp(2999)),
+            "the silent one was idle first"
+        );
+        assert_eq!(advance(&mut splits, 1001), Combined::Idle);
+        read(&mut splits, &fresh, b, 4000);
+        assert_eq!(advance(&mut splits, 1002), Combined::At(Timestamp(3999)));
     }
 
     #[test]
