@@ -1,6 +1,6 @@
 //! A real Kafka broker for tests, topics of their own in it, and what stands in them.
 
-use crate::PATIENCE;
+use crate::{PATIENCE, until};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
@@ -85,11 +85,20 @@ impl Topic {
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Relaxed));
         let mut topic = Topic::existing(servers, &format!("{name}-{process}-{count}"));
         topic.owned = true;
-        // What tests append may be old.
-        let made = topic
-            .admin()
-            .create(&topic.name, partitions, &[("retention.ms", "-1")]);
-        assert!(made.expect("the broker makes topics"), "the topic is new");
+        let admin = topic.admin();
+        // A broker that has just begun, or is pressed for time, may not answer at once; and one that did not may
+        // have made the topic all the same. What tests append may be old.
+        let mut asked = false;
+        until("the broker makes the topic", || {
+            let made = admin.create(&topic.name, partitions, &[("retention.ms", "-1")]);
+            if let Err(fault) = &made {
+                println!("{} is to be made again: {fault}", topic.name);
+            } else {
+                assert!(asked || made == Ok(true), "the topic is new");
+            }
+            asked = true;
+            made.is_ok()
+        });
         topic
     }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-const SOME_TIME: Duration = Duration::from_secs(30);
+const SOME_TIME: Duration = Duration::from_secs(120);
 
 const PARTITIONS: i32 = 8;
 
