@@ -2,9 +2,10 @@
 
 use crate::checkpoint::StateValue;
 use crate::exchange::Codecs;
-use crate::exchange::in_flight::RecordCodec;
+use crate::exchange::in_flight::{RecordCodec, name_of_generic};
 use crate::fault::{Fault, Flow};
 use crate::window::Part;
+use std::any::type_name;
 use std::sync::Arc;
 
 /// Of parts, and of late records where these are kept.
@@ -63,6 +64,12 @@ impl<T, A> RecordCodec<Part<T, A>> for PartCodec<T, A> {
             }
             _ => Err(Fault::user("neither a part of a window nor a late record")),
         }
+    }
+
+    fn stored_name(&self) -> String {
+        let late = self.late.as_ref().map(|late| late.stored_name());
+        let late = late.unwrap_or_else(|| type_name::<T>().to_owned());
+        name_of_generic::<Part<T, A>>(&[&late, &self.slice.stored_name()])
     }
 }
 

@@ -1,6 +1,6 @@
 //! Records of two streams on their way to one operator.
 
-use super::in_flight::{Codecs, Dealing, RecordCodec};
+use super::in_flight::{Codecs, Dealing, RecordCodec, name_of_generic};
 use super::{ByKey, Distribution, EdgeKind, Keyed, Placement, Target};
 use crate::fault::{Fault, Flow};
 use std::hash::Hash;
@@ -69,6 +69,11 @@ impl<A, B> RecordCodec<Either<A, B>> for EitherCodec<A, B> {
             }
             _ => Err(Fault::user("a record of neither of two streams")),
         }
+    }
+
+    fn stored_name(&self) -> String {
+        let (first, second) = (self.0.stored_name(), self.1.stored_name());
+        name_of_generic::<Either<A, B>>(&[&first, &second])
     }
 }
 

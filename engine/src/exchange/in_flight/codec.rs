@@ -4,10 +4,10 @@
 //! unaligned checkpoint has to become bytes as well, and a job says for which types it knows how; a job
 //! that takes no such checkpoints says nothing.
 
-use crate::checkpoint::StateValue;
 use crate::checkpoint::codec::{decode_from, encode_into};
+use crate::checkpoint::{StateValue, stored_name};
 use crate::fault::Flow;
-use std::any::{Any, TypeId};
+use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -18,6 +18,16 @@ pub trait RecordCodec<T>: Send + Sync {
 
     /// The record at the beginning of `bytes`, and how many bytes it took.
     fn decode(&self, bytes: &[u8]) -> Flow<(T, usize)>;
+
+    /// What checkpoints call the type of its records: [`stored_name`], or what is made of those of its parts.
+    fn stored_name(&self) -> String;
+}
+
+/// The name of a generic type whose arguments are stored under these names.
+pub fn name_of_generic<T>(arguments: &[&str]) -> String {
+    let path = type_name::<T>();
+    let head = path.split_once('<').map_or(path, |(head, _)| head);
+    format!("{head}<{}>", arguments.join(", "))
 }
 
 /// By serde and bincode, as keys and state.
@@ -30,6 +40,10 @@ impl<T: StateValue> RecordCodec<T> for BySerde {
 
     fn decode(&self, bytes: &[u8]) -> Flow<(T, usize)> {
         decode_from(bytes)
+    }
+
+    fn stored_name(&self) -> String {
+        stored_name::<T>().to_owned()
     }
 }
 
@@ -89,6 +103,7 @@ impl Codecs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::shape::fits;
 
     #[test]
     fn a_type_is_known_once_it_is_added() {
@@ -102,5 +117,20 @@ mod tests {
         let length = bytes.len();
         bytes.push(1);
         assert_eq!(codec.decode(&bytes), Ok((record, length)));
+    }
+
+    #[test]
+    fn what_a_record_consists_of_is_part_of_its_name() {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Order {
+            amount: u32,
+        }
+        let name = Codecs::by_serde::<Order>().stored_name();
+        assert!(name.contains("amount"), "{name}");
+        // One that was saved without it is still read.
+        let of_both = name_of_generic::<crate::exchange::Either<Order, u8>>(&[&name, "u8"]);
+        let before = type_name::<crate::exchange::Either<Order, u8>>();
+        assert!(fits(before, &of_both), "{before} and {of_both}");
+        assert!(!fits(&of_both.replace("amount", "price"), &of_both));
     }
 }

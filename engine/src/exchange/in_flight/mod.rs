@@ -16,7 +16,7 @@ mod recorder;
 mod replay;
 
 pub(super) use arrivals::Arrivals;
-pub use codec::{Codecs, RecordCodec};
+pub use codec::{Codecs, RecordCodec, name_of_generic};
 pub(super) use recorder::{Recorder, SENT};
 
 use super::Rec;

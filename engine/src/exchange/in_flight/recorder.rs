@@ -7,7 +7,6 @@ use crate::exchange::Rec;
 use crate::fault::Flow;
 use crate::hash::key_group;
 use crate::time::Timestamp;
-use std::any::type_name;
 use std::collections::BTreeMap;
 
 /// The state of the sending side: what had not left.
@@ -132,7 +131,7 @@ impl<T: 'static> Recorder<T> {
             name: self.state.to_owned(),
             kind: self.flight.kind(),
             key_type: String::new(),
-            value_type: type_name::<T>().to_owned(),
+            value_type: self.flight.codec.stored_name(),
             data,
         };
         let image = || identity.image("in flight", Timestamp::MIN, vec![state]);

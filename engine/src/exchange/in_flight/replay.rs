@@ -4,7 +4,6 @@ use super::recorder::{RECEIVED, Recorder, SENT};
 use super::{Dealing, Flight};
 use crate::exchange::Rec;
 use crate::fault::{Fault, Flow};
-use std::any::type_name;
 use std::collections::VecDeque;
 
 /// What one subtask has to hand on before anything that comes over the edge.
@@ -40,10 +39,11 @@ impl<T: 'static> Replay<T> {
             let Some(mut share) = share else {
                 return Ok(());
             };
+            let of = flight.codec.stored_name();
             for state in [RECEIVED, SENT] {
                 match flight.dealing {
                     Dealing::ByHash => {
-                        let groups = share.groups(state, ("", type_name::<T>()))?;
+                        let groups = share.groups(state, ("", &of))?;
                         for group in groups {
                             chunks.push_back(Chunk {
                                 group: Some((group.group, group.entries)),
@@ -53,7 +53,7 @@ impl<T: 'static> Replay<T> {
                         }
                     }
                     Dealing::InTurn => {
-                        let elements = share.elements(state, flight.kind(), type_name::<T>())?;
+                        let elements = share.elements(state, flight.kind(), &of)?;
                         chunks.extend(elements.into_iter().map(|bytes| Chunk {
                             group: None,
                             bytes: bytes.to_vec(),
