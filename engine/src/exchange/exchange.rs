@@ -8,7 +8,7 @@
 mod own_channel;
 
 use super::gate::Gate;
-use super::in_flight::{Arrivals, Flight, REPLAYED_AT_ONCE, Recorder, SENT};
+use super::in_flight::{Arrivals, Flight, Recorder, SENT};
 use super::outputs::Outputs;
 use super::{AnyBatch, Batch, ChannelSettings, Distribution, EdgeId, Placement, Rec, Target};
 use crate::checkpoint::{Barrier, Notice, Participant};
@@ -218,23 +218,6 @@ where
         Ok(())
     }
 
-    /// Hands on what an earlier attempt had in flight, while there is room. What comes now waits for that.
-    #[cold]
-    fn replay(&mut self) -> Flow {
-        for _ in 0..REPLAYED_AT_ONCE {
-            if !self.down.room() {
-                break;
-            }
-            let Some(record) = self.arrivals.replay()? else {
-                break;
-            };
-            self.gate.records += 1;
-            let local = self.partition.lift(record.hash, record.value);
-            self.down.collect(record.at, local)?;
-        }
-        Ok(())
-    }
-
     #[cold]
     fn send_to_all(&mut self, at: Timestamp, hash: u64, local: P::Local) -> Flow {
         let value = P::strip(local);
@@ -348,7 +331,8 @@ where
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         let replays = self.arrivals.replays();
         if replays {
-            self.replay()?;
+            let (gate, partition) = (&mut self.gate, &mut self.partition);
+            self.arrivals.replay(gate, partition, &mut self.down)?;
         }
         self.outputs.turn(turn)?;
         if self.consumes() {

@@ -2,7 +2,7 @@
 
 use super::exchange::{borrowed, foreign, own, receive};
 use super::gate::Gate;
-use super::in_flight::{Arrivals, Flight, REPLAYED_AT_ONCE};
+use super::in_flight::{Arrivals, Flight};
 use super::{AnyBatch, ChannelSettings, Distribution, EdgeId};
 use crate::checkpoint::{Barrier, Notice, Participant};
 use crate::fault::Flow;
@@ -112,23 +112,6 @@ where
         self.gate.emptied(index, from, records, batch, queued);
         Ok(())
     }
-
-    /// Hands on what an earlier attempt had in flight, while there is room.
-    #[cold]
-    fn replay(&mut self) -> Flow {
-        for _ in 0..REPLAYED_AT_ONCE {
-            if !self.down.room() {
-                break;
-            }
-            let Some(record) = self.arrivals.replay()? else {
-                break;
-            };
-            self.gate.records += 1;
-            let local = self.partition.lift(record.hash, record.value);
-            self.down.collect(record.at, local)?;
-        }
-        Ok(())
-    }
 }
 
 impl<T, P, D> Stage for GateHead<T, P, D>
@@ -148,7 +131,8 @@ where
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         let replays = self.arrivals.replays();
         if replays {
-            self.replay()?;
+            let (gate, partition) = (&mut self.gate, &mut self.partition);
+            self.arrivals.replay(gate, partition, &mut self.down)?;
         }
         if self.active {
             self.gate.turn(self.me, turn);

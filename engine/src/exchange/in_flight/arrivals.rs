@@ -5,10 +5,14 @@ use super::Flight;
 use super::recorder::{RECEIVED, Recorder};
 use super::replay::Replay;
 use crate::checkpoint::{Barrier, CheckpointId};
-use crate::exchange::Rec;
 use crate::exchange::gate::Gate;
+use crate::exchange::{Distribution, Rec};
 use crate::fault::Flow;
+use crate::stage::{Collector, Stage};
 use std::collections::VecDeque;
+
+/// How many records of an earlier attempt a gate hands on in one turn.
+const REPLAYED_AT_ONCE: usize = 1024;
 
 /// What the gate of one subtask keeps for checkpoints, edge by edge.
 pub struct Arrivals<T> {
@@ -56,8 +60,30 @@ impl<T: 'static> Arrivals<T> {
         !self.replays.is_empty()
     }
 
+    /// Hands on what an earlier attempt had in flight, while there is room. What comes now waits for that.
+    #[cold]
+    pub fn replay<P: Distribution<T>, D: Collector<P::Local> + Stage>(
+        &mut self,
+        gate: &mut Gate,
+        partition: &mut P,
+        down: &mut D,
+    ) -> Flow {
+        for _ in 0..REPLAYED_AT_ONCE {
+            if !down.room() {
+                break;
+            }
+            let Some(record) = self.next()? else {
+                break;
+            };
+            gate.records += 1;
+            let local = partition.lift(record.hash, record.value);
+            down.collect(record.at, local)?;
+        }
+        Ok(())
+    }
+
     /// The next record of an earlier attempt.
-    pub fn replay(&mut self) -> Flow<Option<Rec<T>>> {
+    fn next(&mut self) -> Flow<Option<Rec<T>>> {
         let Some(first) = self.replays.front_mut() else {
             return Ok(None);
         };

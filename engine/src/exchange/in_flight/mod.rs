@@ -61,9 +61,6 @@ impl<T> Clone for Flight<T> {
     }
 }
 
-/// How many records of an earlier attempt a gate hands on in one turn.
-pub(super) const REPLAYED_AT_ONCE: usize = 1024;
-
 /// What comes before the value of an encoded record: its time and its hash.
 const HEAD: usize = 16;
 
