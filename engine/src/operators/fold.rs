@@ -57,10 +57,12 @@ where
         if let Some(accumulator) = self.values.get_mut(hash, &key)? {
             return out.collect(at, (self.fold)(accumulator, &key, value));
         }
-        let initial = &self.initial;
-        let new = self.values.insert_new(hash, key.clone(), initial.clone());
-        let accumulator = new?;
-        out.collect(at, (self.fold)(accumulator, &key, value))
+        // Folded before it is stored: to read it back from a table that has just missed every cache is to wait for
+        // its memory.
+        let mut accumulator = self.initial.clone();
+        let emitted = (self.fold)(&mut accumulator, &key, value);
+        self.values.insert_new(hash, key, accumulator)?;
+        out.collect(at, emitted)
     }
 
     fn state(&mut self, state: &mut StateVisitor<'_>) -> Flow {

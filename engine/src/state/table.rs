@@ -127,6 +127,31 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
         }
     }
 
+    /// Changes the value of a key by `change`, or stores what `make` returns where there is none: a new value is
+    /// not read back, which would be to wait for its memory.
+    #[inline(always)]
+    pub fn take_in<T>(
+        &mut self,
+        hash: u64,
+        key: K,
+        input: T,
+        change: impl FnOnce(&mut V, T),
+        make: impl FnOnce(T) -> V,
+    ) {
+        if self.frozen.is_some() {
+            return self.take_in_frozen(hash, key, input, change, make);
+        }
+        match self
+            .entries
+            .entry(hash, |(k, _)| *k == key, |(k, _)| key_hash(k))
+        {
+            Entry::Occupied(entry) => change(&mut entry.into_mut().1, input),
+            Entry::Vacant(entry) => {
+                entry.insert((key, make(input)));
+            }
+        }
+    }
+
     /// Stores the value of a key that has none, which the caller has just looked up.
     #[inline]
     pub fn insert_new(&mut self, hash: u64, key: K, value: V) -> &mut V {
@@ -242,6 +267,24 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     fn get_mut_frozen(&mut self, hash: u64, key: &K) -> Option<&mut V> {
         let bucket = self.keep(hash, key)?;
         self.entries.get_bucket_mut(bucket).map(|(_, v)| v)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_in_frozen<T>(
+        &mut self,
+        hash: u64,
+        key: K,
+        input: T,
+        change: impl FnOnce(&mut V, T),
+        make: impl FnOnce(T) -> V,
+    ) {
+        match self.get_mut_frozen(hash, &key) {
+            Some(value) => change(value, input),
+            None => {
+                self.insert_frozen(hash, key, make(input));
+            }
+        }
     }
 
     /// The value, and whether it was there before.

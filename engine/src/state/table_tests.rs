@@ -35,6 +35,7 @@ enum Op {
     InsertNew(u16, u32),
     Upsert(u16, u32),
     Add(u16, u32),
+    TakeIn(u16, u32),
     Change(u16, u32),
     Remove(u16),
     Reserve(usize),
@@ -56,6 +57,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => (key.clone(), value.clone()).prop_map(|(k, v)| Op::InsertNew(k, v)),
         3 => (key.clone(), value.clone()).prop_map(|(k, v)| Op::Upsert(k, v)),
         6 => (key.clone(), value.clone()).prop_map(|(k, v)| Op::Add(k, v)),
+        6 => (key.clone(), value.clone()).prop_map(|(k, v)| Op::TakeIn(k, v)),
         3 => (key.clone(), value.clone()).prop_map(|(k, v)| Op::Change(k, v)),
         4 => key.prop_map(Op::Remove),
     ];
@@ -90,6 +92,10 @@ fn mutate(table: &mut KeyTable<u16, u32>, model: &mut Model, op: &Op) {
         }
         Op::Add(k, v) => {
             *table.get_or_insert_with(key_hash(&k), k, || 0) += v;
+            *model.entry(k).or_insert(0) += v;
+        }
+        Op::TakeIn(k, v) => {
+            table.take_in(key_hash(&k), k, v, |have, v| *have += v, |v| v);
             *model.entry(k).or_insert(0) += v;
         }
         Op::Change(k, v) => {

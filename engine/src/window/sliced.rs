@@ -253,8 +253,12 @@ where
         let at = if self.by_clock { self.stamp() } else { at };
         if let Some(table) = self.slices.current(at) {
             let (aggregator, Keyed { hash, key, value }) = (&self.aggregator, record);
-            let acc = table.get_or_insert_with(hash, key, || aggregator.create());
-            aggregator.add(acc, value);
+            let first = |value| {
+                let mut acc = aggregator.create();
+                aggregator.add(&mut acc, value);
+                acc
+            };
+            table.take_in(hash, key, value, |acc, v| aggregator.add(acc, v), first);
             return Ok(());
         }
         self.elsewhere(at, record, out)
