@@ -186,12 +186,16 @@ fn kind(kind: StateKind) -> &'static str {
     }
 }
 
+fn is_splits(state: &StateIndex) -> bool {
+    (state.name.as_str(), state.kind) == (SPLITS, StateKind::List)
+}
+
 /// How far sources had read.
 fn positions(metadata: &CheckpointMetadata) -> Table {
     let mut table = Table::new(&["source", ">subtask", "position"]);
     for subtask in &metadata.subtasks {
         let operators = &subtask.index.operators;
-        let of_splits = |o: &&OperatorIndex| o.states.iter().any(|state| state.name == SPLITS);
+        let of_splits = |o: &&OperatorIndex| o.states.iter().any(is_splits);
         let source = operators.iter().find(of_splits);
         for position in &subtask.positions {
             table.row([

@@ -330,10 +330,8 @@ impl<T: Send + 'static> SourceReader for AsyncReader<T> {
     }
 
     fn positions(&self) -> Vec<String> {
-        self.replayable
-            .then(|| self.position())
-            .into_iter()
-            .collect()
+        let known = self.replayable.then(|| self.emitter.position());
+        known.into_iter().collect()
     }
 }
 

@@ -110,6 +110,15 @@ impl<T> Emitter<T> {
         codec::encode(&saved)
     }
 
+    /// The same in words.
+    pub(crate) fn position(&self) -> String {
+        let since = self.since + self.skip;
+        match self.position {
+            Some(_) => format!("{since} records behind its last position"),
+            None => format!("{since} records behind its beginning"),
+        }
+    }
+
     /// Passes on at most `budget` records, and the signals behind them.
     pub(crate) fn emit<C: Collector<T>>(&mut self, budget: usize, out: &mut C) -> Flow<usize> {
         let mut records = 0;

@@ -232,7 +232,8 @@ where
     }
 
     fn position(&self) -> String {
-        let waiting = self.context.emitter.queue.len() as u64;
+        let queue = self.context.emitter.queue.iter();
+        let waiting = queue.filter(|e| matches!(e, Emitted::Record(..))).count() as u64;
         format!(
             "record {} of subtask {}",
             self.context.emitted - waiting,
@@ -254,10 +255,8 @@ where
     }
 
     fn positions(&self) -> Vec<String> {
-        self.replayable
-            .then(|| self.position())
-            .into_iter()
-            .collect()
+        let known = self.replayable.then(|| self.context.emitter.position());
+        known.into_iter().collect()
     }
 }
 

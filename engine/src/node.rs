@@ -15,11 +15,10 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// State is saved in steps of so many entries, until a turn has saved enough of it.
-const SAVED_AT_ONCE: usize = 1024;
-/// Bytes of state by key that an operator saves in one turn at most, and a step's: some milliseconds of work where
-/// values are large.
+/// Bytes of state by key that an operator saves in one turn, about: some milliseconds of work where values are large.
 const SAVED_BYTES_IN_A_TURN: usize = 1 << 20;
+/// Entries that are saved before anything is known of their size, and at least.
+const FIRST_STEP: usize = 64;
 /// When a turn looks again at what other threads do for its state.
 const LOOKS_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
@@ -68,6 +67,8 @@ struct Saving {
     /// The last watermark before it.
     watermark: Timestamp,
     capture: Capture,
+    /// Entries that have as many bytes as a turn saves, by what is known of them.
+    step: usize,
 }
 
 /// The stage of an operator: calls its hooks in the right order and passes on what it doesn't want.
@@ -217,26 +218,42 @@ where
                 barrier,
                 watermark: self.watermark,
                 capture,
+                step: FIRST_STEP,
             });
         }
         // A part that can't be frozen writes all of it now, whatever the budget.
         self.save_some()
     }
 
-    /// Saves as much as a turn may take.
+    /// Saves as much as a turn may take: so many entries, or so many bytes.
     fn save_some(&mut self) -> Flow {
-        let part = self.part.as_ref();
-        let mut left = part.map_or(usize::MAX, |part| part.participant.saved_in_a_turn());
-        let bytes = |node: &Self| Some(node.part.as_ref()?.saving.as_ref()?.capture.bytes());
-        let enough = bytes(self).map(|before| before + SAVED_BYTES_IN_A_TURN);
-        loop {
-            let step = left.min(SAVED_AT_ONCE);
+        let Some(part) = &mut self.part else {
+            return Ok(());
+        };
+        let Some(saving) = &mut part.saving else {
+            return Ok(());
+        };
+        let (before, mut step) = (saving.capture.bytes(), saving.step);
+        let at_most = part.participant.saved_in_a_turn();
+        let mut entries = 0;
+        while entries < at_most {
+            step = step.min(at_most - entries);
             self.save(step)?;
-            left -= step;
-            if left == 0 || self.saves() != Some(false) || bytes(self) >= enough {
+            entries += step;
+            let saving = self.part.as_mut().and_then(|part| part.saving.as_mut());
+            let Some(saving) = saving else {
                 return Ok(());
+            };
+            // The next ones will be about as large as these.
+            let bytes = saving.capture.bytes() - before;
+            let each = (bytes / entries).max(1);
+            saving.step = (SAVED_BYTES_IN_A_TURN / each).max(FIRST_STEP);
+            if bytes >= SAVED_BYTES_IN_A_TURN || saving.capture.waits() {
+                break;
             }
+            step = ((SAVED_BYTES_IN_A_TURN - bytes) / each).max(FIRST_STEP);
         }
+        Ok(())
     }
 
     /// Goes on saving. What is whole goes to the subtask's image.

@@ -1,7 +1,7 @@
 //! A sink that takes nothing more stops its source after an exact number of records, and memory
 //! stays where it is; a job that is merely busy is never held back.
 
-use integration_tests::{PATIENCE, until};
+use integration_tests::until;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -208,7 +208,7 @@ fn a_busy_job_is_not_held_and_a_held_one_is_not_starved() {
         env.run_settings_mut().pressure.interval = Duration::from_millis(5);
     });
     assert_eq!((sum, held), (wanted, true));
-    assert!(took < PATIENCE, "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_held_source_keeps_its_rate_until_memory_is_free_again() {
     let held = || job.pressure().iter().any(|report| report.held);
     until("it reads", || read() > 0);
     // A machine that stands still while a rate is taken makes it a wrong one: it is taken again.
-    let kept_and_free = |_| {
+    let kept_and_free = || {
         slow.store(true, SeqCst);
         let sustained = rate();
         let all = budget.allocate(1 << 20).expect("the budget is free");
@@ -252,9 +252,16 @@ fn a_held_source_keeps_its_rate_until_memory_is_free_again() {
         until("it is released", || !held());
         [kept, rate()].map(|rate| rate / sustained)
     };
-    let mut tries = (0..5).map(kept_and_free);
-    let as_wanted = |[kept, free]: [f64; 2]| (0.5..1.5).contains(&kept) && free > 5.0;
-    assert!(tries.any(as_wanted), "it is held to another rate each time");
+    let as_wanted = |[kept, free]: &[f64; 2]| (0.5..1.5).contains(kept) && *free > 5.0;
+    let (mut tries, mut good) = (Vec::new(), 0);
+    while good < 2 && tries.len() < 6 {
+        tries.push(kept_and_free());
+        good = tries.iter().filter(|tried| as_wanted(tried)).count();
+    }
+    assert!(
+        good == 2,
+        "held, and then free, in parts of the rate before: {tries:?}"
+    );
     job.cancel();
     job.wait().expect_err("it was cancelled");
 }

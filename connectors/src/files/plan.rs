@@ -37,7 +37,6 @@ impl fmt::Display for Split {
             write!(f, ", bytes {begin} to {end}")?;
         }
         match &self.at {
-            _ if self.done => write!(f, ": at its end"),
             // Lines are counted from where a range begins.
             Some(at) if self.range.is_some() => write!(f, ": byte {}", at.offset),
             Some(at) => write!(f, ": byte {}, line {}", at.offset, at.line),

@@ -122,8 +122,10 @@ impl Progress {
 
     /// How far it is in each split.
     pub(crate) fn positions(&self) -> Vec<String> {
+        // There may have been many that are read by now.
         let splits = self.0.iter().flatten().map(|entry| &entry.split);
-        splits.map(ToString::to_string).collect()
+        let open = splits.filter(|split| !split.done);
+        open.map(ToString::to_string).collect()
     }
 
     /// All that a later attempt has to know.

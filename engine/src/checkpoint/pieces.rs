@@ -1,14 +1,15 @@
-//! Bytes that become many without ever being moved.
+//! Bytes that become many without being moved.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// A piece that has so many bytes gets no more.
-const PIECE: usize = 64 * 1024;
+/// A piece that has so many bytes gets no more: a little less than the 64 KiB that a `Vec` grows to, so that what
+/// crosses the limit rarely makes it grow once more.
+const FULL: usize = 60 * 1024;
 
-/// Bytes that are appended to for as long as a snapshot is taken. One `Vec` would be moved each time that it
-/// outgrows its memory, and those of all key groups within the same few turns: a pause of tens of milliseconds
-/// where state has a gigabyte.
+/// Bytes that are appended to for as long as a snapshot is taken, and moved only while there are few. One `Vec`
+/// would be moved each time that it outgrows its memory, and those of all key groups within the same few turns: a
+/// pause of tens of milliseconds where state has a gigabyte.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pieces {
     full: Vec<Vec<u8>>,
@@ -31,7 +32,7 @@ impl Pieces {
     /// Where the next bytes are appended.
     #[inline]
     pub fn end(&mut self) -> &mut Vec<u8> {
-        if self.last.len() >= PIECE {
+        if self.last.len() >= FULL {
             self.close();
         }
         &mut self.last
@@ -99,18 +100,22 @@ mod tests {
     proptest! {
         #[test]
         fn they_are_the_bytes_that_were_appended(
-            parts in prop::collection::vec((any::<bool>(), 0..2 * PIECE), 0..12),
+            parts in prop::collection::vec((0..3, 0..2 * FULL), 0..12),
         ) {
             let (mut pieces, mut model) = (Pieces::default(), Vec::<u8>::new());
-            for (at, (appended, length)) in (0u8..).zip(parts) {
+            for (at, (how, length)) in (0u8..).zip(parts) {
                 let bytes = vec![at; length];
                 model.extend(&bytes);
-                if appended {
-                    pieces.append(bytes.into());
-                } else {
-                    pieces.end().extend(bytes);
+                match how {
+                    0 => pieces.end().extend(bytes),
+                    1 => pieces.append(bytes.into()),
+                    _ => {
+                        let mut long = Pieces::default();
+                        bytes.chunks(FULL / 2 + 1).for_each(|part| long.end().extend(part));
+                        pieces.append(long);
+                    }
                 }
-                prop_assert!(pieces.end().len() < PIECE);
+                prop_assert!(pieces.end().len() < FULL);
             }
             prop_assert_eq!(pieces.len(), model.len());
             prop_assert_eq!(pieces.is_empty(), model.is_empty());

@@ -129,18 +129,19 @@ impl<T, G: WatermarkGenerator<T>> PerSplit<T, G> {
         self.combined()
     }
 
-    /// Those without a record for so long are idle. Where the last of them are due in one turn, as behind a pause of
-    /// the whole process, they follow each other as they would have without it: those that had a record last are
-    /// idle a turn later, so that what they have said is event time first.
+    /// Those without a record for so long are idle. Where the last of them are due at once, as behind a pause of the
+    /// whole process, they still follow each other: those that had a record last are idle when this is asked again,
+    /// so that what they have said is event time first. Else it would stay where it was for as long as all are silent.
     fn find_idle(&mut self, now: Timestamp, timeout: Duration) {
         let since = |split: &Split<G>| split.counts().then_some(split.active_since);
         let Some(first) = self.splits.iter().filter_map(since).min() else {
             return;
         };
         let last = self.splits.iter().filter_map(since).max();
-        let last = last.filter(|last| first < *last && last.plus(timeout) <= now);
+        let last = last.filter(|last| first < *last && last.plus(timeout) <= now && *last < now);
         for split in &mut self.splits {
-            let due = split.active_since.plus(timeout) <= now;
+            // One that had a record in this very turn is not idle, however short the timeout.
+            let due = split.active_since < now && split.active_since.plus(timeout) <= now;
             split.idle |= due && Some(split.active_since) != last;
         }
     }

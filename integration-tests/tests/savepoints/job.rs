@@ -208,7 +208,8 @@ pub fn has_read(job: &RunningJob, events: u64) {
 /// The job itself.
 pub fn define(env: &StreamEnv, run: &Run, ledger: &Ledger) {
     let events = Paced::new(run.events, event, run.pace.as_ref());
-    let quotes = Paced::new(run.events / 4, quote, run.pace.as_ref());
+    let slower = run.pace.as_ref().map(|pace| pace.times(0.25));
+    let quotes = Paced::new(run.events / 4, quote, slower.as_ref());
     let late = WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(2));
     let [windows, sessions, running, seconds, joined, near, totals] = env
         .source("events", events)

@@ -20,6 +20,14 @@ impl Pace {
         }
     }
 
+    /// A fraction of the pace, let go together with it.
+    pub fn times(&self, factor: f64) -> Self {
+        Pace {
+            per_second: self.per_second * factor,
+            free: self.free.clone(),
+        }
+    }
+
     /// Lets sources read to their end.
     pub fn let_go(&self) {
         self.free.store(true, SeqCst);
