@@ -66,6 +66,16 @@ impl JobControl {
 
     /// Takes a savepoint and waits for it; returns where it is.
     pub fn savepoint(&self, kind: SavepointKind, folder: Option<Target>) -> Result<String, String> {
+        self.take(kind, folder, Arc::default())
+    }
+
+    /// The same. Once the job has ended because of it, its place is there, whoever still waits for the answer.
+    pub(crate) fn take(
+        &self,
+        kind: SavepointKind,
+        folder: Option<Target>,
+        place: Arc<OnceLock<String>>,
+    ) -> Result<String, String> {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
         let coordinator = self.current().coordinator.clone();
         let Some(coordinator) = coordinator else {
@@ -75,6 +85,7 @@ impl JobControl {
             kind,
             folder,
             reply,
+            place,
         };
         coordinator.do_send(order);
         let gone = |_| "the job ended before the savepoint was complete".to_owned();

@@ -12,8 +12,8 @@ use crate::supervisor::Supervisor;
 use crate::telemetry::CheckpointBoard;
 use actix::prelude::*;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tidegate_engine::checkpoint::retention;
 use tidegate_engine::checkpoint::shared::delete_files;
@@ -55,6 +55,7 @@ pub struct CheckpointCoordinator {
 struct Request {
     folder: Option<Target>,
     reply: SyncSender<Result<String, String>>,
+    place: Arc<OnceLock<String>>,
 }
 
 impl CheckpointCoordinator {
@@ -311,12 +312,16 @@ impl CheckpointCoordinator {
     }
 
     fn reply(&mut self, request: RequestId, result: Result<CheckpointId, String>) {
-        let Some(Request { reply, .. }) = self.requests.remove(&request) else {
+        let Some(Request { reply, place, .. }) = self.requests.remove(&request) else {
             return;
         };
-        let place = |id| self.targets.get(&id).map(Target::place).unwrap_or_default();
+        let target = |id| self.targets.get(&id).map(Target::place).unwrap_or_default();
+        let result = result.map(target);
+        if let Ok(taken) = &result {
+            let _ = place.set(taken.clone());
+        }
         // Who asked may have gone.
-        let _ = reply.send(result.map(place));
+        let _ = reply.send(result);
     }
 }
 
@@ -363,10 +368,16 @@ impl Handler<TakeSavepoint> for CheckpointCoordinator {
             kind,
             folder,
             reply,
+            place,
         } = order;
         let request = RequestId(self.next_request);
         self.next_request += 1;
-        self.requests.insert(request, Request { folder, reply });
+        let asked = Request {
+            folder,
+            reply,
+            place,
+        };
+        self.requests.insert(request, asked);
         self.handle_event(Event::SavepointRequested { request, kind }, ctx);
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::checkpointing::Target;
 use actix::prelude::*;
+use std::sync::{Arc, OnceLock};
 use tidegate_engine::checkpoint::{Barrier, Event, Notice, SavepointKind, SubtaskFile, SubtaskRef};
 use tidegate_engine::exchange::{EdgeId, Message as EdgeMessage};
 use tidegate_engine::fault::Fault;
@@ -83,6 +84,8 @@ pub struct TakeSavepoint {
     pub folder: Option<Target>,
     /// Gets the place of the savepoint, or why there is none.
     pub reply: std::sync::mpsc::SyncSender<Result<String, String>>,
+    /// Holds the place before the job can end because of it.
+    pub place: Arc<OnceLock<String>>,
 }
 
 /// Supervisor to coordinator: a subtask is gone, this attempt takes no further checkpoint.

@@ -53,7 +53,7 @@ impl StopOnSignal {
                 self.target.place()
             );
             let (control, target) = (self.control.clone(), self.target.clone());
-            let taking = take(control, target);
+            let taking = take(control, target, self.taken.clone());
             tokio::pin!(taking);
             let result = tokio::select! {
                 result = &mut taking => result,
@@ -63,8 +63,7 @@ impl StopOnSignal {
                 }
             };
             match result {
-                Ok(place) => {
-                    let _ = self.taken.set(place);
+                Ok(_) => {
                     // The savepoint is complete; what is left is to commit, and a signal may end that.
                     let code = self.next().await;
                     std::process::exit(code);
@@ -83,11 +82,15 @@ impl StopOnSignal {
     }
 }
 
-async fn take(control: Arc<JobControl>, target: Target) -> Result<String, String> {
+async fn take(
+    control: Arc<JobControl>,
+    target: Target,
+    place: Arc<OnceLock<String>>,
+) -> Result<String, String> {
     while !control.takes_savepoints() {
         tokio::time::sleep(ASK_AGAIN).await;
     }
-    let taking = move || control.savepoint(SavepointKind::Stop, Some(target));
+    let taking = move || control.take(SavepointKind::Stop, Some(target), place);
     let taken = tokio::task::spawn_blocking(taking).await;
     taken.unwrap_or_else(|error| Err(error.to_string()))
 }
