@@ -139,7 +139,13 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
         make: impl FnOnce(T) -> V,
     ) {
         if self.frozen.is_some() {
-            return self.take_in_frozen(hash, key, input, change, make);
+            match self.get_mut_frozen(hash, &key) {
+                Some(value) => change(value, input),
+                None => {
+                    self.insert_frozen(hash, key, make(input));
+                }
+            }
+            return;
         }
         match self
             .entries
@@ -267,24 +273,6 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     fn get_mut_frozen(&mut self, hash: u64, key: &K) -> Option<&mut V> {
         let bucket = self.keep(hash, key)?;
         self.entries.get_bucket_mut(bucket).map(|(_, v)| v)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn take_in_frozen<T>(
-        &mut self,
-        hash: u64,
-        key: K,
-        input: T,
-        change: impl FnOnce(&mut V, T),
-        make: impl FnOnce(T) -> V,
-    ) {
-        match self.get_mut_frozen(hash, &key) {
-            Some(value) => change(value, input),
-            None => {
-                self.insert_frozen(hash, key, make(input));
-            }
-        }
     }
 
     /// The value, and whether it was there before.
