@@ -56,6 +56,11 @@ pub trait Distribution<T>: Clone + Send + 'static {
     /// the old subtasks would be right: barriers stay behind the records there.
     const DEALING: Option<Dealing> = None;
 
+    /// Whether a subtask's own records are gathered and then taken in together, where there are others. Whose a
+    /// record is can't be foretold where keys decide, and to branch on it costs more than to put a small record
+    /// aside; but its local form is made again then.
+    const GATHERS: bool = false;
+
     /// How records become bytes, where that is known.
     fn codec(codecs: &Codecs) -> Option<Arc<dyn RecordCodec<T>>>
     where
@@ -81,6 +86,9 @@ pub trait Distribution<T>: Clone + Send + 'static {
         None
     }
 }
+
+/// Bytes of a record that costs little to move.
+const SMALL: usize = 64;
 
 /// By key: all records of a key go to the subtask that owns its key group.
 pub struct ByKey<F, K> {
@@ -122,6 +130,7 @@ where
     type Local = Keyed<K, T>;
     const KIND: EdgeKind = EdgeKind::Hash;
     const DEALING: Option<Dealing> = Some(Dealing::ByHash);
+    const GATHERS: bool = !std::mem::needs_drop::<K>() && size_of::<T>() <= SMALL;
 
     fn place(&mut self, at: Placement) {
         self.max_parallelism = at.max_parallelism;

@@ -60,7 +60,9 @@ impl<T: Send + 'static, P: Distribution<T>> Collector<T> for EdgeOut<T, P> {
         let (target, hash, local) = self.partition.prepare(value);
         let value = P::strip(local);
         match target {
-            Target::One(to) => self.outputs.push(to, Rec { at, hash, value }),
+            Target::One(to) => {
+                self.outputs.push(to, Rec { at, hash, value });
+            }
             Target::All => {
                 let targets: Vec<u32> = self.outputs.targets().collect();
                 for to in targets {

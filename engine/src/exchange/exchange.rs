@@ -33,6 +33,11 @@ pub struct Exchange<T, P: Distribution<T>, D> {
     waits: bool,
     /// What this subtask's own channel brought while it waited; no more than a turn in progress emits.
     waiting: VecDeque<Waiting<P::Local>>,
+    /// Whether this subtask's own records are gathered before they are taken in. None are left at the end of
+    /// a turn, and none are overtaken by a signal.
+    gathers: bool,
+    /// Room for those that are gathered while others are taken in.
+    gathered: Vec<Rec<T>>,
     /// What is kept for checkpoints of what comes over the edge.
     arrivals: Arrivals<T>,
     /// Is told when a barrier has come here from the stages before: the gate may have let it by long since.
@@ -81,16 +86,23 @@ impl<T: Send + 'static, P: Distribution<T>, D> Exchange<T, P, D> {
         } else {
             Gate::new(&[], None)
         };
+        let mut outputs = Outputs::new(edge, me, targets, consumers, settings);
+        let gathers = P::GATHERS && consumers > 1 && me < consumers && me < producers;
+        if gathers {
+            outputs.gather_own();
+        }
         Exchange {
             edge,
             placement,
             partition,
-            outputs: Outputs::new(edge, me, targets, consumers, settings),
+            outputs,
             gate,
             down,
             here: me,
             waits: false,
             waiting: VecDeque::new(),
+            gathers,
+            gathered: Vec::new(),
             arrivals: Arrivals::default(),
             participant: Participant::default(),
             local_ended: false,
@@ -208,7 +220,7 @@ where
             self.arrivals.record(0, &batch.records)?;
         }
         let (partition, down) = (&self.partition, &mut self.down);
-        let records = receive(&mut batch, from, |record| {
+        let records = receive(&mut batch.records, from, |record| {
             down.collect(record.at, partition.lift(record.hash, record.value))
         })?;
         for signal in std::mem::take(&mut batch.signals) {
@@ -220,6 +232,7 @@ where
 
     #[cold]
     fn send_to_all(&mut self, at: Timestamp, hash: u64, local: P::Local) -> Flow {
+        self.take_gathered()?;
         let value = P::strip(local);
         let targets: Vec<u32> = self.outputs.targets().collect();
         for to in targets {
@@ -255,6 +268,13 @@ where
     fn collect(&mut self, at: Timestamp, value: T) -> Flow {
         let (target, hash, local) = self.partition.prepare(value);
         match target {
+            Target::One(to) if P::GATHERS && self.gathers => {
+                let value = P::strip(local);
+                if self.outputs.push(to, Rec { at, hash, value }) {
+                    return self.take_own();
+                }
+                Ok(())
+            }
             Target::One(to) if to == self.here => {
                 self.local += 1;
                 self.down.collect(at, local)
@@ -288,6 +308,7 @@ where
     }
 
     fn signal(&mut self, signal: Signal) -> Flow {
+        self.take_gathered()?;
         if self.produces() {
             self.outputs.signal(signal);
         }
@@ -310,6 +331,7 @@ where
     }
 
     fn overtake(&mut self, barrier: Barrier) -> Flow {
+        self.take_gathered()?;
         self.outputs.overtake(barrier);
         if self.gate.overtakes() {
             self.gate.nudge(barrier);
@@ -329,6 +351,7 @@ where
     }
 
     fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
+        self.take_gathered()?;
         let replays = self.arrivals.replays();
         if replays {
             let (gate, partition) = (&mut self.gate, &mut self.partition);
@@ -450,25 +473,27 @@ pub(super) fn borrowed<T: 'static>(batch: &AnyBatch) -> Flow<&Batch<T>> {
 }
 
 /// Empties a batch into `take`; a fault or panic learns which record of which producer it was on.
+#[inline(always)]
 pub(super) fn receive<T>(
-    batch: &mut Batch<T>,
+    records: &mut Vec<Rec<T>>,
     from: u32,
     mut take: impl FnMut(Rec<T>) -> Flow,
 ) -> Flow<u32> {
-    let done = std::cell::Cell::new(0u32);
-    let origin = || format!("record {} of a batch from subtask {from}", done.get() + 1);
+    let count = records.len() as u32;
+    let place = std::cell::Cell::new(0usize);
+    let origin = || format!("record {} of a batch from subtask {from}", place.get() + 1);
     let mark = OriginMark(origin);
     let mut result = Ok(());
-    for record in batch.records.drain(..) {
+    for (nth, record) in records.drain(..).enumerate() {
+        place.set(nth);
         result = take(record);
         if result.is_err() {
             break;
         }
-        done.set(done.get() + 1);
     }
     mark.passed();
     match result {
-        Ok(()) => Ok(done.get()),
+        Ok(()) => Ok(count),
         Err(fault) => Err(fault.on_record(origin)),
     }
 }

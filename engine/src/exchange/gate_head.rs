@@ -99,7 +99,7 @@ where
             self.arrivals.record(index, &batch.records)?;
         }
         let (partition, down) = (&self.partition, &mut self.down);
-        let records = receive(&mut batch, from, |record| {
+        let records = receive(&mut batch.records, from, |record| {
             down.collect(record.at, partition.lift(record.hash, record.value))
         })?;
         for signal in std::mem::take(&mut batch.signals) {

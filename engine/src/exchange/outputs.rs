@@ -21,14 +21,23 @@ use std::collections::VecDeque;
 /// How many emptied buffers are kept for reuse, besides one a channel.
 const KEPT_BUFFERS: usize = 8;
 
+/// Records of this subtask that are taken in together: as much as stays in the nearest cache.
+const RUN: usize = 256;
+
+/// What is gathered for a subtask: apart from all else, as each record comes by here.
+struct Filling<T> {
+    records: Vec<Rec<T>>,
+    /// Records that make a batch full: more where the consumer grants more.
+    full: usize,
+}
+
 struct Channel<T> {
     to: u32,
-    filling: Box<Batch<T>>,
+    /// What follows the records that are gathered for it.
+    signals: Vec<Signal>,
     /// Sealed batches that wait for credit, oldest first.
     sealed: VecDeque<Box<Batch<T>>>,
     credit: u32,
-    /// Records that make a batch full: more where the consumer grants more.
-    full: u32,
     starved: bool,
     /// The newest watermark not yet put into a batch.
     watermark: Option<Timestamp>,
@@ -54,6 +63,8 @@ type Spare<T> = Vec<Box<Batch<T>>>;
 pub struct Outputs<T> {
     edge: EdgeId,
     me: u32,
+    /// By consumer subtask.
+    filling: Vec<Filling<T>>,
     channels: Vec<Channel<T>>,
     /// Index into `channels` by consumer subtask.
     index: Vec<u32>,
@@ -73,9 +84,9 @@ pub struct Outputs<T> {
 
 /// A batch is at most a quarter of the credit at hand, so that several can be on their way, but no
 /// smaller than half of what is always granted.
-fn full_batch(settings: ChannelSettings, credit: u32) -> u32 {
+fn full_batch(settings: ChannelSettings, credit: u32) -> usize {
     let least = (settings.initial_credits / 2).clamp(1, settings.batch_records.max(1));
-    (credit / 4).clamp(least, settings.batch_records.max(least))
+    (credit / 4).clamp(least, settings.batch_records.max(least)) as usize
 }
 
 /// What a sender has at least once the consumer has processed all that was sent: less than half of the
@@ -97,14 +108,18 @@ impl<T: Send + 'static> Outputs<T> {
     ) -> Self {
         let mut index = vec![NOWHERE; parallelism as usize];
         let mut channels = Vec::new();
+        let full = full_batch(settings, settings.initial_credits);
+        let filling = || Filling {
+            records: Vec::new(),
+            full,
+        };
         for to in to {
             index[to as usize] = channels.len() as u32;
             channels.push(Channel {
                 to,
-                filling: Box::new(Batch::with_capacity(0)),
+                signals: Vec::new(),
                 sealed: VecDeque::new(),
                 credit: settings.initial_credits,
-                full: full_batch(settings, settings.initial_credits),
                 starved: false,
                 watermark: None,
                 idle: false,
@@ -117,6 +132,9 @@ impl<T: Send + 'static> Outputs<T> {
         Outputs {
             edge,
             me,
+            filling: std::iter::repeat_with(filling)
+                .take(parallelism as usize)
+                .collect(),
             channels,
             index,
             settings,
@@ -135,14 +153,36 @@ impl<T: Send + 'static> Outputs<T> {
         self
     }
 
-    /// Buffers a record for subtask `to`.
+    /// Gathers what is pushed for this subtask too, for [`Outputs::swap_own`].
+    pub fn gather_own(&mut self) {
+        self.filling[self.me as usize] = Filling {
+            records: Vec::with_capacity(RUN),
+            full: RUN,
+        };
+    }
+
+    /// Exchanges what was gathered for this subtask for other records, of which there are none.
+    pub fn swap_own(&mut self, records: &mut Vec<Rec<T>>) {
+        std::mem::swap(&mut self.filling[self.me as usize].records, records);
+    }
+
+    /// Buffers a record for subtask `to`. True if that is this subtask, and it is time to take in its own.
     #[inline(always)]
-    pub fn push(&mut self, to: u32, record: Rec<T>) {
-        let channel = &mut self.channels[self.index[to as usize] as usize];
-        channel.filling.records.push(record);
-        if channel.filling.records.len() >= channel.full as usize {
-            channel.seal(channel.full as usize, &mut self.spare);
-        }
+    pub fn push(&mut self, to: u32, record: Rec<T>) -> bool {
+        let filling = &mut self.filling[to as usize];
+        filling.records.push(record);
+        filling.records.len() >= filling.full && self.is_full(to)
+    }
+
+    #[inline(never)]
+    fn is_full(&mut self, to: u32) -> bool {
+        let filling = &mut self.filling[to as usize];
+        let channel = self.index[to as usize] as usize;
+        let Some(channel) = self.channels.get_mut(channel) else {
+            return true;
+        };
+        channel.seal(filling, filling.full, &mut self.spare);
+        false
     }
 
     /// Puts a signal behind what was pushed so far, on every channel.
@@ -160,8 +200,9 @@ impl<T: Send + 'static> Outputs<T> {
                 Signal::Barrier(_) => {}
                 Signal::EndOfInput => {
                     channel.seal_signals();
-                    channel.filling.signals.push(Signal::EndOfInput);
-                    channel.seal(0, &mut self.spare);
+                    channel.signals.push(Signal::EndOfInput);
+                    let filling = &mut self.filling[channel.to as usize];
+                    channel.seal(filling, 0, &mut self.spare);
                 }
             }
         }
@@ -179,13 +220,14 @@ impl<T: Send + 'static> Outputs<T> {
                 let message = Message::Barrier { from, barrier };
                 turn.outbox.send(self.edge, channel.to, message);
             }
+            let filling = &mut self.filling[channel.to as usize];
             let waited = !channel.sealed.is_empty();
-            if channel.holds_something() && channel.sealed.is_empty() {
+            if channel.holds_something(filling) && channel.sealed.is_empty() {
                 if channel.due == Timestamp::MAX {
                     channel.due = Timestamp(turn.now.0.saturating_add(interval));
                 }
                 if channel.due <= turn.now {
-                    channel.seal(0, &mut self.spare);
+                    channel.seal(filling, 0, &mut self.spare);
                 } else {
                     turn.wake_at(channel.due);
                 }
@@ -239,7 +281,7 @@ impl<T: Send + 'static> Outputs<T> {
         let kept = self.channels.len() + KEPT_BUFFERS;
         let channel = &mut self.channels[channel as usize];
         channel.credit += records;
-        channel.full = full_batch(self.settings, channel.credit);
+        self.filling[from as usize].full = full_batch(self.settings, channel.credit);
         for buffer in buffers.drain(..) {
             if self.spare.len() < kept
                 && let Ok(buffer) = buffer.downcast::<Batch<T>>()
@@ -265,7 +307,7 @@ impl<T: Send + 'static> Outputs<T> {
             && self
                 .channels
                 .iter()
-                .all(|c| c.sealed.is_empty() && !c.holds_something())
+                .all(|c| c.sealed.is_empty() && !c.holds_something(&self.filling[c.to as usize]))
     }
 
     /// The consumer subtasks that channels lead to.
@@ -293,23 +335,27 @@ impl<T: Send + 'static> Outputs<T> {
         self.channels
             .iter()
             .map(|c| {
-                c.filling.records.len() + c.sealed.iter().map(|b| b.records.len()).sum::<usize>()
+                let sealed = c.sealed.iter().map(|b| b.records.len());
+                self.filling[c.to as usize].records.len() + sealed.sum::<usize>()
             })
             .sum()
     }
 }
 
 impl<T> Channel<T> {
-    fn holds_something(&self) -> bool {
-        !self.filling.is_empty() || self.watermark.is_some() || self.idle
+    fn holds_something(&self, filling: &Filling<T>) -> bool {
+        !filling.records.is_empty()
+            || !self.signals.is_empty()
+            || self.watermark.is_some()
+            || self.idle
     }
 
     fn seal_signals(&mut self) {
         if let Some(at) = self.watermark.take() {
-            self.filling.signals.push(Signal::Watermark(at));
+            self.signals.push(Signal::Watermark(at));
         }
         if std::mem::take(&mut self.idle) {
-            self.filling.signals.push(Signal::Idle);
+            self.signals.push(Signal::Idle);
         }
     }
 
@@ -329,14 +375,14 @@ impl<T> Channel<T> {
         self.encoded += usize::from(self.encoded > 0);
     }
 
-    #[inline(never)]
-    fn seal(&mut self, capacity: usize, spare: &mut Spare<T>) {
+    fn seal(&mut self, filling: &mut Filling<T>, capacity: usize, spare: &mut Spare<T>) {
         self.seal_signals();
-        let next = spare
+        let mut batch = spare
             .pop()
             .unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
-        self.sealed
-            .push_back(std::mem::replace(&mut self.filling, next));
+        std::mem::swap(&mut batch.records, &mut filling.records);
+        std::mem::swap(&mut batch.signals, &mut self.signals);
+        self.sealed.push_back(batch);
         self.due = Timestamp::MAX;
     }
 }

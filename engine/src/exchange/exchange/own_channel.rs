@@ -1,10 +1,13 @@
 //! The channel from a subtask to itself: a direct call, unless it has to wait or is recorded.
 //!
+//! Where records are gathered ([`Distribution::GATHERS`]), the calls for a few hundred of them come one after the
+//! other: when so many are there, before any signal, and at the end of a turn.
+//!
 //! It waits while its barrier has come and those of others have not, while a barrier that has passed is held up
 //! further on, and while what an earlier attempt had in flight is handed on. It is recorded between the passage
 //! of a barrier that overtakes and its own barrier.
 
-use super::{Exchange, Waiting};
+use super::{Exchange, Waiting, receive};
 use crate::checkpoint::Barrier;
 use crate::exchange::{Distribution, Rec};
 use crate::fault::Flow;
@@ -87,6 +90,39 @@ where
         self.pass()
     }
 
+    /// Takes in what was gathered of this subtask's own records, where they are gathered.
+    #[inline]
+    pub(super) fn take_gathered(&mut self) -> Flow {
+        if self.gathers {
+            self.take_own()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The same, where it is known that they are.
+    #[inline(never)]
+    pub(super) fn take_own(&mut self) -> Flow {
+        let me = self.placement.me;
+        let mut records = std::mem::take(&mut self.gathered);
+        self.outputs.swap_own(&mut records);
+        if self.here == me {
+            let (partition, down) = (&self.partition, &mut self.down);
+            let taken = receive(&mut records, me, |record| {
+                down.collect(record.at, partition.lift(record.hash, record.value))
+            })?;
+            self.local += u64::from(taken);
+        } else {
+            receive(&mut records, me, |record| {
+                let Rec { at, hash, value } = record;
+                let local = self.partition.lift(hash, value);
+                self.own(at, hash, local)
+            })?;
+        }
+        self.gathered = records;
+        Ok(())
+    }
+
     #[cold]
     pub(super) fn own(&mut self, at: Timestamp, hash: u64, mut local: P::Local) -> Flow {
         if self.records_own() {
@@ -112,35 +148,57 @@ where
 mod tests {
     use super::*;
     use crate::checkpoint::{
-        CheckpointId, CheckpointMode, Participant, RestoredJob, StateData, SubtaskImage,
+        CheckpointId, CheckpointMode, Notice, Participant, RestoredJob, StateData, SubtaskImage,
     };
     use crate::exchange::in_flight::{Codecs, Dealing, Flight};
-    use crate::exchange::{ChannelSettings, EdgeId, Global, Placement};
+    use crate::exchange::{
+        ByKey, ChannelSettings, EdgeId, Global, Message, Outbox, Placement, Target,
+    };
+    use crate::fault::Fault;
     use crate::node::Identity;
     use crate::observe::{EdgeMeter, SubtaskStats, VertexMeter};
-    use crate::operator::NoOutbox;
     use crate::stage::{Delivery, Turn};
     use crate::testing::Collected;
     use std::sync::Arc;
 
     const EDGE: EdgeId = EdgeId(0);
 
-    /// Subtask 0 of an exchange whose records all go to subtask 0: what it is given crosses to itself.
-    struct Subtask {
-        exchange: Exchange<u32, Global, Collected<u32>>,
-        down: Collected<u32>,
+    /// Where messages go to other subtasks, of which there are none here.
+    struct Others;
+
+    impl Outbox for Others {
+        fn send(&mut self, _edge: EdgeId, _to: u32, _message: Message) {}
+    }
+
+    /// Subtask 0 of an exchange.
+    struct Subtask<P: Distribution<u32> = Global> {
+        exchange: Exchange<u32, P, Collected<P::Local>>,
+        down: Collected<P::Local>,
         participant: Participant,
     }
 
     impl Subtask {
+        /// All records go to subtask 0: what it is given crosses to itself.
         fn new(producers: u32, restored: Option<RestoredJob>) -> Self {
+            Subtask::of(Global, producers, 1, restored)
+        }
+
+        fn seen(&self) -> (Vec<u32>, Vec<Signal>) {
+            let records = self.down.records.borrow();
+            let records = records.iter().map(|(_, value)| *value).collect();
+            (records, self.down.signals.borrow().clone())
+        }
+    }
+
+    impl<P: Distribution<u32>> Subtask<P> {
+        fn of(partition: P, producers: u32, consumers: u32, restored: Option<RestoredJob>) -> Self {
             let mode = CheckpointMode::ExactlyOnce;
             let participant = Participant::new(0, mode, restored.map(Arc::new));
             let down = Collected::leaf(participant.clone());
             let placement = Placement {
                 me: 0,
                 producers,
-                consumers: 1,
+                consumers,
                 max_parallelism: 16,
             };
             let flight = Flight {
@@ -158,7 +216,8 @@ mod tests {
             let stats = || Arc::new(SubtaskStats::default());
             let meters = (EdgeMeter::new(stats(), 4), VertexMeter::new(stats(), 4));
             let settings = ChannelSettings::default();
-            let exchange = Exchange::new(EDGE, placement, Global, settings, meters, down.clone());
+            let down_of_it = down.clone();
+            let exchange = Exchange::new(EDGE, placement, partition, settings, meters, down_of_it);
             Subtask {
                 exchange: exchange
                     .participate(participant.clone(), Some(flight))
@@ -192,15 +251,9 @@ mod tests {
         }
 
         fn turn(&mut self) {
-            let mut outbox = NoOutbox;
+            let mut outbox = Others;
             let mut turn = Turn::new(Timestamp(1), &mut outbox);
             Stage::turn(&mut self.exchange, &mut turn).expect("a turn");
-        }
-
-        fn seen(&self) -> (Vec<u32>, Vec<Signal>) {
-            let records = self.down.records.borrow();
-            let records = records.iter().map(|(_, value)| *value).collect();
-            (records, self.down.signals.borrow().clone())
         }
 
         fn image(&mut self, id: u64) -> Option<SubtaskImage> {
@@ -341,5 +394,102 @@ mod tests {
         later.turn();
         assert_eq!(later.seen(), (vec![7, 8], vec![barrier]));
         assert!(kept(&later.image(3).expect("it is whole")).is_empty());
+    }
+
+    type Key = fn(&u32) -> u32;
+
+    impl Subtask<ByKey<Key, u32>> {
+        /// One of two subtasks among which keys are shared out.
+        fn keyed() -> Self {
+            let key: Key = |value| *value;
+            Subtask::of(ByKey::new(key), 2, 2, None)
+        }
+
+        fn values(&self) -> Vec<u32> {
+            let records = self.down.records.borrow();
+            records.iter().map(|(_, local)| local.value).collect()
+        }
+
+        /// Keys of its own.
+        fn own_keys(&self, count: usize) -> Vec<u32> {
+            let mut partition = self.exchange.partition.clone();
+            let mine = |key: &u32| partition.prepare(*key).0 == Target::One(0);
+            (0..).filter(mine).take(count).collect()
+        }
+
+        fn collect_all(&mut self, keys: &[u32]) {
+            keys.iter().for_each(|key| self.collect(*key));
+        }
+    }
+
+    #[test]
+    fn what_is_gathered_is_taken_in_when_it_is_much_and_at_the_end_of_a_turn() {
+        let mut subtask = Subtask::keyed();
+        let keys = subtask.own_keys(600);
+        subtask.collect_all(&keys);
+        let at_once = subtask.values().len();
+        assert!((1..600).contains(&at_once), "{at_once}");
+        subtask.turn();
+        assert_eq!(subtask.values(), keys);
+    }
+
+    #[test]
+    fn no_signal_overtakes_what_is_gathered() {
+        let mut subtask = Subtask::keyed();
+        let keys = subtask.own_keys(4);
+        subtask.collect_all(&keys[..2]);
+        subtask.signal(Signal::Watermark(Timestamp(5)));
+        assert_eq!(subtask.values(), keys[..2]);
+        subtask.collect_all(&keys[2..3]);
+        subtask.signal(Signal::Barrier(Barrier::checkpoint(1)));
+        subtask.collect_all(&keys[3..]);
+        subtask.turn();
+        assert_eq!(subtask.values(), keys[..3], "the last waits behind it");
+        let given_up = Notice::Aborted {
+            id: CheckpointId(1),
+        };
+        let told = Stage::notify(&mut subtask.exchange, given_up);
+        told.expect("it goes on");
+        assert_eq!(subtask.values(), keys);
+    }
+
+    #[test]
+    fn what_is_gathered_before_its_own_barrier_belongs_to_an_image_that_was_begun_by_others() {
+        let mut subtask = Subtask::keyed();
+        let keys = subtask.own_keys(3);
+        subtask.barrier_of_other(ahead(1), 0);
+        subtask.collect_all(&keys[..2]);
+        subtask.signal(Signal::Barrier(ahead(1)));
+        subtask.collect_all(&keys[2..]);
+        subtask.turn();
+        assert_eq!(subtask.values(), keys);
+        let small = |key: &u32| u8::try_from(*key).expect("they begin with the least");
+        let image = subtask.image(1).expect("it is whole");
+        let mut kept = kept(&image);
+        kept.sort();
+        assert_eq!(kept, keys[..2].iter().map(small).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_fault_tells_which_of_the_gathered_it_was_on() {
+        let mut subtask = Subtask::keyed();
+        let keys = subtask.own_keys(3);
+        subtask.collect_all(&keys);
+        let mut left = 2;
+        let gathered = &mut Vec::new();
+        subtask.exchange.outputs.swap_own(gathered);
+        let fault = receive(gathered, 0, |_| {
+            left -= 1;
+            if left == 0 {
+                Err(Fault::user("no more"))
+            } else {
+                Ok(())
+            }
+        });
+        let text = fault.expect_err("it fails").to_string();
+        assert!(
+            text.contains("record 2 of a batch from subtask 0"),
+            "{text}"
+        );
     }
 }

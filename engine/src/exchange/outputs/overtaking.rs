@@ -24,16 +24,17 @@ impl<T: Send + 'static> Outputs<T> {
         self.turned = recorded && barrier.overtakes();
         self.behind_end = self.ended;
         for channel in &mut self.channels {
+            let filling = &mut self.filling[channel.to as usize];
             if self.turned {
-                if !channel.filling.records.is_empty() {
-                    channel.seal(0, &mut self.spare);
+                if !filling.records.is_empty() {
+                    channel.seal(filling, 0, &mut self.spare);
                 }
                 channel.overtaking = Some(barrier);
             } else if !self.ended {
                 // Behind the end of input nobody waits for a barrier that comes in order.
                 channel.seal_signals();
-                channel.filling.signals.push(Signal::Barrier(barrier));
-                channel.seal(0, &mut self.spare);
+                channel.signals.push(Signal::Barrier(barrier));
+                channel.seal(filling, 0, &mut self.spare);
             }
             channel.before = if recorded { channel.sealed.len() } else { 0 };
             channel.encoded = 0;
