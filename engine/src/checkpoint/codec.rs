@@ -2,6 +2,8 @@
 
 use crate::fault::{Fault, Flow};
 use bincode::config::{Configuration, Limit};
+use bincode::enc::write::Writer;
+use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::hash::Hash;
@@ -24,15 +26,32 @@ fn config() -> Configuration<bincode::config::LittleEndian, bincode::config::Var
     bincode::config::standard().with_limit::<LONGEST>()
 }
 
+/// Writes behind what there is, with nothing in between: most of what is written are single numbers.
+struct Behind<'a>(&'a mut Vec<u8>);
+
+impl Writer for Behind<'_> {
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 /// Appends the encoding of a value.
+#[inline]
 pub fn encode_into<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Flow {
-    let written = bincode::serde::encode_into_std_write(value, into, config());
-    written.map(drop).map_err(|error| {
-        let name = std::any::type_name::<T>();
-        Fault::user(format_args!(
-            "a {name} can't be kept in a checkpoint: {error}"
-        ))
-    })
+    match bincode::serde::encode_into_writer(value, Behind(into), config()) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(not_encoded::<T>(&error)),
+    }
+}
+
+#[cold]
+fn not_encoded<T: ?Sized>(error: &EncodeError) -> Fault {
+    let name = std::any::type_name::<T>();
+    Fault::user(format_args!(
+        "a {name} can't be kept in a checkpoint: {error}"
+    ))
 }
 
 /// The encoding of a value.

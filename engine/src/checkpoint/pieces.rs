@@ -5,7 +5,9 @@ use std::borrow::Cow;
 
 /// A piece that has so many bytes gets no more: a little less than the 64 KiB that a `Vec` grows to, so that what
 /// crosses the limit rarely makes it grow once more.
-const FULL: usize = 60 * 1024;
+const FULL: usize = PIECE - 4 * 1024;
+/// What a piece begins with, behind the first one of its kind.
+const PIECE: usize = 64 * 1024;
 
 /// Bytes that are appended to for as long as a snapshot is taken, and moved only while there are few. One `Vec`
 /// would be moved each time that it outgrows its memory, and those of all key groups within the same few turns: a
@@ -41,7 +43,9 @@ impl Pieces {
     /// The last one gets no more.
     fn close(&mut self) {
         self.in_full += self.last.len();
-        self.full.push(std::mem::take(&mut self.last));
+        // Where one piece was filled, the next one will be.
+        let next = Vec::with_capacity(PIECE);
+        self.full.push(std::mem::replace(&mut self.last, next));
     }
 
     /// Appends what another has.

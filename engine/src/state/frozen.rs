@@ -139,18 +139,25 @@ impl<K: Hash, V> Frozen<K, V> {
         let mut effort = budget.saturating_mul(EMPTY_BUCKETS_PER_ENTRY);
         let (encode, prefix) = (self.encode, &self.prefix);
         while self.cursor < end && effort > 0 {
-            let bucket = self.cursor;
-            self.cursor += 1;
-            effort -= 1;
-            if self.done.contains(bucket) {
-                continue;
-            }
-            if let Some((key, value)) = entries.get_bucket(bucket) {
-                into.put_with(key_hash(key), |bytes| {
-                    bytes.extend_from_slice(prefix);
-                    encode(key, value, bytes)
-                })?;
-                effort = effort.saturating_sub(EMPTY_BUCKETS_PER_ENTRY - 1);
+            // Most pieces of the table have no mark, and are asked for one once.
+            let marks = self.done.of_chunk(self.cursor);
+            let end = end.min((self.cursor / CHUNK + 1) * CHUNK);
+            while self.cursor < end && effort > 0 {
+                let bucket = self.cursor;
+                self.cursor += 1;
+                effort -= 1;
+                if marks.is_some_and(|marks| is_marked(marks, bucket)) {
+                    continue;
+                }
+                if let Some((key, value)) = entries.get_bucket(bucket) {
+                    into.put_with(key_hash(key), |bytes| {
+                        if !prefix.is_empty() {
+                            bytes.extend_from_slice(prefix);
+                        }
+                        encode(key, value, bytes)
+                    })?;
+                    effort = effort.saturating_sub(EMPTY_BUCKETS_PER_ENTRY - 1);
+                }
             }
         }
         Ok(self.cursor >= end)
@@ -161,8 +168,10 @@ impl<K: Hash, V> Frozen<K, V> {
 /// buckets is made in a moment.
 #[derive(Default)]
 struct Marks {
-    chunks: Vec<Option<Box<[u64; CHUNK / 64]>>>,
+    chunks: Vec<Option<Box<ChunkMarks>>>,
 }
+
+type ChunkMarks = [u64; CHUNK / 64];
 
 /// Buckets that share a piece of memory.
 const CHUNK: usize = 4096;
@@ -183,8 +192,13 @@ impl Marks {
     }
 
     fn contains(&self, bucket: usize) -> bool {
-        let chunk = self.chunks.get(bucket / CHUNK).and_then(Option::as_ref);
-        chunk.is_some_and(|words| words[bucket % CHUNK / 64] & bit(bucket) != 0)
+        self.of_chunk(bucket)
+            .is_some_and(|marks| is_marked(marks, bucket))
+    }
+
+    /// The marks of the buckets around this one, if there are any.
+    fn of_chunk(&self, bucket: usize) -> Option<&ChunkMarks> {
+        self.chunks.get(bucket / CHUNK).and_then(Option::as_deref)
     }
 
     fn insert(&mut self, bucket: usize) {
@@ -199,6 +213,10 @@ impl Marks {
             words[bucket % CHUNK / 64] &= !bit(bucket);
         }
     }
+}
+
+fn is_marked(marks: &ChunkMarks, bucket: usize) -> bool {
+    marks[bucket % CHUNK / 64] & bit(bucket) != 0
 }
 
 fn bit(bucket: usize) -> u64 {
