@@ -75,6 +75,9 @@ pub struct StateImage {
     pub data: StateData,
 }
 
+/// The name of what keeps an edge's records in flight, as if it were an operator.
+pub const IN_FLIGHT: &str = "in flight";
+
 /// The state of one operator in one subtask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorImage {

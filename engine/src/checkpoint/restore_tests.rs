@@ -98,3 +98,26 @@ proptest! {
         prop_assert_eq!(elements, all);
     }
 }
+
+#[test]
+fn the_advice_for_a_changed_type_fits_what_has_changed() {
+    let refused = |name: &str| {
+        let image = OperatorImage {
+            name: name.to_owned(),
+            ..saved(0, 1, 4)
+        };
+        let job = RestoredJob::new(CheckpointId(1), [(0, image)]);
+        let share = job.operator("uid", 0, 1, 4).expect("it fits");
+        let mut share = share.expect("there is one");
+        let elements = share.elements("list", StateKind::List, "alloc::string::String");
+        elements.expect_err("another type").to_string()
+    };
+    let of_state = refused("total");
+    assert!(of_state.contains("declare a migration"), "{of_state}");
+    let of_records = refused(IN_FLIGHT);
+    assert!(!of_records.contains("migration"), "{of_records}");
+    assert!(
+        of_records.contains("a savepoint holds none"),
+        "{of_records}"
+    );
+}

@@ -1,6 +1,7 @@
 //! Which edges let barriers overtake, and by what their records are known in checkpoints.
 
 use super::{JobGraph, VertexId};
+use crate::checkpoint::image::IN_FLIGHT;
 use crate::exchange::{Codecs, Dealing, Distribution, EdgeId};
 use crate::fault::Fault;
 use std::any::type_name;
@@ -43,7 +44,7 @@ impl JobGraph {
         let uid = |operator: Option<_>| operator.map_or_else(String::new, |o| self.uid(o));
         let from = uid(operators(from).last().copied());
         let to = uid(operators(to).first().copied());
-        format!("in flight: {from} -> {to}")
+        format!("{IN_FLIGHT}: {from} -> {to}")
     }
 
     /// How records in flight over an edge find their subtask in a later attempt.

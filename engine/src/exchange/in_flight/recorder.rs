@@ -1,7 +1,7 @@
 //! Records of one side of an edge on their way into a checkpoint.
 
 use super::{Dealing, Flight};
-use crate::checkpoint::image::GroupImage;
+use crate::checkpoint::image::{GroupImage, IN_FLIGHT};
 use crate::checkpoint::{Barrier, CheckpointId, Pieces, StateData, StateImage};
 use crate::exchange::Rec;
 use crate::fault::Flow;
@@ -134,7 +134,7 @@ impl<T: 'static> Recorder<T> {
             value_type: self.flight.codec.stored_name(),
             data,
         };
-        let image = || identity.image("in flight", Timestamp::MIN, vec![state]);
+        let image = || identity.image(IN_FLIGHT, Timestamp::MIN, vec![state]);
         participant.saved(recording.barrier, (bytes > 0).then(image));
     }
 
