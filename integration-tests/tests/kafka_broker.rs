@@ -23,7 +23,7 @@ use tidegate::engine::checkpoint::{CheckpointSettings, RestartStrategy};
 use tidegate::prelude::{RunningJob, StreamEnv};
 use worker::{Life, Worker};
 
-const PORT: &str = "59092";
+const PORT: &str = "19092";
 
 /// How long the broker answers nothing.
 const PAUSE: Duration = Duration::from_secs(60);

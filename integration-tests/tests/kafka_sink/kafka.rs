@@ -5,13 +5,13 @@ use integration_tests::kafka;
 use integration_tests::processes::root;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 const SOME_TIME: Duration = Duration::from_secs(120);
 
@@ -117,50 +117,53 @@ pub fn verify(orders: &Orders) {
 /// The counts of each key, in the order in which they lie in their partition.
 pub fn read_committed(address: &str, topic: &str) -> BTreeMap<u64, Vec<u64>> {
     let mut config = config(address);
-    let consumer: BaseConsumer = config
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .create()
-        .expect("a consumer");
-    let partitions = assign(&consumer, topic);
-    let (mut counts, mut ended) = (BTreeMap::<u64, Vec<u64>>::new(), 0);
-    while ended < partitions {
-        match consumer.poll(SOME_TIME) {
-            Some(Ok(message)) => {
-                let text = std::str::from_utf8(message.payload().expect("a value")).expect("text");
-                let (key, count) = text.split_once(' ').expect("two numbers");
-                let numbers = (key.parse().expect("a key"), count.parse().expect("a count"));
-                counts.entry(numbers.0).or_default().push(numbers.1);
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
-            Some(Err(error)) => panic!("{error}"),
-            None => panic!("{topic} can't be read in time"),
-        }
-    }
+    let mut counts = BTreeMap::<u64, Vec<u64>>::new();
+    read_each(
+        config.set("isolation.level", "read_committed"),
+        topic,
+        |message| {
+            let text = std::str::from_utf8(message.payload().expect("a value")).expect("text");
+            let (key, count) = text.split_once(' ').expect("two numbers");
+            let numbers = (key.parse().expect("a key"), count.parse().expect("a count"));
+            counts.entry(numbers.0).or_default().push(numbers.1);
+        },
+    );
     counts
 }
 
 /// The numbers with which the messages of a topic begin, sorted.
 pub fn numbers(address: &str, topic: &str) -> Vec<u64> {
-    let mut config = config(address);
+    let mut all = Vec::new();
+    read_each(&mut config(address), topic, |message| {
+        let value = message.payload().expect("a value");
+        let number = value.first_chunk().expect("a number");
+        all.push(u64::from_be_bytes(*number));
+    });
+    all.sort_unstable();
+    all
+}
+
+/// Shows all that a topic has now. A connection that breaks meanwhile is made again.
+fn read_each(config: &mut ClientConfig, topic: &str, mut show: impl FnMut(&BorrowedMessage<'_>)) {
     let config = config.set("enable.partition.eof", "true");
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let partitions = assign(&consumer, topic);
-    let (mut all, mut ended) = (Vec::new(), 0);
+    let mut ended = 0;
+    let mut until = Instant::now() + SOME_TIME;
     while ended < partitions {
-        match consumer.poll(SOME_TIME) {
+        match consumer.poll(until.saturating_duration_since(Instant::now())) {
             Some(Ok(message)) => {
-                let value = message.payload().expect("a value");
-                let number = value.first_chunk().expect("a number");
-                all.push(u64::from_be_bytes(*number));
+                show(&message);
+                until = Instant::now() + SOME_TIME;
             }
             Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
-            Some(Err(error)) => panic!("{error}"),
+            Some(Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
+            ))) => {}
+            Some(Err(error)) => panic!("{topic}: {error}"),
             None => panic!("{topic} can't be read in time"),
         }
     }
-    all.sort_unstable();
-    all
 }
 
 fn assign(consumer: &BaseConsumer, topic: &str) -> i32 {
@@ -236,32 +239,21 @@ pub fn read_all(topic: &str) -> Vec<Read> {
 
 /// All messages of a topic at another broker than the shared one.
 pub fn read_all_at(address: &str, topic: &str) -> Vec<Read> {
-    let mut config = config(address);
-    let config = config.set("enable.partition.eof", "true");
-    let consumer: BaseConsumer = config.create().expect("a consumer");
-    let partitions = assign(&consumer, topic);
-    let (mut all, mut ended) = (Vec::new(), 0);
+    let mut all = Vec::new();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    while ended < partitions {
-        match consumer.poll(SOME_TIME) {
-            Some(Ok(m)) => {
-                let headers = m.headers().into_iter().flat_map(|h| h.iter());
-                all.push(Read {
-                    partition: m.partition(),
-                    timestamp: m.timestamp().to_millis().unwrap_or(0),
-                    key: m.key().map(text),
-                    value: m.payload().map(text),
-                    bytes: m.payload().unwrap_or_default().to_vec(),
-                    headers: headers
-                        .map(|h| (h.key.to_owned(), h.value.map(text)))
-                        .collect(),
-                });
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
-            Some(Err(error)) => panic!("{error}"),
-            None => panic!("{topic} can't be read in time"),
-        }
-    }
+    read_each(&mut config(address), topic, |m| {
+        let headers = m.headers().into_iter().flat_map(|h| h.iter());
+        all.push(Read {
+            partition: m.partition(),
+            timestamp: m.timestamp().to_millis().unwrap_or(0),
+            key: m.key().map(text),
+            value: m.payload().map(text),
+            bytes: m.payload().unwrap_or_default().to_vec(),
+            headers: headers
+                .map(|h| (h.key.to_owned(), h.value.map(text)))
+                .collect(),
+        });
+    });
     all
 }
 

@@ -119,7 +119,7 @@ fn a_broker_that_is_killed_and_comes_back_is_waited_for() {
     if broker().is_none() {
         return;
     }
-    let port = ["--port", "49092"];
+    let port = ["--port", "24092"];
     let command = |what: &str| control(&[what, port[0], port[1]]).unwrap();
     let address = command("start");
     let topic = Topic::new(&address, "killed", 2);
@@ -150,8 +150,8 @@ fn tls_and_sasl_let_in_who_may_and_nobody_else() {
     if broker().is_none() {
         return;
     }
-    let address = control(&["start", "--port", "39092", "--secure"]).unwrap();
-    let folder = control(&["dir", "--port", "39092"]).unwrap();
+    let address = control(&["start", "--port", "25092", "--secure"]).unwrap();
+    let folder = control(&["dir", "--port", "25092"]).unwrap();
     let topic = Topic::new(&address, "secret", 1);
     topic.append(0, None, Some(b"secret"), 1);
     topic.flush();
@@ -176,24 +176,24 @@ fn tls_and_sasl_let_in_who_may_and_nobody_else() {
     };
     let trusting = || Some(Tls::new().authority(format!("{folder}/ca.pem")));
     let (user, password) = ("tidegate", "tidegate-secret");
-    assert_eq!(read(39093, trusting(), None).unwrap(), ["secret"]);
+    assert_eq!(read(25093, trusting(), None).unwrap(), ["secret"]);
     let certified = trusting().map(|tls| {
         tls.certificate(
             format!("{folder}/client.pem"),
             format!("{folder}/client.key"),
         )
     });
-    assert_eq!(read(39093, certified, None).unwrap(), ["secret"]);
+    assert_eq!(read(25093, certified, None).unwrap(), ["secret"]);
     for sasl in [
         Sasl::plain(user, password),
         Sasl::scram_sha_256(user, password),
         Sasl::scram_sha_512(user, password),
     ] {
-        assert_eq!(read(39094, None, Some(sasl.clone())).unwrap(), ["secret"]);
-        assert_eq!(read(39095, trusting(), Some(sasl)).unwrap(), ["secret"]);
+        assert_eq!(read(25094, None, Some(sasl.clone())).unwrap(), ["secret"]);
+        assert_eq!(read(25095, trusting(), Some(sasl)).unwrap(), ["secret"]);
     }
     let error = read(
-        39095,
+        25095,
         trusting(),
         Some(Sasl::scram_sha_512(user, "guessed")),
     )
@@ -202,10 +202,10 @@ fn tls_and_sasl_let_in_who_may_and_nobody_else() {
         error.contains("refuses this client") && !error.contains("guessed"),
         "{error}"
     );
-    let error = read(39093, None, None).unwrap_err();
-    assert!(error.contains("localhost:39093"), "{error}");
-    let error = read(39093, Some(Tls::new()), None).unwrap_err();
+    let error = read(25093, None, None).unwrap_err();
+    assert!(error.contains("localhost:25093"), "{error}");
+    let error = read(25093, Some(Tls::new()), None).unwrap_err();
     assert!(error.contains("certificate"), "{error}");
     drop(topic);
-    control(&["remove", "--port", "39092"]).unwrap();
+    control(&["remove", "--port", "25092"]).unwrap();
 }
