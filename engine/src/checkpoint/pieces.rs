@@ -36,6 +36,8 @@ impl Pieces {
     pub fn end(&mut self) -> &mut Vec<u8> {
         if self.last.len() >= FULL {
             self.close();
+            // Where one piece was filled, the next one will be.
+            self.last.reserve_exact(PIECE);
         }
         &mut self.last
     }
@@ -43,9 +45,7 @@ impl Pieces {
     /// The last one gets no more.
     fn close(&mut self) {
         self.in_full += self.last.len();
-        // Where one piece was filled, the next one will be.
-        let next = Vec::with_capacity(PIECE);
-        self.full.push(std::mem::replace(&mut self.last, next));
+        self.full.push(std::mem::take(&mut self.last));
     }
 
     /// Appends what another has.

@@ -366,12 +366,12 @@ impl<'a> RestoredOperator<'a> {
             return changed("key", &state.key_type, types.0, advice);
         }
         if !fits(&state.value_type, types.1) {
-            if self.images.iter().any(|image| image.name == IN_FLIGHT) {
-                let advice = "go on with the program that sent these records; a savepoint holds none of them, and behind \
-                              one their type may change";
-                return changed("value", &state.value_type, types.1, advice);
-            }
-            let advice = "go back to the old type, declare a migration from it, or give the state a new name";
+            let advice = if self.images.iter().any(|image| image.name == IN_FLIGHT) {
+                "go on with the program that sent these records; a savepoint holds none of them, and behind one their \
+                 type may change"
+            } else {
+                "go back to the old type, declare a migration from it, or give the state a new name"
+            };
             return changed("value", &state.value_type, types.1, advice);
         }
         Ok(())

@@ -1,9 +1,10 @@
 //! An exchange inside a chain: this subtask's producer and consumer side in one stage.
 //!
 //! Subtask i of the producing vertex and subtask i of the consuming vertex live in one actor. A record
-//! whose target is this subtask goes on by a direct call that the compiler inlines; only what
-//! belongs elsewhere is batched and sent. With parallelism 1 the exchange vanishes. Where a side has
-//! fewer subtasks than the other, it is absent in the subtasks beyond its parallelism.
+//! whose target is this subtask goes on by a direct call that the compiler inlines, at once or behind a few
+//! others that were gathered ([`Distribution::GATHERS`]); only what belongs elsewhere is sent. With parallelism 1
+//! the exchange vanishes. Where a side has fewer subtasks than the other, it is absent in the subtasks beyond its
+//! parallelism.
 
 mod own_channel;
 

@@ -33,8 +33,6 @@ struct Filling<T> {
 
 struct Channel<T> {
     to: u32,
-    /// What follows the records that are gathered for it.
-    signals: Vec<Signal>,
     /// Sealed batches that wait for credit, oldest first.
     sealed: VecDeque<Box<Batch<T>>>,
     credit: u32,
@@ -117,7 +115,6 @@ impl<T: Send + 'static> Outputs<T> {
             index[to as usize] = channels.len() as u32;
             channels.push(Channel {
                 to,
-                signals: Vec::new(),
                 sealed: VecDeque::new(),
                 credit: settings.initial_credits,
                 starved: false,
@@ -181,7 +178,7 @@ impl<T: Send + 'static> Outputs<T> {
         let Some(channel) = self.channels.get_mut(channel) else {
             return true;
         };
-        channel.seal(filling, filling.full, &mut self.spare);
+        channel.seal(filling, None, filling.full, &mut self.spare);
         false
     }
 
@@ -199,10 +196,8 @@ impl<T: Send + 'static> Outputs<T> {
                 Signal::Idle => channel.idle = true,
                 Signal::Barrier(_) => {}
                 Signal::EndOfInput => {
-                    channel.seal_signals();
-                    channel.signals.push(Signal::EndOfInput);
                     let filling = &mut self.filling[channel.to as usize];
-                    channel.seal(filling, 0, &mut self.spare);
+                    channel.seal(filling, Some(signal), 0, &mut self.spare);
                 }
             }
         }
@@ -227,7 +222,7 @@ impl<T: Send + 'static> Outputs<T> {
                     channel.due = Timestamp(turn.now.0.saturating_add(interval));
                 }
                 if channel.due <= turn.now {
-                    channel.seal(filling, 0, &mut self.spare);
+                    channel.seal(filling, None, 0, &mut self.spare);
                 } else {
                     turn.wake_at(channel.due);
                 }
@@ -344,19 +339,7 @@ impl<T: Send + 'static> Outputs<T> {
 
 impl<T> Channel<T> {
     fn holds_something(&self, filling: &Filling<T>) -> bool {
-        !filling.records.is_empty()
-            || !self.signals.is_empty()
-            || self.watermark.is_some()
-            || self.idle
-    }
-
-    fn seal_signals(&mut self) {
-        if let Some(at) = self.watermark.take() {
-            self.signals.push(Signal::Watermark(at));
-        }
-        if std::mem::take(&mut self.idle) {
-            self.signals.push(Signal::Idle);
-        }
+        !filling.records.is_empty() || self.watermark.is_some() || self.idle
     }
 
     /// Cuts the oldest sealed batch in two, the first of which the credit at hand covers.
@@ -375,13 +358,23 @@ impl<T> Channel<T> {
         self.encoded += usize::from(self.encoded > 0);
     }
 
-    fn seal(&mut self, filling: &mut Filling<T>, capacity: usize, spare: &mut Spare<T>) {
-        self.seal_signals();
+    /// Makes a batch of what was gathered and what is to follow it, `last` at its end. The next one begins with room
+    /// for `capacity` records.
+    fn seal(
+        &mut self,
+        filling: &mut Filling<T>,
+        last: Option<Signal>,
+        capacity: usize,
+        spare: &mut Spare<T>,
+    ) {
         let mut batch = spare
             .pop()
             .unwrap_or_else(|| Box::new(Batch::with_capacity(capacity)));
         std::mem::swap(&mut batch.records, &mut filling.records);
-        std::mem::swap(&mut batch.signals, &mut self.signals);
+        let watermark = self.watermark.take().map(Signal::Watermark);
+        let idle = std::mem::take(&mut self.idle).then_some(Signal::Idle);
+        let signals = [watermark, idle, last];
+        batch.signals.extend(signals.into_iter().flatten());
         self.sealed.push_back(batch);
         self.due = Timestamp::MAX;
     }

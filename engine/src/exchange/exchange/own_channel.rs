@@ -154,11 +154,12 @@ mod tests {
     use crate::exchange::{
         ByKey, ChannelSettings, EdgeId, Global, Message, Outbox, Placement, Target,
     };
-    use crate::fault::Fault;
+    use crate::fault::catch;
     use crate::node::Identity;
     use crate::observe::{EdgeMeter, SubtaskStats, VertexMeter};
     use crate::stage::{Delivery, Turn};
     use crate::testing::Collected;
+    use std::cell::Cell;
     use std::sync::Arc;
 
     const EDGE: EdgeId = EdgeId(0);
@@ -398,10 +399,18 @@ mod tests {
 
     type Key = fn(&u32) -> u32;
 
+    thread_local! {
+        /// Of this value the key can't be read.
+        static BROKEN: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
     impl Subtask<ByKey<Key, u32>> {
         /// One of two subtasks among which keys are shared out.
         fn keyed() -> Self {
-            let key: Key = |value| *value;
+            let key: Key = |value| {
+                assert!(BROKEN.get() != Some(*value), "no key");
+                *value
+            };
             Subtask::of(ByKey::new(key), 2, 2, None)
         }
 
@@ -475,18 +484,10 @@ mod tests {
         let mut subtask = Subtask::keyed();
         let keys = subtask.own_keys(3);
         subtask.collect_all(&keys);
-        let mut left = 2;
-        let gathered = &mut Vec::new();
-        subtask.exchange.outputs.swap_own(gathered);
-        let fault = receive(gathered, 0, |_| {
-            left -= 1;
-            if left == 0 {
-                Err(Fault::user("no more"))
-            } else {
-                Ok(())
-            }
-        });
-        let text = fault.expect_err("it fails").to_string();
+        BROKEN.set(Some(keys[1]));
+        let taken = catch(|| subtask.exchange.take_own());
+        BROKEN.set(None);
+        let text = taken.expect_err("it panics").to_string();
         assert!(
             text.contains("record 2 of a batch from subtask 0"),
             "{text}"

@@ -27,14 +27,13 @@ impl<T: Send + 'static> Outputs<T> {
             let filling = &mut self.filling[channel.to as usize];
             if self.turned {
                 if !filling.records.is_empty() {
-                    channel.seal(filling, 0, &mut self.spare);
+                    channel.seal(filling, None, 0, &mut self.spare);
                 }
                 channel.overtaking = Some(barrier);
             } else if !self.ended {
                 // Behind the end of input nobody waits for a barrier that comes in order.
-                channel.seal_signals();
-                channel.signals.push(Signal::Barrier(barrier));
-                channel.seal(filling, 0, &mut self.spare);
+                let last = Some(Signal::Barrier(barrier));
+                channel.seal(filling, last, 0, &mut self.spare);
             }
             channel.before = if recorded { channel.sealed.len() } else { 0 };
             channel.encoded = 0;
