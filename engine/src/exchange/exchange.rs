@@ -227,7 +227,15 @@ where
         for signal in std::mem::take(&mut batch.signals) {
             self.apply(from, signal)?;
         }
-        self.gate.emptied(0, from, records, batch, queued);
+        self.gate.processed(0, from, records, batch.starved, queued);
+        let rest = if self.produces() {
+            self.outputs.reuse(batch)
+        } else {
+            Some(batch)
+        };
+        if let Some(batch) = rest {
+            self.gate.give_back(0, from, batch);
+        }
         Ok(())
     }
 

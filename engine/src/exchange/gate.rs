@@ -177,27 +177,32 @@ impl Gate {
         self.edges.iter().position(|e| e.edge == edge)
     }
 
-    /// Books an emptied batch: its records' credits go back to the producer in bulk.
-    pub fn emptied<T: Send + 'static>(
+    /// Books the records of a batch: their credits go back to the producer in bulk. It may have `starved` for credit
+    /// before it; `queued` others wait.
+    pub fn processed(
         &mut self,
         edge: usize,
         from: u32,
         records: u32,
-        batch: Box<Batch<T>>,
+        starved: bool,
         queued: usize,
     ) {
         self.records += u64::from(records);
         let entry = &mut self.edges[edge];
         let queued = queued * entry.settings.batch_records as usize;
         if let Some(input) = entry.inputs[from as usize].as_mut() {
-            let starved = batch.starved;
             input.window.on_processed(records);
-            if records > 0 {
-                input.emptied.push(batch);
-            }
             if let Some(credits) = input.window.take_return(starved, queued) {
                 input.due += credits;
             }
+        }
+    }
+
+    /// Keeps an emptied batch for the producer, who gets it back with the next credits.
+    pub fn give_back<T: Send + 'static>(&mut self, edge: usize, from: u32, batch: Box<Batch<T>>) {
+        let input = self.edges[edge].inputs[from as usize].as_mut();
+        if let Some(input) = input.filter(|_| batch.records.capacity() > 0) {
+            input.emptied.push(batch);
         }
     }
 

@@ -109,7 +109,9 @@ where
             }
         }
         self.pass()?;
-        self.gate.emptied(index, from, records, batch, queued);
+        self.gate
+            .processed(index, from, records, batch.starved, queued);
+        self.gate.give_back(index, from, batch);
         Ok(())
     }
 }

@@ -79,6 +79,9 @@ pub trait Outbox {
     fn send(&mut self, edge: EdgeId, to: u32, message: Message);
 }
 
+/// So many channels of one consumer have all the credits that a channel may have.
+const CHANNELS_UNSHARED: u32 = 16;
+
 /// How much a channel may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelSettings {
@@ -110,15 +113,39 @@ impl Default for ChannelSettings {
 }
 
 impl ChannelSettings {
-    /// The settings of one channel among `channels` of the same consumer: many channels share what
-    /// few have alone, so that the records in flight stay within a core's cache.
+    /// The settings of one channel among `channels` of the same consumer: more than a few share what those have, so
+    /// that what is in flight grows with the subtasks of a job and not with their square. A batch is an eighth of what
+    /// a channel has: the price of a message and the turns without room weigh more than the caches that are left.
     pub fn shared_by(self, channels: u32) -> Self {
-        let max = (4 * self.max_credits / channels.max(4)).max(self.initial_credits);
+        let all = u64::from(self.max_credits) * u64::from(CHANNELS_UNSHARED);
+        let max = (all / u64::from(channels.max(CHANNELS_UNSHARED))) as u32;
+        let max = max.max(self.initial_credits);
         let batch = self.batch_records.min(max / 8).max(1);
         ChannelSettings {
             max_credits: max,
             batch_records: batch,
             ..self
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_channels_share_what_a_few_have_alone() {
+        let shared = |channels| {
+            let settings = ChannelSettings::default().shared_by(channels);
+            (settings.max_credits, settings.batch_records)
+        };
+        assert_eq!([shared(1), shared(16)], [(16_384, 1_024); 2]);
+        assert_eq!(shared(64), (4_096, 512));
+        assert_eq!(shared(1_000), (1_000, 125), "no less than at first");
+        let unbounded = ChannelSettings {
+            max_credits: u32::MAX,
+            ..ChannelSettings::default()
+        };
+        assert_eq!(unbounded.shared_by(16).max_credits, u32::MAX);
     }
 }

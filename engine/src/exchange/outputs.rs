@@ -273,17 +273,24 @@ impl<T: Send + 'static> Outputs<T> {
         else {
             return;
         };
-        let kept = self.channels.len() + KEPT_BUFFERS;
         let channel = &mut self.channels[channel as usize];
         channel.credit += records;
         self.filling[from as usize].full = full_batch(self.settings, channel.credit);
         for buffer in buffers.drain(..) {
-            if self.spare.len() < kept
-                && let Ok(buffer) = buffer.downcast::<Batch<T>>()
-            {
-                self.spare.push(buffer);
+            if let Ok(buffer) = buffer.downcast::<Batch<T>>() {
+                drop(self.reuse(buffer));
             }
         }
+    }
+
+    /// Keeps an emptied batch for one to come, or returns it where enough are kept. What this subtask has just read
+    /// is in its core's caches, where what comes back from another core has to be fetched.
+    pub fn reuse(&mut self, batch: Box<Batch<T>>) -> Option<Box<Batch<T>>> {
+        if self.spare.len() >= self.channels.len() + KEPT_BUFFERS || batch.records.capacity() == 0 {
+            return Some(batch);
+        }
+        self.spare.push(batch);
+        None
     }
 
     /// No channel has a full batch waiting for credit.
@@ -430,6 +437,37 @@ mod tests {
         assert!(outputs.room());
         let flushes = Timestamp(10);
         assert_eq!(turn(&mut outputs), (vec![], false, flushes), "two are left");
+    }
+
+    #[test]
+    fn emptied_batches_are_filled_again_the_last_one_first() {
+        let settings = ChannelSettings {
+            batch_records: 4,
+            ..ChannelSettings::default()
+        };
+        let mut outputs = Outputs::new(EdgeId(0), 0, 1..2, 2, settings);
+        let batch = || Box::new(Batch::<u32>::with_capacity(4));
+        assert!(
+            outputs.reuse(Box::new(Batch::with_capacity(0))).is_some(),
+            "without room it is of no use"
+        );
+        let mut kept = Vec::new();
+        let refused = loop {
+            let batch = batch();
+            let place = batch.records.as_ptr();
+            match outputs.reuse(batch) {
+                None => kept.push(place),
+                Some(refused) => break refused.records.as_ptr() == place,
+            }
+        };
+        assert!(refused, "it comes back");
+        assert_eq!(kept.len(), 1 + KEPT_BUFFERS, "one a channel and some more");
+
+        push(&mut outputs, 12);
+        let sealed = outputs.channels[0].sealed.iter();
+        let sealed: Vec<_> = sealed.map(|batch| batch.records.as_ptr()).collect();
+        kept.reverse();
+        assert_eq!(sealed[1..], kept[..2], "behind the first, which was new");
     }
 
     #[test]
