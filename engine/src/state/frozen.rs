@@ -9,6 +9,7 @@ use crate::fault::{Fault, Flow};
 use crate::hash::key_hash;
 use hashbrown::HashTable;
 use std::hash::Hash;
+use std::ops::Range;
 
 /// How an entry becomes bytes. The table itself knows nothing of encoding.
 pub(super) type Encode<K, V> = fn(&K, &V, &mut Vec<u8>) -> Flow;
@@ -127,36 +128,41 @@ impl<K: Hash, V> Frozen<K, V> {
         }
     }
 
-    /// Saves about `budget` entries; true once nothing is left.
+    /// Saves about `budget` entries, each encoded by `encode`, which does what [`Frozen::new`] was given and can be
+    /// inlined here; true once nothing is left.
     pub fn save(
         &mut self,
         entries: &HashTable<(K, V)>,
         into: &mut KeyedSection,
         budget: usize,
+        encode: impl Fn(&K, &V, &mut Vec<u8>) -> Flow,
     ) -> Flow<bool> {
         into.extend(&self.take_early()?);
         let end = entries.num_buckets();
         let mut effort = budget.saturating_mul(EMPTY_BUCKETS_PER_ENTRY);
-        let (encode, prefix) = (self.encode, &self.prefix);
+        let prefix = &self.prefix;
         while self.cursor < end && effort > 0 {
-            // Most pieces of the table have no mark, and are asked for one once.
-            let marks = self.done.of_chunk(self.cursor);
-            let end = end.min((self.cursor / CHUNK + 1) * CHUNK);
-            while self.cursor < end && effort > 0 {
-                let bucket = self.cursor;
-                self.cursor += 1;
-                effort -= 1;
-                if marks.is_some_and(|marks| is_marked(marks, bucket)) {
+            let word = self.cursor / 64 * 64..end.min(self.cursor / 64 * 64 + 64);
+            let mut left =
+                holding(entries, self.cursor..word.end) & !self.done.of_word(self.cursor);
+            effort = effort.saturating_sub(word.end - self.cursor);
+            self.cursor = word.end;
+            while left != 0 {
+                let bucket = word.start + left.trailing_zeros() as usize;
+                left &= left - 1;
+                let Some((key, value)) = entries.get_bucket(bucket) else {
                     continue;
-                }
-                if let Some((key, value)) = entries.get_bucket(bucket) {
-                    into.put_with(key_hash(key), |bytes| {
-                        if !prefix.is_empty() {
-                            bytes.extend_from_slice(prefix);
-                        }
-                        encode(key, value, bytes)
-                    })?;
-                    effort = effort.saturating_sub(EMPTY_BUCKETS_PER_ENTRY - 1);
+                };
+                into.put_with(key_hash(key), |bytes| {
+                    if !prefix.is_empty() {
+                        bytes.extend_from_slice(prefix);
+                    }
+                    encode(key, value, bytes)
+                })?;
+                effort = effort.saturating_sub(EMPTY_BUCKETS_PER_ENTRY - 1);
+                if effort == 0 && left != 0 {
+                    self.cursor = bucket + 1;
+                    break;
                 }
             }
         }
@@ -164,14 +170,21 @@ impl<K: Hash, V> Frozen<K, V> {
     }
 }
 
+/// Those of at most 64 buckets that hold something, as the bits of a word that their numbers say: to go from one to
+/// the next without a branch for each that is empty, which would be guessed wrong every other time.
+#[inline]
+fn holding<T>(entries: &HashTable<T>, buckets: Range<usize>) -> u64 {
+    buckets.fold(0, |word, bucket| {
+        word | u64::from(entries.get_bucket(bucket).is_some()) << (bucket % 64)
+    })
+}
+
 /// A set of bucket numbers. Memory is taken where there are marks, so that an empty set of a million
 /// buckets is made in a moment.
 #[derive(Default)]
 struct Marks {
-    chunks: Vec<Option<Box<ChunkMarks>>>,
+    chunks: Vec<Option<Box<[u64; CHUNK / 64]>>>,
 }
-
-type ChunkMarks = [u64; CHUNK / 64];
 
 /// Buckets that share a piece of memory.
 const CHUNK: usize = 4096;
@@ -192,13 +205,15 @@ impl Marks {
     }
 
     fn contains(&self, bucket: usize) -> bool {
-        self.of_chunk(bucket)
-            .is_some_and(|marks| is_marked(marks, bucket))
+        self.of_word(bucket) & bit(bucket) != 0
     }
 
-    /// The marks of the buckets around this one, if there are any.
-    fn of_chunk(&self, bucket: usize) -> Option<&ChunkMarks> {
-        self.chunks.get(bucket / CHUNK).and_then(Option::as_deref)
+    /// Those of this bucket and the ones that share its word.
+    fn of_word(&self, bucket: usize) -> u64 {
+        match self.chunks.get(bucket / CHUNK) {
+            Some(Some(words)) => words[bucket % CHUNK / 64],
+            _ => 0,
+        }
     }
 
     fn insert(&mut self, bucket: usize) {
@@ -213,10 +228,6 @@ impl Marks {
             words[bucket % CHUNK / 64] &= !bit(bucket);
         }
     }
-}
-
-fn is_marked(marks: &ChunkMarks, bucket: usize) -> bool {
-    marks[bucket % CHUNK / 64] & bit(bucket) != 0
 }
 
 fn bit(bucket: usize) -> u64 {

@@ -326,13 +326,18 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     }
 }
 
+/// How an entry is saved.
+#[inline]
+fn encode_entry<K: Key, V: StateValue>(key: &K, value: &V, bytes: &mut Vec<u8>) -> Flow {
+    encode_into(&(key, value), bytes)
+}
+
 impl<K: Key, V: StateValue> KeyTable<K, V> {
     /// [`KeyedPart::freeze`] for a table that is one of several in a part: each entry that is saved
     /// is `(prefix, key, value)`.
     pub fn freeze_behind(&mut self, prefix: &impl Serialize) -> Flow {
-        let encode = |key: &K, value: &V, bytes: &mut Vec<u8>| encode_into(&(key, value), bytes);
         let prefix = codec::encode(prefix)?;
-        self.frozen = Some(Box::new(Frozen::new(&self.entries, encode, prefix)));
+        self.frozen = Some(Box::new(Frozen::new(&self.entries, encode_entry, prefix)));
         Ok(())
     }
 
@@ -353,7 +358,7 @@ impl<K: Key, V: StateValue> KeyedPart for KeyTable<K, V> {
 
     fn save(&mut self, into: &mut KeyedSection, budget: usize) -> Flow<bool> {
         if let Some(frozen) = &mut self.frozen {
-            let complete = frozen.save(&self.entries, into, budget)?;
+            let complete = frozen.save(&self.entries, into, budget, encode_entry)?;
             if complete {
                 self.frozen = None;
             }
