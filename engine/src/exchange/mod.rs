@@ -80,7 +80,7 @@ pub trait Outbox {
 }
 
 /// So many channels of one consumer have all the credits that a channel may have.
-const CHANNELS_UNSHARED: u32 = 16;
+const CHANNELS_UNSHARED: u32 = 8;
 
 /// How much a channel may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,13 +114,13 @@ impl Default for ChannelSettings {
 
 impl ChannelSettings {
     /// The settings of one channel among `channels` of the same consumer: more than a few share what those have, so
-    /// that what is in flight grows with the subtasks of a job and not with their square. A batch is an eighth of what
+    /// that what is in flight grows with the subtasks of a job and not with their square. A batch is a quarter of what
     /// a channel has: the price of a message and the turns without room weigh more than the caches that are left.
     pub fn shared_by(self, channels: u32) -> Self {
         let all = u64::from(self.max_credits) * u64::from(CHANNELS_UNSHARED);
         let max = (all / u64::from(channels.max(CHANNELS_UNSHARED))) as u32;
         let max = max.max(self.initial_credits);
-        let batch = self.batch_records.min(max / 8).max(1);
+        let batch = self.batch_records.min(max / 4).max(1);
         ChannelSettings {
             max_credits: max,
             batch_records: batch,
@@ -139,13 +139,13 @@ mod tests {
             let settings = ChannelSettings::default().shared_by(channels);
             (settings.max_credits, settings.batch_records)
         };
-        assert_eq!([shared(1), shared(16)], [(16_384, 1_024); 2]);
-        assert_eq!(shared(64), (4_096, 512));
-        assert_eq!(shared(1_000), (1_000, 125), "no less than at first");
+        assert_eq!([shared(1), shared(8)], [(16_384, 1_024); 2]);
+        assert_eq!(shared(64), (2_048, 512));
+        assert_eq!(shared(1_000), (1_000, 250), "no less than at first");
         let unbounded = ChannelSettings {
             max_credits: u32::MAX,
             ..ChannelSettings::default()
         };
-        assert_eq!(unbounded.shared_by(16).max_credits, u32::MAX);
+        assert_eq!(unbounded.shared_by(8).max_credits, u32::MAX);
     }
 }

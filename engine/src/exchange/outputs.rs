@@ -2,8 +2,9 @@
 //!
 //! A batch leaves when it is full, when its oldest record has waited for the flush interval, or when
 //! the input ends; watermarks wait for the next batch, no longer than the interval. It leaves only
-//! against credit for each of its records. While a full batch waits for credit there is no room, and
-//! the chain takes no further input; what a turn in progress still emits is kept, never dropped.
+//! against credit for each of its records. While full batches wait for credit there is no room, and the chain takes
+//! no further input; what a turn in progress still emits is kept, never dropped. Of many channels a few may wait: a
+//! burst of one key does not stop what goes to the others.
 //!
 //! A barrier that overtakes leaves at the next turn, ahead of all that is kept here. What it has overtaken is
 //! encoded for the checkpoint some turns later, or when it leaves.
@@ -20,6 +21,9 @@ use std::collections::VecDeque;
 
 /// How many emptied buffers are kept for reuse, besides one a channel.
 const KEPT_BUFFERS: usize = 8;
+
+/// What may wait for credit while the chain goes on: of each channel but one this part of a batch.
+const ALLOWED: usize = 8;
 
 /// Records of this subtask that are taken in together: as much as stays in the nearest cache.
 const RUN: usize = 256;
@@ -67,6 +71,8 @@ pub struct Outputs<T> {
     /// Index into `channels` by consumer subtask.
     index: Vec<u32>,
     settings: ChannelSettings,
+    /// Records that may wait for credit, on all channels together, while there is room for more.
+    allowance: usize,
     /// Emptied buffers that came back, the last one on top: the next batch takes the warmest.
     spare: Spare<T>,
     /// Records handed over so far.
@@ -126,9 +132,11 @@ impl<T: Send + 'static> Outputs<T> {
                 overtaking: None,
             });
         }
+        let others = channels.len().saturating_sub(1);
         Outputs {
             edge,
             me,
+            allowance: others * settings.batch_records as usize / ALLOWED,
             filling: std::iter::repeat_with(filling)
                 .take(parallelism as usize)
                 .collect(),
@@ -208,6 +216,7 @@ impl<T: Send + 'static> Outputs<T> {
     pub fn turn(&mut self, turn: &mut Turn<'_>) -> Flow {
         let interval = self.settings.flush_interval_ms as i64;
         let always = always_granted(self.settings);
+        let had_room = self.room();
         for channel in &mut self.channels {
             if let Some(barrier) = channel.overtaking {
                 channel.overtaking = None;
@@ -257,6 +266,7 @@ impl<T: Send + 'static> Outputs<T> {
             // what has not filled a batch has no due time yet: nobody else would wake this subtask.
             turn.again |= waited && channel.sealed.is_empty();
         }
+        turn.again |= !had_room && self.room();
         if self.recorder.is_some() {
             turn.again |= self.encode_some()?;
         }
@@ -293,9 +303,13 @@ impl<T: Send + 'static> Outputs<T> {
         None
     }
 
-    /// No channel has a full batch waiting for credit.
+    /// Not much waits for credit; with a single channel, nothing.
     pub fn room(&self) -> bool {
-        self.channels.iter().all(|c| c.sealed.is_empty())
+        let sealed = self.channels.iter().flat_map(|c| &c.sealed);
+        sealed
+            .map(|batch| batch.records.len().max(1))
+            .sum::<usize>()
+            <= self.allowance
     }
 
     /// Whether the end of input has been passed in.
@@ -437,6 +451,27 @@ mod tests {
         assert!(outputs.room());
         let flushes = Timestamp(10);
         assert_eq!(turn(&mut outputs), (vec![], false, flushes), "two are left");
+    }
+
+    #[test]
+    fn a_burst_for_one_of_many_leaves_room_for_the_others() {
+        let settings = ChannelSettings {
+            initial_credits: 8,
+            batch_records: 16,
+            flush_interval_ms: 10,
+            ..ChannelSettings::default()
+        };
+        // Batches of half of the first grant; of three channels besides one, six records may wait.
+        let mut outputs = Outputs::new(EdgeId(0), 0, 1..5, 5, settings);
+        push(&mut outputs, 12);
+        assert_eq!(turn(&mut outputs).0, [4, 4]);
+        assert!(outputs.room(), "four of six wait");
+        push(&mut outputs, 4);
+        assert!(!outputs.room());
+        outputs.credit(1, 4, &mut Vec::new());
+        assert_eq!(turn(&mut outputs), (vec![4], true, Timestamp::MAX));
+        assert!(outputs.room(), "and who waited for that is asked again");
+        assert_eq!(turn(&mut outputs), (vec![], false, Timestamp::MAX));
     }
 
     #[test]
