@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 const KEPT_BUFFERS: usize = 8;
 
 /// What may wait for credit while the chain goes on: of each channel but one this part of a batch.
-const ALLOWED: usize = 8;
+const ALLOWED: usize = 4;
 
 /// Records of this subtask that are taken in together: as much as stays in the nearest cache.
 const RUN: usize = 256;
@@ -461,11 +461,12 @@ mod tests {
             flush_interval_ms: 10,
             ..ChannelSettings::default()
         };
-        // Batches of half of the first grant; of three channels besides one, six records may wait.
+        // Batches of half of the first grant; of three channels besides one, twelve records may wait.
         let mut outputs = Outputs::new(EdgeId(0), 0, 1..5, 5, settings);
         push(&mut outputs, 12);
         assert_eq!(turn(&mut outputs).0, [4, 4]);
-        assert!(outputs.room(), "four of six wait");
+        push(&mut outputs, 8);
+        assert!(outputs.room(), "twelve wait");
         push(&mut outputs, 4);
         assert!(!outputs.room());
         outputs.credit(1, 4, &mut Vec::new());
