@@ -48,6 +48,15 @@ impl<T> Batch<T> {
         }
     }
 
+    /// The credits that it costs: one for each record, and one where it brings nothing but news of event time, so that
+    /// those too have a bound where nobody takes them. Barriers and the end of input need none.
+    pub fn credits(&self) -> u32 {
+        match self.signals.last() {
+            Some(Signal::Watermark(_) | Signal::Idle) => self.records.len().max(1) as u32,
+            _ => self.records.len() as u32,
+        }
+    }
+
     /// Neither records nor signals.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.signals.is_empty()

@@ -220,6 +220,7 @@ where
         if self.gate.records(0, from) {
             self.arrivals.record(0, &batch.records)?;
         }
+        let credits = batch.credits();
         let (partition, down) = (&self.partition, &mut self.down);
         let records = receive(&mut batch.records, from, |record| {
             down.collect(record.at, partition.lift(record.hash, record.value))
@@ -227,7 +228,8 @@ where
         for signal in std::mem::take(&mut batch.signals) {
             self.apply(from, signal)?;
         }
-        self.gate.processed(0, from, records, batch.starved, queued);
+        self.gate
+            .processed(0, from, records, credits, batch.starved, queued);
         let rest = if self.produces() {
             self.outputs.reuse(batch)
         } else {

@@ -3,7 +3,7 @@
 
 use super::aligner::Aligner;
 use super::grammar::Grammar;
-use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message};
+use super::{AnyBatch, Batch, ChannelSettings, EdgeId, KEPT_BUFFERS, Message};
 use crate::checkpoint::{Barrier, CheckpointId, CheckpointMode, Participant};
 use crate::fault::Flow;
 use crate::flow::CreditWindow;
@@ -177,13 +177,14 @@ impl Gate {
         self.edges.iter().position(|e| e.edge == edge)
     }
 
-    /// Books the records of a batch: their credits go back to the producer in bulk. It may have `starved` for credit
+    /// Books the records of a batch: its `credits` go back to the producer in bulk. That may have `starved` for credit
     /// before it; `queued` others wait.
     pub fn processed(
         &mut self,
         edge: usize,
         from: u32,
         records: u32,
+        credits: u32,
         starved: bool,
         queued: usize,
     ) {
@@ -191,17 +192,20 @@ impl Gate {
         let entry = &mut self.edges[edge];
         let queued = queued * entry.settings.batch_records as usize;
         if let Some(input) = entry.inputs[from as usize].as_mut() {
-            input.window.on_processed(records);
+            input.window.on_processed(credits);
             if let Some(credits) = input.window.take_return(starved, queued) {
                 input.due += credits;
             }
         }
     }
 
-    /// Keeps an emptied batch for the producer, who gets it back with the next credits.
+    /// Keeps an emptied batch for the producer, who gets it back with the next credits. These may be far off, where
+    /// batches have few records or none.
     pub fn give_back<T: Send + 'static>(&mut self, edge: usize, from: u32, batch: Box<Batch<T>>) {
-        let input = self.edges[edge].inputs[from as usize].as_mut();
-        if let Some(input) = input.filter(|_| batch.records.capacity() > 0) {
+        if let Some(input) = &mut self.edges[edge].inputs[from as usize]
+            && input.emptied.len() < KEPT_BUFFERS
+            && batch.records.capacity() > 0
+        {
             input.emptied.push(batch);
         }
     }
@@ -316,5 +320,17 @@ mod tests {
         assert_eq!(says(1, Signal::Idle), Some(at(5)));
         assert_eq!(says(0, Signal::Idle), Some(Signal::Idle));
         assert_eq!(says(1, at(3)), Some(at(5)), "no news but that it is back");
+    }
+
+    #[test]
+    fn batches_without_records_are_not_kept_without_end() {
+        let edge = (EdgeId(0), 1, ChannelSettings::default());
+        let mut gate = Gate::new(&[edge], None);
+        for _ in 0..1_000 {
+            gate.processed(0, 0, 0, 0, false, 0);
+            gate.give_back(0, 0, Box::new(Batch::<u32>::with_capacity(8)));
+        }
+        let kept = gate.edges[0].inputs[0].as_ref().map(|i| i.emptied.len());
+        assert_eq!(kept, Some(KEPT_BUFFERS));
     }
 }

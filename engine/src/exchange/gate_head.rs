@@ -98,6 +98,7 @@ where
         if self.gate.records(index, from) {
             self.arrivals.record(index, &batch.records)?;
         }
+        let credits = batch.credits();
         let (partition, down) = (&self.partition, &mut self.down);
         let records = receive(&mut batch.records, from, |record| {
             down.collect(record.at, partition.lift(record.hash, record.value))
@@ -110,7 +111,7 @@ where
         }
         self.pass()?;
         self.gate
-            .processed(index, from, records, batch.starved, queued);
+            .processed(index, from, records, credits, batch.starved, queued);
         self.gate.give_back(index, from, batch);
         Ok(())
     }

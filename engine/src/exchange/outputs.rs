@@ -12,15 +12,12 @@
 mod overtaking;
 
 use super::in_flight::Recorder;
-use super::{AnyBatch, Batch, ChannelSettings, EdgeId, Message, Rec};
+use super::{AnyBatch, Batch, ChannelSettings, EdgeId, KEPT_BUFFERS, Message, Rec};
 use crate::checkpoint::Barrier;
 use crate::fault::Flow;
 use crate::stage::{Signal, Turn};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
-
-/// How many emptied buffers are kept for reuse, besides one a channel.
-const KEPT_BUFFERS: usize = 8;
 
 /// What may wait for credit while the chain goes on: of each channel but one this part of a batch.
 const ALLOWED: usize = 4;
@@ -237,7 +234,7 @@ impl<T: Send + 'static> Outputs<T> {
                 }
             }
             while let Some(batch) = channel.sealed.front() {
-                if batch.records.len() as u32 > channel.credit {
+                if batch.credits() > channel.credit {
                     channel.starved = true;
                     if channel.credit < always {
                         break;
@@ -250,9 +247,8 @@ impl<T: Send + 'static> Outputs<T> {
                 if channel.before > 0 {
                     channel.leaves(&batch.records, self.turned, &mut self.recorder)?;
                 }
-                let records = batch.records.len() as u32;
-                channel.credit -= records;
-                self.records += u64::from(records);
+                channel.credit -= batch.credits();
+                self.records += batch.records.len() as u64;
                 batch.starved = std::mem::take(&mut channel.starved);
                 let barrier = batch.barrier();
                 let message = Message::Batch {
@@ -473,6 +469,34 @@ mod tests {
         assert_eq!(turn(&mut outputs), (vec![4], true, Timestamp::MAX));
         assert!(outputs.room(), "and who waited for that is asked again");
         assert_eq!(turn(&mut outputs), (vec![], false, Timestamp::MAX));
+    }
+
+    #[test]
+    fn news_of_event_time_waits_for_credit_and_the_newest_is_told() {
+        let settings = ChannelSettings {
+            initial_credits: 2,
+            flush_interval_ms: 0,
+            ..ChannelSettings::default()
+        };
+        let mut outputs = Outputs::new(EdgeId(0), 0, 1..2, 2, settings);
+        let mut left = Vec::new();
+        for at in 0..100 {
+            outputs.signal(Signal::Watermark(Timestamp(at)));
+            left.extend(turn(&mut outputs).0);
+        }
+        assert_eq!(left, [0, 0], "as much as was granted, and no more");
+        let waiting = outputs.channels[0].sealed.len();
+        assert_eq!(
+            (waiting, outputs.channels[0].watermark),
+            (1, Some(Timestamp(99)))
+        );
+        outputs.signal(Signal::Barrier(Barrier::checkpoint(1)));
+        outputs.credit(1, 1, &mut Vec::new());
+        assert_eq!(
+            turn(&mut outputs).0,
+            [0, 0],
+            "a barrier needs none of its own"
+        );
     }
 
     #[test]
