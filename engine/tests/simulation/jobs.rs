@@ -1,6 +1,6 @@
 //! The jobs that are simulated, and the operators that watch what comes to them.
 
-use crate::network::{Dice, Doors, Network, records};
+use crate::network::{Dice, Doors, Network, credits};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -406,7 +406,7 @@ pub fn run(plan: &Plan) {
         state: Default::default(),
     };
     let job = graph.finish("simulated", settings).expect("a sound graph");
-    let count = |batch: &AnyBatch| records::<Item>(batch).expect("a batch of the job's records");
+    let count = |batch: &AnyBatch| credits::<Item>(batch).expect("a batch of the job's records");
     Network::new(job, plan.seed, doors, count).run();
     let arrivals = sink.0.lock().expect("no panic inside");
     for source in 0..sources {

@@ -71,13 +71,13 @@ impl Doors {
     }
 }
 
-/// How many records a batch holds, for the types of records that a job has.
+/// How many credits a batch costs, for the types of records that a job has.
 pub type Count = fn(&AnyBatch) -> u64;
 
-/// The records of a batch of this type.
-pub fn records<T: 'static>(batch: &AnyBatch) -> Option<u64> {
+/// What a batch of this type costs.
+pub fn credits<T: 'static>(batch: &AnyBatch) -> Option<u64> {
     let batch = batch.downcast_ref::<Batch<T>>()?;
-    Some(batch.records.len() as u64)
+    Some(u64::from(batch.credits()))
 }
 
 /// A channel as its credits see it.
@@ -373,9 +373,9 @@ impl Network {
         let link = match &message {
             Message::Batch { from, batch, .. } => {
                 assert_eq!(*from, me, "a batch tells who sent it");
-                let records = (self.count)(batch);
+                let credits = (self.count)(batch);
                 let account = self.account(edge.0, me, to);
-                account.sent += records;
+                account.sent += credits;
                 assert!(
                     account.sent <= account.granted,
                     "edge {edge:?} from {me} to {to} carries more than was granted: {account:?}"
@@ -410,8 +410,8 @@ impl Network {
         let (producers, consumers) = self.job.tasks_of(edge);
         let task = match &message {
             Message::Batch { batch, .. } => {
-                let records = (self.count)(batch);
-                self.account(edge.0, from, to).arrived += records;
+                let credits = (self.count)(batch);
+                self.account(edge.0, from, to).arrived += credits;
                 consumers
             }
             Message::Barrier { .. } => consumers,

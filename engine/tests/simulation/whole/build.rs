@@ -4,7 +4,7 @@ use super::items::{Item, KEYS_OF_SOURCE, Reached, Splits, mix};
 use super::outside::{Outside, Parts};
 use super::plan::{Ending, Meeting, Plan, Step};
 use super::steps::{Hold, Mine, Parcels, Stretches};
-use crate::network::{Count, Dice, Doors, records};
+use crate::network::{Count, Dice, Doors, credits};
 use std::sync::{Arc, Mutex};
 use tidegate_engine::api::FromSource;
 use tidegate_engine::exchange::AnyBatch;
@@ -14,8 +14,8 @@ use tidegate_engine::window::aggregate_with;
 
 /// What the jobs' edges carry.
 pub const COUNT: Count = |batch: &AnyBatch| {
-    let both = || records::<Either<Item, Item>>(batch);
-    let count = records::<Item>(batch).or_else(both);
+    let both = || credits::<Either<Item, Item>>(batch);
+    let count = credits::<Item>(batch).or_else(both);
     count.expect("a batch of the job's records")
 };
 
