@@ -230,12 +230,7 @@ where
         }
         self.gate
             .processed(0, from, records, credits, batch.starved, queued);
-        let rest = if self.produces() {
-            self.outputs.reuse(batch)
-        } else {
-            Some(batch)
-        };
-        if let Some(batch) = rest {
+        if let Some(batch) = self.outputs.reuse(batch) {
             self.gate.give_back(0, from, batch);
         }
         Ok(())

@@ -289,10 +289,11 @@ impl<T: Send + 'static> Outputs<T> {
         }
     }
 
-    /// Keeps an emptied batch for one to come, or returns it where enough are kept. What this subtask has just read
+    /// Keeps an emptied batch for one to come, or returns it where enough are kept or none is ever sent. What this subtask has just read
     /// is in its core's caches, where what comes back from another core has to be fetched.
     pub fn reuse(&mut self, batch: Box<Batch<T>>) -> Option<Box<Batch<T>>> {
-        if self.spare.len() >= self.channels.len() + KEPT_BUFFERS || batch.records.capacity() == 0 {
+        let enough = self.is_empty() || self.spare.len() >= self.channels.len() + KEPT_BUFFERS;
+        if enough || batch.records.capacity() == 0 {
             return Some(batch);
         }
         self.spare.push(batch);

@@ -406,8 +406,8 @@ pub fn run(plan: &Plan) {
         state: Default::default(),
     };
     let job = graph.finish("simulated", settings).expect("a sound graph");
-    let count = |batch: &AnyBatch| credits::<Item>(batch).expect("a batch of the job's records");
-    Network::new(job, plan.seed, doors, count).run();
+    let cost = |batch: &AnyBatch| credits::<Item>(batch).expect("a batch of the job's records");
+    Network::new(job, plan.seed, doors, cost).run();
     let arrivals = sink.0.lock().expect("no panic inside");
     for source in 0..sources {
         for subtask in 0..plan.width[0] {

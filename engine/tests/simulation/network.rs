@@ -72,7 +72,7 @@ impl Doors {
 }
 
 /// How many credits a batch costs, for the types of records that a job has.
-pub type Count = fn(&AnyBatch) -> u64;
+pub type Cost = fn(&AnyBatch) -> u64;
 
 /// What a batch of this type costs.
 pub fn credits<T: 'static>(batch: &AnyBatch) -> Option<u64> {
@@ -140,7 +140,7 @@ pub struct Network {
     actors: Vec<Vec<Actor>>,
     links: BTreeMap<Link, VecDeque<Message>>,
     accounts: BTreeMap<(u32, u32, u32), Account>,
-    count: Count,
+    cost: Cost,
     /// What subtasks have to say to a coordinator.
     pub reports: Vec<Report>,
 }
@@ -150,9 +150,9 @@ const STEPS: usize = 1_000_000;
 
 impl Network {
     /// Builds all subtasks, as a runner does before it starts the first.
-    pub fn new(job: JobGraph, seed: u64, doors: Doors, count: Count) -> Self {
+    pub fn new(job: JobGraph, seed: u64, doors: Doors, cost: Cost) -> Self {
         let clock = Clock::manual(Timestamp(0));
-        Network::attempt(job, clock, seed, (doors, count), None)
+        Network::attempt(job, clock, seed, (doors, cost), None)
     }
 
     /// The same for an attempt that goes on from a checkpoint.
@@ -160,7 +160,7 @@ impl Network {
         job: JobGraph,
         clock: Clock,
         seed: u64,
-        (doors, count): (Doors, Count),
+        (doors, cost): (Doors, Cost),
         restored: Option<Arc<RestoredJob>>,
     ) -> Self {
         let job = Arc::new(job);
@@ -208,7 +208,7 @@ impl Network {
             doors,
             links: BTreeMap::new(),
             accounts: BTreeMap::new(),
-            count,
+            cost,
             reports: Vec::new(),
         }
     }
@@ -373,7 +373,7 @@ impl Network {
         let link = match &message {
             Message::Batch { from, batch, .. } => {
                 assert_eq!(*from, me, "a batch tells who sent it");
-                let credits = (self.count)(batch);
+                let credits = (self.cost)(batch);
                 let account = self.account(edge.0, me, to);
                 account.sent += credits;
                 assert!(
@@ -410,7 +410,7 @@ impl Network {
         let (producers, consumers) = self.job.tasks_of(edge);
         let task = match &message {
             Message::Batch { batch, .. } => {
-                let credits = (self.count)(batch);
+                let credits = (self.cost)(batch);
                 self.account(edge.0, from, to).arrived += credits;
                 consumers
             }

@@ -4,7 +4,7 @@ use super::items::{Item, KEYS_OF_SOURCE, Reached, Splits, mix};
 use super::outside::{Outside, Parts};
 use super::plan::{Ending, Meeting, Plan, Step};
 use super::steps::{Hold, Mine, Parcels, Stretches};
-use crate::network::{Count, Dice, Doors, credits};
+use crate::network::{Cost, Dice, Doors, credits};
 use std::sync::{Arc, Mutex};
 use tidegate_engine::api::FromSource;
 use tidegate_engine::exchange::AnyBatch;
@@ -12,11 +12,11 @@ use tidegate_engine::graph::{GraphRef, JobGraph, JobSettings};
 use tidegate_engine::prelude::*;
 use tidegate_engine::window::aggregate_with;
 
-/// What the jobs' edges carry.
-pub const COUNT: Count = |batch: &AnyBatch| {
+/// What batches of the jobs' edges cost.
+pub const COST: Cost = |batch: &AnyBatch| {
     let both = || credits::<Either<Item, Item>>(batch);
-    let count = credits::<Item>(batch).or_else(both);
-    count.expect("a batch of the job's records")
+    let cost = credits::<Item>(batch).or_else(both);
+    cost.expect("a batch of the job's records")
 };
 
 /// What a job leaves behind, attempt after attempt.

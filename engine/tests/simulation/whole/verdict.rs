@@ -1,6 +1,6 @@
 //! What has to be true when a whole job has come to its end.
 
-use super::build::{Builder, COUNT, Surroundings};
+use super::build::{Builder, COST, Surroundings};
 use super::items::{Item, Splits};
 use super::plan::{Ending, Plan};
 use crate::network::Network;
@@ -63,7 +63,7 @@ pub fn check(plan: &Plan, shown: &Shown<'_>) {
         let quiet = Surroundings::default();
         let mut builder = Builder::new(plan, &quiet, plan.seed, true);
         let job = builder.job(false);
-        Network::new(job, plan.seed, builder.doors, COUNT).run();
+        Network::new(job, plan.seed, builder.doors, COST).run();
         all(&quiet.outside.lock().expect("no panic inside"))
     };
     let expected = undisturbed(&plan);

@@ -1,7 +1,7 @@
 //! A whole job from its first attempt to its end, with a coordinator that takes checkpoints of it, and all
 //! that can go wrong on the way.
 
-use super::build::{Builder, COUNT, Surroundings};
+use super::build::{Builder, COST, Surroundings};
 use super::plan::Plan;
 use super::verdict;
 use crate::network::{Control, Dice, Network, Report};
@@ -266,7 +266,7 @@ impl World {
             return true;
         }
         let settings = job.settings.checkpoints.clone().expect("it takes them");
-        let (clock, surroundings) = (self.clock.clone(), (builder.doors, COUNT));
+        let (clock, surroundings) = (self.clock.clone(), (builder.doors, COST));
         let restored = restored.map(Arc::new);
         let network = Network::attempt(job, clock, seed, surroundings, restored);
         let now = self.clock.now();
