@@ -4,11 +4,11 @@ use crate::{AggregatedOrder, Order, WINDOW};
 use anyhow::{Context, Result, bail};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a broker may be silent.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,18 +38,31 @@ fn read(servers: &str, topic: &str, mut each: impl FnMut(i32, &[u8]) -> Result<(
         bail!("there is no topic '{topic}' at {servers}; --produce makes it");
     }
     consumer.assign(&list)?;
-    let mut open = list.count();
+    let (mut open, mut until, mut broken) = (list.count(), Instant::now() + PATIENCE, None);
     while open > 0 {
-        match consumer.poll(PATIENCE) {
+        match consumer.poll(until.saturating_duration_since(Instant::now())) {
+            // The client may have served an event of its own.
+            None if Instant::now() < until => {}
             None => {
-                bail!("{servers} is silent while '{topic}' is read: is a transaction left open?")
+                let why = broken
+                    .map(|error| format!(" ({error})"))
+                    .unwrap_or_default();
+                bail!(
+                    "{servers} is silent{why} while '{topic}' is read: is a transaction left open?"
+                )
             }
             Some(Ok(message)) => {
+                until = Instant::now() + PATIENCE;
                 let (partition, offset) = (message.partition(), message.offset());
                 each(partition, message.payload().unwrap_or_default())
                     .with_context(|| format!("{topic}[{partition}]@{offset}"))?;
             }
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            // The client connects again by itself.
+            Some(Err(KafkaError::MessageConsumption(
+                error @ (RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure),
+            ))) => broken = Some(error),
             Some(Err(error)) => return Err(error).with_context(|| format!("can't read '{topic}'")),
         }
     }

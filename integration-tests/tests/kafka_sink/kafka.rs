@@ -145,7 +145,9 @@ pub fn numbers(address: &str, topic: &str) -> Vec<u64> {
 
 /// Shows all that a topic has now. A connection that breaks meanwhile is made again.
 fn read_each(config: &mut ClientConfig, topic: &str, mut show: impl FnMut(&BorrowedMessage<'_>)) {
-    let config = config.set("enable.partition.eof", "true");
+    let config = config
+        .set("enable.partition.eof", "true")
+        .set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let partitions = assign(&consumer, topic);
     let mut ended = 0;
@@ -161,7 +163,8 @@ fn read_each(config: &mut ClientConfig, topic: &str, mut show: impl FnMut(&Borro
                 RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
             ))) => {}
             Some(Err(error)) => panic!("{topic}: {error}"),
-            None => panic!("{topic} can't be read in time"),
+            // Also where the client served an event of its own.
+            None => assert!(Instant::now() < until, "{topic} can't be read in time"),
         }
     }
 }
