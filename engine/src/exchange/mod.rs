@@ -82,8 +82,8 @@ pub trait Outbox {
 /// So many channels of one consumer have all the credits that a channel may have.
 const CHANNELS_UNSHARED: u32 = 8;
 
-/// How many emptied buffers are kept for reuse: by a sender besides one a channel, and by a receiver of each channel
-/// until credit goes back with them.
+/// How many emptied buffers are kept for reuse: by a sender besides those for each channel, and by a receiver of each
+/// channel until credit goes back with them.
 const KEPT_BUFFERS: usize = 8;
 
 /// How much a channel may hold.
