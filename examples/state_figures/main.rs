@@ -11,7 +11,7 @@ mod snapshot;
 mod spilled;
 
 /// What a node saves in one turn.
-const BUDGET: usize = 16_384;
+const BUDGET: usize = 32_768;
 /// Records between two turns.
 const BATCH: u64 = 1024;
 

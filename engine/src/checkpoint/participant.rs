@@ -27,9 +27,9 @@ pub struct Timing {
     pub unaligned_checkpoint: bool,
 }
 
-/// Entries of state that a stage saves in one turn: about a millisecond. The sooner all is saved, the fewer changes
+/// Entries of state that a stage saves in one turn: a millisecond or two. The sooner all is saved, the fewer changes
 /// have to keep what they change.
-const SAVED_IN_A_TURN: usize = 16384;
+const SAVED_IN_A_TURN: usize = 32768;
 
 /// Shared by all stages of one subtask.
 #[derive(Clone, Default)]
