@@ -122,7 +122,11 @@ fn emptied_batches_are_filled_again_the_last_one_first() {
         }
     };
     assert!(refused, "it comes back");
-    assert_eq!(kept.len(), 1 + KEPT_BUFFERS, "one a channel and some more");
+    assert_eq!(
+        kept.len(),
+        SPARE_BUFFERS + KEPT_BUFFERS,
+        "some for the channel and some more"
+    );
 
     push(&mut outputs, 12);
     let sealed = outputs.channels[0].sealed.iter();
