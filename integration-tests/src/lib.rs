@@ -1,5 +1,6 @@
 //! What the tests of whole processes share; the tests themselves are in `tests/`.
 
+pub mod dice;
 pub mod failpoints;
 pub mod kafka;
 pub mod processes;

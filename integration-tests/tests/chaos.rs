@@ -5,13 +5,14 @@
 //! `make chaos KILLS=100` asks for more kills than the tests do; `SEED=n` chooses other moments.
 
 use integration_tests::PATIENCE;
+use integration_tests::dice::{Dice, number};
 use integration_tests::failpoints;
 use integration_tests::processes::{example, root, run};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// What the job's subtasks are from one life to the next.
 const PARALLELISM: [u32; 3] = [2, 3, 1];
@@ -31,38 +32,6 @@ struct Victim {
     expected: Vec<String>,
 }
 
-/// Moments: xorshift (Marsaglia), so that a seed tells them all.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-
-    /// Mostly somewhere in the middle of the work, now and then while it begins, or as fast as it
-    /// runs, so that its end comes into reach.
-    fn life(&mut self, points: &[String]) -> Life {
-        let millis = match self.below(10) {
-            0..2 => 2 + self.below(60),
-            _ => 60 + self.below(500),
-        };
-        let point = (self.below(2) > 0).then(|| {
-            let point = &points[self.below(points.len() as u64) as usize];
-            format!("{point}={}*exit", 1 + self.below(4))
-        });
-        Life {
-            // Where it does not come by its point, it is killed all the same.
-            until: Duration::from_millis(if point.is_some() { 800 } else { millis }),
-            point,
-            held: self.below(8) > 0,
-            passing: PASSING[self.below(PASSING.len() as u64) as usize],
-        }
-    }
-}
-
 /// How barriers pass what is in flight: it may be another way in each life.
 const PASSING: [&[&str]; 3] = [
     &[],
@@ -79,6 +48,26 @@ struct Life {
     /// Whether its source is held to a rate.
     held: bool,
     passing: &'static [&'static str],
+}
+
+/// Mostly somewhere in the middle of the work, now and then while it begins, or as fast as it
+/// runs, so that its end comes into reach.
+fn next_life(dice: &mut Dice, points: &[String]) -> Life {
+    let millis = match dice.below(10) {
+        0..2 => 2 + dice.below(60),
+        _ => 60 + dice.below(500),
+    };
+    let point = (dice.below(2) > 0).then(|| {
+        let point = &points[dice.below(points.len() as u64) as usize];
+        format!("{point}={}*exit", 1 + dice.below(4))
+    });
+    Life {
+        // Where it does not come by its point, it is killed all the same.
+        until: Duration::from_millis(if point.is_some() { 800 } else { millis }),
+        point,
+        held: dice.below(8) > 0,
+        passing: PASSING[dice.below(PASSING.len() as u64) as usize],
+    }
 }
 
 /// The lines of all visible files of a folder, without headers, sorted.
@@ -217,7 +206,7 @@ impl Victim {
                     passing: PASSING[0],
                 }
             } else {
-                dice.life(&points)
+                next_life(dice, &points)
             };
             let began = Instant::now();
             let mut process = self.start(folder.path(), parallelism, &next);
@@ -288,21 +277,10 @@ fn wait(process: &mut Child, until: Duration) -> Option<i32> {
     status.code()
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
-
 #[test]
 fn the_output_is_that_of_a_run_without_kills() {
     let kills = number("TIDEGATE_CHAOS_KILLS").unwrap_or(5) as u32;
-    let now = SystemTime::UNIX_EPOCH
-        .elapsed()
-        .map_or(1, |now| now.as_nanos() as u64);
-    let seed = number("TIDEGATE_CHAOS_SEED")
-        .filter(|seed| *seed > 0)
-        .unwrap_or(now);
-    println!("chaos: seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new("chaos");
     let victims = [
         Victim::flights(),
         Victim::nexmark().in_backend("rocksdb"),
@@ -321,6 +299,7 @@ fn the_output_is_that_of_a_run_without_kills() {
         }
     }
     println!(
-        "chaos: {killed} kills in {rounds} rounds from seed {seed}: each output equals that of a run without one"
+        "chaos: {killed} kills in {rounds} rounds from seed {}: each output equals that of a run without one",
+        dice.seed
     );
 }

@@ -10,6 +10,7 @@ mod kafka;
 #[allow(dead_code, reason = "some of it is for other tests")]
 mod worker;
 
+use integration_tests::dice::number;
 use integration_tests::{PATIENCE, until};
 use kafka::{Orders, verify};
 use std::path::Path;
@@ -58,10 +59,6 @@ impl Drop for Own {
     fn drop(&mut self) {
         self.does("remove");
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
 }
 
 #[test]

@@ -37,41 +37,15 @@ mod kafka;
 mod worker;
 
 use integration_tests::PATIENCE;
+use integration_tests::dice::{Dice, number};
 use kafka::{Orders, broker, verify};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use worker::{Life, Worker};
 
 /// What the job's subtasks are from one life to the next.
 const PARALLELISM: [u32; 3] = [2, 3, 1];
-
-/// Moments: xorshift (Marsaglia), so that a seed tells them all.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let now = SystemTime::UNIX_EPOCH
-            .elapsed()
-            .map_or(1, |now| now.as_nanos() as u64);
-        let seed = number("TIDEGATE_CHAOS_SEED")
-            .filter(|seed| *seed > 0)
-            .unwrap_or(now);
-        println!("chaos-kafka: seed {seed}");
-        Dice(seed)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
 
 #[test]
 #[ignore = "the process that the tests kill"]
@@ -84,7 +58,7 @@ fn the_worker() {
 fn killed_at_random_moments() {
     let Some(_) = broker() else { return };
     let kills = number("TIDEGATE_CHAOS_KILLS").unwrap_or(5);
-    let mut dice = Dice::new();
+    let mut dice = Dice::new("chaos-kafka");
     let (mut killed, mut rounds) = (0, 0);
     while killed < kills {
         let orders = Orders::produce(40_000);
