@@ -8,12 +8,14 @@
 //! [`NetworkBufferPool`] carves equal buffers out of the same budget, for frames.
 //!
 //! What the engine itself holds is bounded elsewhere: batches by the credits of their channels, which go round and are
-//! used again, and state by the backend that it spills to.
+//! used again, and state by the backend that it spills to. Large tables of state lie on [`HugePages`].
 
+mod huge_pages;
 mod manager;
 mod pool;
 mod segment;
 
+pub use huge_pages::HugePages;
 pub use manager::{DEFAULT_MAX_MEMORY, MemoryManager, MemoryStats};
 pub use pool::{NetworkBuffer, NetworkBufferPool, NetworkBufferStats};
 pub use segment::{SEGMENT_ALIGNMENT, Segment};

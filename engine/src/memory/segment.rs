@@ -1,8 +1,8 @@
 //! One piece of aligned memory that finds its own way home.
 //!
 //! A [`Segment`] is an owned `[u8]` at a page boundary. However it goes out of use (released,
-//! dropped, unwound by a panic) it returns to its manager, so the budget never leaks. This is the
-//! engine's only module with unsafe code; all of it is in `Block`, forty lines.
+//! dropped, unwound by a panic) it returns to its manager, so the budget never leaks. All of
+//! its unsafe code is in `Block`, forty lines.
 
 #![allow(unsafe_code)]
 

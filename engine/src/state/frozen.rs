@@ -4,10 +4,10 @@
 //! not come to saves the bucket's entry first and marks the bucket as done: so an entry is copied only
 //! where a record and the cursor race for it, and what is saved is what was there at the barrier.
 
+use super::table::Table;
 use crate::checkpoint::{EncodedEntries, KeyedSection};
 use crate::fault::{Fault, Flow};
 use crate::hash::key_hash;
-use hashbrown::HashTable;
 use std::hash::Hash;
 use std::ops::Range;
 
@@ -32,7 +32,7 @@ pub(super) struct Frozen<K, V> {
 }
 
 impl<K, V> Frozen<K, V> {
-    pub fn new(entries: &HashTable<(K, V)>, encode: Encode<K, V>, prefix: Vec<u8>) -> Self {
+    pub fn new(entries: &Table<K, V>, encode: Encode<K, V>, prefix: Vec<u8>) -> Self {
         Frozen {
             encode,
             prefix,
@@ -60,7 +60,7 @@ impl<K, V> Frozen<K, V> {
 
 impl<K: Hash, V> Frozen<K, V> {
     /// A bucket is about to change.
-    pub fn keep(&mut self, bucket: usize, entries: &HashTable<(K, V)>) {
+    pub fn keep(&mut self, bucket: usize, entries: &Table<K, V>) {
         if self.is_done(bucket) {
             return;
         }
@@ -82,7 +82,7 @@ impl<K: Hash, V> Frozen<K, V> {
     }
 
     /// All buckets are about to change.
-    pub fn keep_all(&mut self, entries: &HashTable<(K, V)>) {
+    pub fn keep_all(&mut self, entries: &Table<K, V>) {
         for bucket in self.cursor..entries.num_buckets() {
             if !self.done.contains(bucket)
                 && let Some(entry) = entries.get_bucket(bucket)
@@ -95,11 +95,7 @@ impl<K: Hash, V> Frozen<K, V> {
     }
 
     /// Moves all entries into `larger`. What was not done stays so, in its new bucket.
-    pub fn relocate(
-        &mut self,
-        entries: &mut HashTable<(K, V)>,
-        mut larger: HashTable<(K, V)>,
-    ) -> HashTable<(K, V)> {
+    pub fn relocate(&mut self, entries: &mut Table<K, V>, mut larger: Table<K, V>) -> Table<K, V> {
         let left = self.cursor < entries.num_buckets();
         let mut done = if left {
             Marks::full(larger.num_buckets())
@@ -135,7 +131,7 @@ impl<K: Hash, V> Frozen<K, V> {
     /// inlined here; true once nothing is left.
     pub fn save(
         &mut self,
-        entries: &HashTable<(K, V)>,
+        entries: &Table<K, V>,
         into: &mut KeyedSection,
         budget: usize,
         encode: impl Fn(&K, &V, &mut Vec<u8>) -> Flow,
@@ -176,7 +172,7 @@ impl<K: Hash, V> Frozen<K, V> {
 /// Those of at most 64 buckets that hold something, as the bits of a word that their numbers say: to go from one to
 /// the next without a branch for each that is empty, which would be guessed wrong every other time.
 #[inline]
-fn holding<T>(entries: &HashTable<T>, buckets: Range<usize>) -> u64 {
+fn holding<K, V>(entries: &Table<K, V>, buckets: Range<usize>) -> u64 {
     buckets.fold(0, |word, bucket| {
         word | u64::from(entries.get_bucket(bucket).is_some()) << (bucket % 64)
     })

@@ -6,18 +6,21 @@ use crate::checkpoint::stored_name;
 use crate::checkpoint::{EncodedEntries, Entries, Key, KeyedPart, KeyedSection, StateValue};
 use crate::fault::Flow;
 use crate::hash::key_hash;
-use hashbrown::HashTable;
+use crate::memory::HugePages;
 use hashbrown::hash_table::Entry;
 use serde::Serialize;
 use std::fmt;
 use std::hash::Hash;
+
+/// Keys and values.
+pub(super) type Table<K, V> = hashbrown::HashTable<(K, V), HugePages>;
 
 /// State of one operator, by key. The hash is the one that travels with a record.
 ///
 /// From [`KeyedPart::freeze`] until everything is saved, a change first keeps what it is about to
 /// change. Whoever takes a frozen table apart asks for that with [`KeyTable::rescue`] before.
 pub struct KeyTable<K, V> {
-    entries: HashTable<(K, V)>,
+    entries: Table<K, V>,
     /// What is still to be saved, at a checkpoint.
     frozen: Option<Box<Frozen<K, V>>>,
 }
@@ -25,7 +28,7 @@ pub struct KeyTable<K, V> {
 impl<K, V> Default for KeyTable<K, V> {
     fn default() -> Self {
         KeyTable {
-            entries: HashTable::new(),
+            entries: Table::new_in(HugePages),
             frozen: None,
         }
     }
@@ -52,7 +55,7 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
     /// An empty table with room for `capacity` keys.
     pub fn with_capacity(capacity: usize) -> Self {
         KeyTable {
-            entries: HashTable::with_capacity(capacity),
+            entries: Table::with_capacity_in(capacity, HugePages),
             frozen: None,
         }
     }
@@ -313,7 +316,7 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
             && capacity - len < more
         {
             // Where removed entries take up the room, a table of the same size has enough of it.
-            let larger = HashTable::with_capacity((len + more).max(len * 2));
+            let larger = Table::with_capacity_in((len + more).max(len * 2), HugePages);
             self.entries = frozen.relocate(&mut self.entries, larger);
         }
     }
@@ -384,7 +387,7 @@ impl<K: Key, V: StateValue> KeyedPart for KeyTable<K, V> {
 
 impl<K, V> IntoIterator for KeyTable<K, V> {
     type Item = (K, V);
-    type IntoIter = hashbrown::hash_table::IntoIter<(K, V)>;
+    type IntoIter = hashbrown::hash_table::IntoIter<(K, V), HugePages>;
 
     fn into_iter(self) -> Self::IntoIter {
         debug_assert!(self.frozen.is_none(), "a frozen table is rescued first");
