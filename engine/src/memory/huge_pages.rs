@@ -66,8 +66,10 @@ mod pages {
         let ahead = start.addr().wrapping_neg() % HUGE;
         let first = start.wrapping_add(ahead);
         // SAFETY: both pieces lie in what was mapped just now, at its two ends, and nobody knows of them.
-        unsafe { unmap(start, ahead) };
-        unsafe { unmap(first.wrapping_add(size), HUGE - ahead) };
+        unsafe {
+            unmap(start, ahead);
+            unmap(first.wrapping_add(size), HUGE - ahead);
+        }
         // A system without huge pages refuses, and goes on with others.
         // SAFETY: the memory is this function's own, and the advice changes nothing that can be seen in it.
         let _ = unsafe { madvise(first.cast(), size, Advice::LinuxHugepage) };
