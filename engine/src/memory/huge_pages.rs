@@ -123,7 +123,7 @@ mod tests {
             let piece = HugePages.allocate(layout(size)).expect("memory");
             let start = piece.cast::<u8>();
             assert!(piece.len() >= size);
-            assert!(!has_own_pages(layout(size)) || start.addr().get() % (2 << 20) == 0);
+            assert!(!has_own_pages(layout(size)) || start.addr().get().is_multiple_of(2 << 20));
             // SAFETY: so many bytes were allocated just now, and are given back behind this.
             unsafe {
                 start.as_ptr().write_bytes(7, size);
