@@ -3,6 +3,7 @@
 
 use integration_tests::kafka;
 use integration_tests::processes::root;
+use integration_tests::until;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -64,9 +65,11 @@ impl Orders {
         };
         let producer: BaseProducer = config(address).create().expect("a producer");
         for topic in [&orders.input, &orders.output] {
-            // Made by its first use.
-            let metadata = producer.client().fetch_metadata(Some(topic), SOME_TIME);
-            metadata.expect("the broker answers");
+            // Made by its first use; it may be there only some moments later.
+            until("the broker makes the topic", || {
+                let metadata = producer.client().fetch_metadata(Some(topic), SOME_TIME);
+                metadata.is_ok_and(|metadata| !metadata.topics()[0].partitions().is_empty())
+            });
         }
         for n in 0..count {
             let key = n % KEYS;
