@@ -30,6 +30,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Records that may come this much behind later ones.
 const OUT_OF_ORDERNESS: Duration = Duration::from_secs(30);
+/// A partition that brings nothing for so long holds up no window any more. A busy broker may take long, and what comes
+/// from it after that is late.
+const IDLE_AFTER: Duration = Duration::from_secs(60);
 const WINDOW: Duration = Duration::from_secs(15 * 60);
 
 /// Totals of orders, from Kafka into Kafka.
@@ -181,7 +184,7 @@ fn run(mut arguments: Arguments) -> Result<bool> {
         .watermarks(
             WatermarkStrategy::bounded_out_of_orderness(OUT_OF_ORDERNESS)
                 .timestamps(|order: &Order| order.order_time)
-                .idle_after(Duration::from_secs(5)),
+                .idle_after(IDLE_AFTER),
         )
         .encodable()
         .key_by(|order| order.customer_id)
