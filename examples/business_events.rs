@@ -185,7 +185,7 @@ fn run(mut arguments: Arguments) -> Result<()> {
         .watermarks(
             WatermarkStrategy::bounded_out_of_orderness(Duration::from_secs(30))
                 .timestamps(|event: &BusinessEvent| event.event_time)
-                .idle_after(Duration::from_secs(5)),
+                .idle_after(Duration::from_secs(60)),
         )
         .filter(|event| !event.customer_id.is_empty())
         .map(validated)
