@@ -46,7 +46,7 @@ fn table(folder: &Path, write_buffer_size: u64) -> Table {
     });
     let (_, spill) = state.create("here", "job");
     let mut table = Table::default();
-    let mut open = || Ok((8, spill.open("count", "values")?, spill.memory().claim()));
+    let mut open = || Ok((8, spill.open("count", "values", 8)?, spill.memory().claim()));
     table.spill(&mut open).expect("opens");
     table
 }

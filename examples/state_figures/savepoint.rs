@@ -32,7 +32,7 @@ fn table(state: &StateCoordinator) -> Flow<Table> {
     let mut open = || {
         Ok((
             GROUPS,
-            spill.open("count", "values")?,
+            spill.open("count", "values", GROUPS)?,
             spill.memory().claim(),
         ))
     };

@@ -24,7 +24,7 @@ pub fn spilled(keys: u64) -> anyhow::Result<()> {
     });
     let (_, spill) = state.create("figures", "figures");
     let mut table: BackedTable<u64, u64> = BackedTable::default();
-    table.spill(&mut || Ok((128, spill.open("count", "values")?, spill.memory().claim())))?;
+    table.spill(&mut || Ok((128, spill.open("count", "values", 128)?, spill.memory().claim())))?;
     println!(
         "RocksDB, {keys} keys, {} MB for tables",
         keys / 4 * SLOT / 1_000_000
@@ -106,7 +106,7 @@ fn paced(table: &mut BackedTable<u64, u64>, keys: u64) -> Flow {
 /// random an order as a table writes them back.
 fn raw(state: &StateCoordinator, keys: u64) -> anyhow::Result<f64> {
     let (_, spill) = state.create("figures", "raw");
-    let mut backing = spill.open("raw", "values")?;
+    let mut backing = spill.open("raw", "values", 128)?;
     let mut changes = Changes::default();
     let encode = |key: u64, bytes: &mut Vec<u8>| -> Flow {
         bytes.extend((key_group(key_hash(&key), 128) as u16).to_be_bytes());

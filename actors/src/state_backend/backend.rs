@@ -1,10 +1,12 @@
 //! What the states of one subtask spill to: a folder with a database for each of them.
 
+use super::batch::Batch;
 use super::database::{Common, Database, failed};
 use super::export::ThreadExport;
 use super::import;
+use super::layout::{BEHIND_ALL, Layout};
 use super::scan::ThreadScan;
-use rocksdb::{ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{ReadOptions, WriteOptions};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +15,13 @@ use std::thread::JoinHandle;
 use tidegate_engine::checkpoint::{Notice, RestoredFiles};
 use tidegate_engine::fault::Flow;
 use tidegate_engine::state::backing::{Backing, Change, Changes, Export, Scan, Spill, StateMemory};
+
+/// Write buffers that the files of a state are as large as when it is divided.
+const DIVIDED_AT: u64 = 8;
+/// How often the size of a state is looked at, while as much is written as a write buffer has.
+const LOOKED_PER_BUFFER: u64 = 4;
+/// Bytes that move to the parts for each byte that is written, while a state is being divided.
+const MOVED_PER_WRITTEN: usize = 2;
 
 /// The databases of a subtask. Its folder is removed with it.
 pub struct Backend {
@@ -66,7 +75,7 @@ impl Drop for Backend {
 
 /// What the states of one subtask spill to.
 pub struct RocksSpill {
-    backend: Arc<Backend>,
+    pub(super) backend: Arc<Backend>,
 }
 
 impl RocksSpill {
@@ -76,14 +85,20 @@ impl RocksSpill {
 }
 
 impl Spill for RocksSpill {
-    fn open(&self, uid: &str, state: &str) -> Flow<Box<dyn Backing>> {
+    fn open(&self, uid: &str, state: &str, max_parallelism: u32) -> Flow<Box<dyn Backing>> {
         self.backend.common.prepare()?;
         let path = self.backend.fresh_folder("database");
         let database = Database::open(self.backend.clone(), path, &format!("{uid}/{state}"))?;
+        let buffer = self.backend.common.settings.write_buffer_size;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
         Ok(Box::new(RocksBacking {
+            layout: database.layout(max_parallelism)?,
             database,
+            groups: max_parallelism,
+            divided_at: DIVIDED_AT.saturating_mul(buffer),
+            looked_after: buffer / LOOKED_PER_BUFFER,
+            unseen: 0,
             write,
             read: ReadOptions::default(),
             threads: Vec::new(),
@@ -103,6 +118,15 @@ impl Spill for RocksSpill {
 
 struct RocksBacking {
     database: Arc<Database>,
+    /// How its entries are spread over families.
+    layout: Layout,
+    /// How many key groups there are.
+    groups: u32,
+    /// Bytes of files from which it is divided.
+    divided_at: u64,
+    /// Bytes of changes after which the files are looked at, and what there were since.
+    looked_after: u64,
+    unseen: u64,
     write: WriteOptions,
     read: ReadOptions,
     /// Those that put the state into files.
@@ -112,11 +136,12 @@ struct RocksBacking {
 impl Backing for RocksBacking {
     fn get(&mut self, key: &[u8], into: &mut Vec<u8>) -> Flow<bool> {
         let database = &self.database;
-        let found = database
-            .db
-            .get_pinned_cf_opt(&database.family()?, key, &self.read);
-        let found = found.map_err(|error| failed("read", database.path(), error))?;
         into.clear();
+        let Some(family) = database.family_to_read(self.layout.family_of(key)) else {
+            return Ok(false);
+        };
+        let found = database.db.get_pinned_cf_opt(&family, key, &self.read);
+        let found = found.map_err(|error| failed("read", database.path(), error))?;
         into.extend_from_slice(found.as_deref().unwrap_or_default());
         Ok(found.is_some())
     }
@@ -126,8 +151,8 @@ impl Backing for RocksBacking {
     }
 
     fn write(&mut self, changes: &Changes) -> Flow {
-        let family = self.database.family()?;
-        let mut batch = WriteBatch::default();
+        self.divide(changes.bytes())?;
+        let (layout, mut batch) = (&self.layout, Batch::new(&self.database));
         // A write buffer finds the place of a key from that of the one before, the faster the nearer it
         // is. The sort keeps the order of changes of one key; a range stands in the way of others.
         let mut changes: Vec<_> = changes.iter().collect();
@@ -139,13 +164,12 @@ impl Backing for RocksBacking {
         }
         for change in changes {
             match change {
-                Change::Put(key, value) => batch.put_cf(&family, key, value),
-                Change::Delete(key) => batch.delete_cf(&family, key),
-                Change::DeleteRange(from, to) => batch.delete_range_cf(&family, from, to),
+                Change::Put(key, value) => batch.put(layout.family_of(key), key, value)?,
+                Change::Delete(key) => batch.delete(layout.family_of(key), key)?,
+                Change::DeleteRange(from, to) => batch.delete_range(layout, from, to),
             }
         }
-        let written = self.database.db.write_opt(batch, &self.write);
-        written.map_err(|error| failed("write", self.database.path(), error))
+        batch.write(&self.write)
     }
 
     fn has_room(&mut self) -> bool {
@@ -160,42 +184,106 @@ impl Backing for RocksBacking {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Flow<bool> {
         let database = &self.database;
-        let mut range = ReadOptions::default();
-        if !until.is_empty() {
-            range.set_iterate_upper_bound(until);
-        }
-        let mut entries = database.db.raw_iterator_cf_opt(&database.family()?, range);
-        entries.seek(from);
         let mut left = budget;
-        while let (Some((key, value)), true) = (entries.item(), left > 0) {
-            visit(key, value)?;
-            entries.next();
-            left -= 1;
+        for piece in self.layout.pieces(from, until) {
+            let Some(family) = database.family_to_read(piece.family) else {
+                continue;
+            };
+            let mut range = ReadOptions::default();
+            range.set_iterate_upper_bound(piece.until);
+            let mut entries = database.db.raw_iterator_cf_opt(&family, range);
+            entries.seek(piece.from);
+            while let (Some((key, value)), true) = (entries.item(), left > 0) {
+                visit(key, value)?;
+                entries.next();
+                left -= 1;
+            }
+            let status = entries.status();
+            status.map_err(|error| failed("read", database.path(), error))?;
+            if entries.valid() {
+                return Ok(false);
+            }
         }
-        let status = entries.status();
-        status.map_err(|error| failed("read", database.path(), error))?;
-        Ok(!entries.valid())
+        Ok(true)
     }
 
     fn scan(&mut self) -> Flow<Box<dyn Scan>> {
-        Ok(Box::new(ThreadScan::begin(self.database.clone())?))
+        Ok(Box::new(ThreadScan::begin(
+            self.database.clone(),
+            self.layout.clone(),
+        )?))
     }
 
     fn export(&mut self) -> Flow<Option<Box<dyn Export>>> {
         self.threads.retain(|thread| !thread.is_finished());
-        let (export, thread) = ThreadExport::begin(self.database.clone())?;
+        let (export, thread) = ThreadExport::begin(self.database.clone(), self.layout.clone())?;
         self.threads.push(thread);
         Ok(Some(Box::new(export)))
     }
 
     fn import(&mut self, files: &RestoredFiles<'_>) -> Flow {
-        self.database = import::import(&self.database, files, &self.write)?;
+        (self.database, self.layout) =
+            import::import(&self.database, self.groups, files, &self.write)?;
+        Ok(())
+    }
+}
+
+impl RocksBacking {
+    /// Begins to divide the state where it has become large, and goes on where that is under way, as so many bytes are
+    /// to be written.
+    fn divide(&mut self, bytes: usize) -> Flow {
+        if self.layout.moving().is_some() {
+            return self.move_on(MOVED_PER_WRITTEN * bytes);
+        }
+        self.unseen += bytes as u64;
+        if self.unseen >= self.looked_after && !self.layout.is_divided() {
+            self.unseen = 0;
+            let whole = &self.layout.whole;
+            let size = self.database.property_of(whole, "rocksdb.live-sst-files-size");
+            if size >= self.divided_at {
+                self.layout.divide();
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves about so many bytes of entries to the parts.
+    fn move_on(&mut self, bytes: usize) -> Flow {
+        let (database, layout) = (&self.database, &self.layout);
+        let Some(from) = layout.moving() else {
+            return Ok(());
+        };
+        let mut batch = Batch::new(database);
+        let mut behind = BEHIND_ALL.to_vec();
+        if let Some(whole) = database.family_to_read(&layout.whole) {
+            let mut entries = database.db.raw_iterator_cf(&whole);
+            entries.seek(from);
+            while let Some((key, value)) = entries.item() {
+                if batch.bytes() >= bytes {
+                    behind = key.to_vec();
+                    break;
+                }
+                batch.put(layout.part_of(key), key, value)?;
+                entries.next();
+            }
+            let status = entries.status();
+            status.map_err(|error| failed("read", database.path(), error))?;
+        }
+        let mut moved = layout.clone();
+        moved.moved_to(&behind);
+        batch.record(&moved)?;
+        batch.write(&self.write)?;
+        self.layout = moved;
+        if self.layout.moving().is_none() {
+            self.database.drop_family(&self.layout.whole)?;
+        }
         Ok(())
     }
 }
 
 impl Drop for RocksBacking {
     fn drop(&mut self) {
+        self.database.merging.stop(&self.database);
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }

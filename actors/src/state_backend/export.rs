@@ -3,6 +3,8 @@
 use super::backend::Backend;
 use super::database::{Database, failed};
 use crate::failpoints::failpoint;
+use super::layout::Layout;
+use rocksdb::ReadOptions;
 use rocksdb::checkpoint::Checkpoint;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +16,8 @@ use tidegate_engine::checkpoint::{FilesImage, FilesIndex, StoredFiles};
 use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::state::backing::Export;
 
-/// Who can read the files.
-pub(super) const FORMAT: &str = "rocksdb";
+/// Who can read the files: those of a state that is not divided, and of one that is.
+pub(super) const FORMATS: [&str; 2] = ["rocksdb", "rocksdb-parts"];
 /// What files take besides the entries: a manifest, an index.
 const BESIDES: u64 = 1 << 20;
 /// Ends the names of the files with entries.
@@ -31,14 +33,15 @@ pub(super) struct ThreadExport {
 
 impl ThreadExport {
     /// Nothing may be written until it is ready.
-    pub fn begin(database: Arc<Database>) -> Flow<(Self, JoinHandle<()>)> {
+    pub fn begin(database: Arc<Database>, layout: Layout) -> Flow<(Self, JoinHandle<()>)> {
         let (send, result) = sync_channel(1);
         let exports = database.clone();
         let thread = thread::Builder::new()
             .name("state-export".to_owned())
             .spawn(move || {
                 // Who waited for it may have gone.
-                let _ = send.send(export(&exports));
+                let _ = send.send(export(&exports, &layout));
+                exports.merging.after_checkpoint(&exports);
             })
             .map_err(|error| failed("start a thread", database.path(), error))?;
         Ok((ThreadExport { result, database }, thread))
@@ -142,7 +145,7 @@ fn check_room(database: &Database) -> Result<(), String> {
     Ok(())
 }
 
-fn export(database: &Database) -> Result<FilesImage, String> {
+fn export(database: &Database, layout: &Layout) -> Result<FilesImage, String> {
     check_room(database)?;
     let mut links = Links {
         folder: database.backend.fresh_folder("links"),
@@ -155,12 +158,13 @@ fn export(database: &Database) -> Result<FilesImage, String> {
     let checkpoint = Checkpoint::new(&database.db).map_err(|error| error.to_string())?;
     let linked = checkpoint.create_checkpoint(&links.folder);
     linked.map_err(|error| error.to_string())?;
+    database.merging.has_files();
     failpoint!("state_backend::after_links");
     let manifest = read_folder(&links.folder, &mut links.names)
         .map_err(|error| format!("{}: {error}", links.folder.display()))?;
     let index = FilesIndex {
-        format: FORMAT.to_owned(),
-        groups: occupied(database)?,
+        format: FORMATS[usize::from(layout.is_divided())].to_owned(),
+        groups: occupied(database, layout)?,
         entries: database.property("rocksdb.estimate-num-keys"),
         files: Vec::new(),
     };
@@ -189,17 +193,28 @@ fn read_folder(folder: &Path, names: &mut Vec<String>) -> std::io::Result<Vec<u8
 }
 
 /// The first and the last key group that have entries.
-fn occupied(database: &Database) -> Result<Option<(u32, u32)>, String> {
-    let family = database.family().map_err(|fault| fault.to_string())?;
-    let mut entries = database.db.raw_iterator_cf(&family);
+fn occupied(database: &Database, layout: &Layout) -> Result<Option<(u32, u32)>, String> {
     let group = |key: Option<&[u8]>| {
         let bytes = key.and_then(|key| key.get(..2)?.try_into().ok());
         bytes.map(|bytes| u32::from(u16::from_be_bytes(bytes)))
     };
-    entries.seek_to_first();
-    let first = group(entries.key());
-    entries.seek_to_last();
-    let last = group(entries.key());
-    entries.status().map_err(|error| error.to_string())?;
-    Ok(first.zip(last))
+    let mut groups = None;
+    for piece in layout.pieces(&[], &[]) {
+        let Some(family) = database.family_to_read(piece.family) else {
+            continue;
+        };
+        let mut range = ReadOptions::default();
+        range.set_iterate_lower_bound(piece.from);
+        range.set_iterate_upper_bound(piece.until);
+        let mut entries = database.db.raw_iterator_cf_opt(&family, range);
+        entries.seek_to_first();
+        let first = group(entries.key());
+        entries.seek_to_last();
+        let last = group(entries.key());
+        entries.status().map_err(|error| error.to_string())?;
+        if let Some((first, last)) = first.zip(last) {
+            groups = Some((groups.map_or(first, |(first, _)| first), last));
+        }
+    }
+    Ok(groups)
 }

@@ -3,10 +3,12 @@
 //! The files of one old subtask become the new database as they are, and what is in them of others'
 //! key groups is deleted in one step; from those of further old subtasks the entries are copied.
 
-use super::database::{Database, Db, failed};
-use super::export::{FORMAT, MANIFEST, TABLE_FILE};
+use super::batch::Batch;
+use super::database::{Database, Db, failed, read_layout};
+use super::export::{FORMATS, MANIFEST, TABLE_FILE};
+use super::layout::{BEHIND_ALL, Layout, first_key};
 use crate::failpoints::failpoint;
-use rocksdb::{IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{IteratorMode, ReadOptions, WriteOptions};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,19 +16,18 @@ use tidegate_engine::checkpoint::{FilesImage, RestoredFiles};
 use tidegate_engine::fault::{Fault, Flow};
 
 /// Bytes that are copied at once.
-const PIECE: usize = 1 << 20;
-/// Greater than every key.
-const BEHIND_ALL: [u8; 2] = [0xff; 2];
+const AT_ONCE: usize = 1 << 20;
 
-/// What takes the place of a database that is empty.
+/// What takes the place of a database that is empty, of a state with so many key groups.
 pub(super) fn import(
     empty: &Arc<Database>,
+    groups: u32,
     files: &RestoredFiles<'_>,
     write: &WriteOptions,
-) -> Flow<Arc<Database>> {
+) -> Flow<(Arc<Database>, Layout)> {
     let largest = |n: &usize| files.images[*n].index.bytes();
     let Some(first) = (0..files.images.len()).max_by_key(largest) else {
-        return Ok(empty.clone());
+        return Ok((empty.clone(), empty.layout(groups)?));
     };
     let image = files.images[first];
     let backend = &empty.backend;
@@ -34,9 +35,10 @@ pub(super) fn import(
     failpoint!("state_backend::before_fetch");
     fetch(files, image, &folder)?;
     failpoint!("state_backend::after_fetch");
-    let database = Database::open(backend.clone(), folder, &empty.family)?;
+    let database = Database::open(backend.clone(), folder, empty.state())?;
+    let layout = database.layout(groups)?;
     failpoint!("state_backend::before_clip");
-    clip(&database, files, image, write)?;
+    clip(&database, &layout, files, image, write)?;
     failpoint!("state_backend::after_clip");
     if files.own() {
         database.stored.begin_with(&image.index.files);
@@ -44,22 +46,17 @@ pub(super) fn import(
     for (n, image) in files.images.iter().enumerate() {
         if n != first {
             failpoint!("state_backend::before_copy");
-            copy(&database, files, image, write)?;
+            copy(&database, (&layout, groups), files, image, write)?;
             failpoint!("state_backend::after_copy");
         }
     }
-    Ok(database)
-}
-
-/// The keys from a group on.
-fn key(group: u32) -> [u8; 2] {
-    (group as u16).to_be_bytes()
+    Ok((database, layout))
 }
 
 /// Brings the files of an image into a folder as those of a database.
 fn fetch(files: &RestoredFiles<'_>, image: &FilesImage, folder: &Path) -> Flow {
     let index = &image.index;
-    if index.format != FORMAT {
+    if !FORMATS.contains(&index.format.as_str()) {
         return Err(Fault::user(format_args!(
             "this state was saved as files of {}, which this backend can't read",
             index.format
@@ -88,24 +85,42 @@ fn fetch(files: &RestoredFiles<'_>, image: &FilesImage, folder: &Path) -> Flow {
 /// Deletes what belongs to other subtasks.
 fn clip(
     database: &Database,
+    layout: &Layout,
     files: &RestoredFiles<'_>,
     image: &FilesImage,
     write: &WriteOptions,
 ) -> Flow {
     let mine = &files.groups;
     let (first, last) = image.index.groups.unwrap_or((mine.start, mine.start));
-    let family = database.family()?;
-    let delete = |from: [u8; 2], to: [u8; 2]| {
-        let db = &database.db;
-        db.delete_file_in_range_cf(&family, from, to)
-            .and_then(|()| db.delete_range_cf_opt(&family, from, to, write))
-            .map_err(|error| failed("delete a range", database.path(), error))
-    };
     if first < mine.start {
-        delete(key(0), key(mine.start))?;
+        delete(database, layout, first_key(0), first_key(mine.start), write)?;
     }
     if last >= mine.end {
-        delete(key(mine.end), BEHIND_ALL)?;
+        delete(database, layout, first_key(mine.end), BEHIND_ALL, write)?;
+    }
+    Ok(())
+}
+
+/// Deletes what is in a range of keys.
+fn delete(
+    database: &Database,
+    layout: &Layout,
+    from: [u8; 2],
+    until: [u8; 2],
+    write: &WriteOptions,
+) -> Flow {
+    let db = &database.db;
+    for piece in layout.pieces(&from, &until) {
+        let Some(family) = database.family_to_read(piece.family) else {
+            continue;
+        };
+        if piece.complete && piece.family != layout.whole {
+            database.drop_family(piece.family)?;
+            continue;
+        }
+        db.delete_file_in_range_cf(&family, &piece.from, &piece.until)
+            .and_then(|()| db.delete_range_cf_opt(&family, &piece.from, &piece.until, write))
+            .map_err(|error| failed("delete a range", database.path(), error))?;
     }
     Ok(())
 }
@@ -113,6 +128,7 @@ fn clip(
 /// Copies what is this subtask's out of files.
 fn copy(
     database: &Database,
+    (layout, groups): (&Layout, u32),
     files: &RestoredFiles<'_>,
     image: &FilesImage,
     write: &WriteOptions,
@@ -121,29 +137,29 @@ fn copy(
     let _removed = RemovedAtEnd(&folder);
     fetch(files, image, &folder)?;
     let error = |error: rocksdb::Error| failed("read what was saved", &folder, error);
-    let options = database.backend.common.options();
+    let options = database.backend.common.any_options();
     let families = Db::list_cf(&options, &folder).map_err(error)?;
     let old = Db::open_cf_for_read_only(&options, &folder, families, false).map_err(error)?;
-    let Some(from) = old.cf_handle(&database.family) else {
-        return Err(failed("find", &folder, &database.family));
-    };
-    let to = database.family()?;
-    let mut range = ReadOptions::default();
-    range.set_iterate_lower_bound(key(files.groups.start));
-    range.set_iterate_upper_bound(key(files.groups.end));
-    let mut batch = WriteBatch::default();
-    let put = |batch: WriteBatch| {
-        let written = database.db.write_opt(batch, write);
-        written.map_err(|error| failed("write", database.path(), error))
-    };
-    for entry in old.iterator_cf_opt(&from, range, IteratorMode::Start) {
-        let (key, value) = entry.map_err(error)?;
-        batch.put_cf(&to, key, value);
-        if batch.size_in_bytes() >= PIECE {
-            put(std::mem::take(&mut batch))?;
+    let old_layout = read_layout(&old, Layout::new(database.state(), groups))
+        .map_err(|error| failed("read what was saved", &folder, error))?;
+    let mine = (first_key(files.groups.start), first_key(files.groups.end));
+    let mut batch = Batch::new(database);
+    for piece in old_layout.pieces(&mine.0, &mine.1) {
+        let Some(from) = old.cf_handle(piece.family) else {
+            continue;
+        };
+        let mut range = ReadOptions::default();
+        range.set_iterate_lower_bound(piece.from);
+        range.set_iterate_upper_bound(piece.until);
+        for entry in old.iterator_cf_opt(&from, range, IteratorMode::Start) {
+            let (key, value) = entry.map_err(error)?;
+            batch.put(layout.family_of(&key), &key, &value)?;
+            if batch.bytes() >= AT_ONCE {
+                std::mem::replace(&mut batch, Batch::new(database)).write(write)?;
+            }
         }
     }
-    put(batch)
+    batch.write(write)
 }
 
 /// A folder that is only used on the way.

@@ -19,7 +19,7 @@ fn spilled(state: &StateCoordinator) -> (Table, RocksSpill) {
     let (_, spill) = state.create("tm-001", "job-123");
     let mut table = Table::default();
     let mut open = |name: &str| {
-        let backing = spill.open("uid", name)?;
+        let backing = spill.open("uid", name, GROUPS)?;
         Ok((GROUPS, backing, spill.memory().claim()))
     };
     let spills = StateVisitor::spill(&mut open).keyed("values", &mut table);

@@ -2,10 +2,15 @@
 //! who creates and drops them.
 
 mod backend;
+mod batch;
 mod coordinator;
 mod database;
+#[cfg(test)]
+mod division_tests;
 mod export;
 mod import;
+mod layout;
+mod merging;
 #[cfg(test)]
 mod incremental_tests;
 mod scan;

@@ -2,6 +2,8 @@
 //! no turn waits for the disk.
 
 use super::database::{Database, failed};
+use super::layout::Layout;
+use rocksdb::ReadOptions;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -9,15 +11,13 @@ use tidegate_engine::fault::{Fault, Flow};
 use tidegate_engine::state::backing::{Change, Changes, Scan};
 
 /// Bytes that are handed over at once, about.
-const PIECE: usize = 256 << 10;
-/// Pieces that wait to be taken.
+const AT_ONCE: usize = 256 << 10;
+/// How many of those wait to be taken.
 const WAITING: usize = 4;
-
-type Piece = Result<Changes, String>;
 
 /// See the module.
 pub(super) struct ThreadScan {
-    pieces: Option<Receiver<Piece>>,
+    pieces: Option<Receiver<Result<Changes, String>>>,
     /// What was received, and how much of it was shown.
     current: (Changes, usize),
     thread: Option<JoinHandle<()>>,
@@ -26,13 +26,13 @@ pub(super) struct ThreadScan {
 
 impl ThreadScan {
     /// Returns when the moment is fixed.
-    pub fn begin(database: Arc<Database>) -> Flow<Self> {
+    pub fn begin(database: Arc<Database>, layout: Layout) -> Flow<Self> {
         let (send, pieces) = sync_channel(WAITING);
         let (begun, fixed) = sync_channel(1);
         let reads = database.clone();
         let thread = thread::Builder::new()
             .name("state-scan".to_owned())
-            .spawn(move || read(&reads, &begun, &send))
+            .spawn(move || read(&reads, &layout, &begun, &send))
             .map_err(|error| failed("start a thread", database.path(), error))?;
         let ended = |_| failed("read", database.path(), "the thread ended");
         fixed.recv().map_err(ended)?;
@@ -111,34 +111,47 @@ impl Drop for ThreadScan {
     }
 }
 
-fn read(database: &Database, begun: &SyncSender<()>, send: &SyncSender<Piece>) {
-    let handle = match database.family() {
-        Ok(family) => family,
-        Err(fault) => {
-            drop(send.send(Err(fault.to_string())));
-            return;
-        }
-    };
+fn read(
+    database: &Database,
+    layout: &Layout,
+    begun: &SyncSender<()>,
+    send: &SyncSender<Result<Changes, String>>,
+) {
+    let pieces = layout.pieces(&[], &[]);
+    // A family that is dropped while it is read stays until then.
+    let families = pieces.into_iter().filter_map(|piece| {
+        let family = database.family_to_read(piece.family)?;
+        Some((piece, family))
+    });
+    let families: Vec<_> = families.collect();
     let snapshot = database.db.snapshot();
     let _ = begun.send(());
-    let mut entries = snapshot.raw_iterator_cf(&handle);
-    entries.seek_to_first();
-    let mut piece = Changes::default();
-    while let Some((key, value)) = entries.item() {
-        let put = piece.put(|bytes| {
-            bytes.extend_from_slice(key);
-            let key_end = bytes.len();
-            bytes.extend_from_slice(value);
-            Ok(key_end)
-        });
-        if put.is_ok()
-            && piece.bytes() >= PIECE
-            && send.send(Ok(std::mem::take(&mut piece))).is_err()
-        {
+    let mut changes = Changes::default();
+    for (piece, family) in families {
+        let mut range = ReadOptions::default();
+        range.set_iterate_lower_bound(piece.from);
+        range.set_iterate_upper_bound(piece.until);
+        let mut entries = snapshot.raw_iterator_cf_opt(&family, range);
+        entries.seek_to_first();
+        while let Some((key, value)) = entries.item() {
+            let put = changes.put(|bytes| {
+                bytes.extend_from_slice(key);
+                let key_end = bytes.len();
+                bytes.extend_from_slice(value);
+                Ok(key_end)
+            });
+            if put.is_ok()
+                && changes.bytes() >= AT_ONCE
+                && send.send(Ok(std::mem::take(&mut changes))).is_err()
+            {
+                return;
+            }
+            entries.next();
+        }
+        if let Err(error) = entries.status() {
+            drop(send.send(Err(error.to_string())));
             return;
         }
-        entries.next();
     }
-    let last = entries.status().map(|()| piece);
-    drop(send.send(last.map_err(|error| error.to_string())));
+    drop(send.send(Ok(changes)));
 }

@@ -113,7 +113,7 @@ where
     fn spill(&mut self, participant: &Participant, identity: &Identity) -> Flow {
         if let (Some(spill), true) = (participant.spill(), self.present) {
             let mut open = |state: &str| {
-                let backing = spill.open(&identity.uid, state)?;
+                let backing = spill.open(&identity.uid, state, identity.max_parallelism)?;
                 Ok((identity.max_parallelism, backing, spill.memory().claim()))
             };
             self.spilled = true;

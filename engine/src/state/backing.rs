@@ -73,8 +73,9 @@ pub trait Scan: Send {
 
 /// Where the states of one subtask find what they spill to.
 pub trait Spill {
-    /// Opens that of a state; it is empty. `uid` is the operator's stable id.
-    fn open(&self, uid: &str, state: &str) -> Flow<Box<dyn Backing>>;
+    /// Opens that of a state; it is empty. `uid` is the operator's stable id, `max_parallelism` how many key
+    /// groups there are.
+    fn open(&self, uid: &str, state: &str, max_parallelism: u32) -> Flow<Box<dyn Backing>>;
 
     /// The memory that they share.
     fn memory(&self) -> &StateMemory;

@@ -342,7 +342,7 @@ fn a_migration_leads_out_of_files_too() {
     };
     let spill = |states: &mut KeyedStates<u64>| {
         let spill = MemorySpill::new(100).sharing_files(true);
-        let mut open = |_: &str| Ok((8, spill.open("", "")?, spill.memory().claim()));
+        let mut open = |_: &str| Ok((8, spill.open("", "", 8)?, spill.memory().claim()));
         let spills = states.state(&mut StateVisitor::spill(&mut open));
         spills.expect("spills");
     };

@@ -34,7 +34,7 @@ impl MemorySpill {
 }
 
 impl Spill for MemorySpill {
-    fn open(&self, _uid: &str, _state: &str) -> Flow<Box<dyn Backing>> {
+    fn open(&self, _uid: &str, _state: &str, _: u32) -> Flow<Box<dyn Backing>> {
         Ok(Box::new(
             MapBacking::default().sharing_files(self.shares_files),
         ))
