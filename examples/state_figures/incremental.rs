@@ -29,7 +29,13 @@ pub fn incremental(keys: u64) -> anyhow::Result<()> {
     });
     let (_, spill) = state.create("figures", "figures");
     let mut table: BackedTable<u64, [u64; 12]> = BackedTable::default();
-    table.spill(&mut || Ok((128, spill.open("count", "values", 128)?, spill.memory().claim())))?;
+    table.spill(&mut || {
+        Ok((
+            128,
+            spill.open("count", "values", 128)?,
+            spill.memory().claim(),
+        ))
+    })?;
     println!("incremental checkpoints, {keys} keys of 104 bytes");
     let mut random = 1u64;
     let mut shares = Vec::new();

@@ -24,7 +24,13 @@ pub fn spilled(keys: u64) -> anyhow::Result<()> {
     });
     let (_, spill) = state.create("figures", "figures");
     let mut table: BackedTable<u64, u64> = BackedTable::default();
-    table.spill(&mut || Ok((128, spill.open("count", "values", 128)?, spill.memory().claim())))?;
+    table.spill(&mut || {
+        Ok((
+            128,
+            spill.open("count", "values", 128)?,
+            spill.memory().claim(),
+        ))
+    })?;
     println!(
         "RocksDB, {keys} keys, {} MB for tables",
         keys / 4 * SLOT / 1_000_000

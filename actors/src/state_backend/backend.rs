@@ -239,7 +239,9 @@ impl RocksBacking {
         if self.unseen >= self.looked_after && !self.layout.is_divided() {
             self.unseen = 0;
             let whole = &self.layout.whole;
-            let size = self.database.property_of(whole, "rocksdb.live-sst-files-size");
+            let size = self
+                .database
+                .property_of(whole, "rocksdb.live-sst-files-size");
             if size >= self.divided_at {
                 self.layout.divide();
             }

@@ -1,9 +1,9 @@
 //! Tests of states that are divided as they grow: that nothing is lost on the way, and that merges are spread.
 
-use super::{RocksSpill, StateCoordinator};
 use super::database::Database;
 use super::layout::part_number;
 use super::tests::{GROUPS, coordinator, temporary};
+use super::{RocksSpill, StateCoordinator};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -160,7 +160,11 @@ fn restored(
 
 fn together(subtasks: &[State]) -> Model {
     let models = subtasks.iter().map(|subtask| &subtask.model);
-    let whole: Model = models.clone().flatten().map(|(k, v)| (*k, v.clone())).collect();
+    let whole: Model = models
+        .clone()
+        .flatten()
+        .map(|(k, v)| (*k, v.clone()))
+        .collect();
     assert_eq!(whole.len(), models.map(|model| model.len()).sum::<usize>());
     whole
 }
@@ -197,15 +201,23 @@ fn a_state_is_divided_as_it_grows_and_each_checkpoint_on_the_way_brings_it_back(
     }
     assert!(moving > 2, "checkpoints while entries move: {moving}");
     assert_eq!(Vec::from_iter(formats), ["rocksdb", "rocksdb-parts"]);
-    let families = state.database().property_of("uid/values", "rocksdb.live-sst-files-size");
+    let families = state
+        .database()
+        .property_of("uid/values", "rocksdb.live-sst-files-size");
     assert_eq!(families, 0, "the family of the whole is dropped");
     // One that was not divided goes on as one that is, at any parallelism, and its subtasks may differ in it.
     let (image, _) = state.checkpoint(1);
     let mut three = restored(&coordinator, &[image], &storage, 3);
-    let images: Vec<_> = three.iter_mut().map(|subtask| subtask.checkpoint(3).0).collect();
+    let images: Vec<_> = three
+        .iter_mut()
+        .map(|subtask| subtask.checkpoint(3).0)
+        .collect();
     for parallelism in [1, 2, 5] {
         let subtasks = restored(&coordinator, &images, &storage, parallelism);
-        assert!(together(&subtasks) == state.model, "parallelism {parallelism}");
+        assert!(
+            together(&subtasks) == state.model,
+            "parallelism {parallelism}"
+        );
     }
 }
 
@@ -239,7 +251,10 @@ fn subtasks_of_which_some_are_divided_become_others() {
     }
     assert!(two[1].is_moving());
     let expected = together(&two);
-    let images: Vec<_> = two.iter_mut().map(|subtask| subtask.checkpoint(2).0).collect();
+    let images: Vec<_> = two
+        .iter_mut()
+        .map(|subtask| subtask.checkpoint(2).0)
+        .collect();
     for parallelism in [1, 2, 3, 16] {
         let subtasks = restored(&coordinator, &images, &storage, parallelism);
         assert!(together(&subtasks) == expected, "parallelism {parallelism}");

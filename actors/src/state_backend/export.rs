@@ -2,8 +2,8 @@
 
 use super::backend::Backend;
 use super::database::{Database, failed};
-use crate::failpoints::failpoint;
 use super::layout::Layout;
+use crate::failpoints::failpoint;
 use rocksdb::ReadOptions;
 use rocksdb::checkpoint::Checkpoint;
 use std::fs;

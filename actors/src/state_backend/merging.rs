@@ -54,7 +54,9 @@ impl Ledger {
 
     /// Bytes that were flushed since the last time.
     fn fresh(&mut self, flushed: BTreeMap<String, u64>) -> u64 {
-        let fresh = flushed.iter().filter(|(name, _)| !self.flushed.contains(*name));
+        let fresh = flushed
+            .iter()
+            .filter(|(name, _)| !self.flushed.contains(*name));
         let fresh = fresh.map(|(_, bytes)| bytes).sum();
         self.flushed = flushed.into_keys().collect();
         fresh
@@ -155,8 +157,8 @@ impl Merging {
         while let Some((number, before)) = next(&parts) {
             // Whatever was saved up: no checkpoint is to store much more than others.
             let written = self.written.load(Ordering::SeqCst) + begun;
-            let ends = self.stopped.load(Ordering::SeqCst)
-                || self.checkpoints.load(Ordering::SeqCst) > 0;
+            let ends =
+                self.stopped.load(Ordering::SeqCst) || self.checkpoints.load(Ordering::SeqCst) > 0;
             if ledger.cost(before) > ledger.credit || written > paid / checkpoints || ends {
                 return;
             }
@@ -191,7 +193,9 @@ fn parts(files: &[LiveFile], state: &str) -> BTreeMap<u32, Part> {
 fn flushed(files: &[LiveFile], state: &str) -> BTreeMap<String, u64> {
     let of_part = |file: &&LiveFile| part_number(&file.column_family_name, state).is_some();
     let flushed = files.iter().filter(of_part).filter(|file| file.level == 0);
-    flushed.map(|file| (file.name.clone(), file.size as u64)).collect()
+    flushed
+        .map(|file| (file.name.clone(), file.size as u64))
+        .collect()
 }
 
 /// Runs that a part may still get before RocksDB merges some of them.

@@ -9,10 +9,10 @@ mod database;
 mod division_tests;
 mod export;
 mod import;
-mod layout;
-mod merging;
 #[cfg(test)]
 mod incremental_tests;
+mod layout;
+mod merging;
 mod scan;
 #[cfg(test)]
 mod tests;

@@ -262,7 +262,9 @@ fn a_scan_shows_the_moment_of_its_beginning_in_the_order_of_keys() {
     let folder = temporary();
     let state = coordinator(folder.path(), 1 << 20);
     let (_, spill) = state.create("tm-001", "job-123");
-    let mut backing = spill.open("uid", "values", GROUPS).expect("a column family");
+    let mut backing = spill
+        .open("uid", "values", GROUPS)
+        .expect("a column family");
     let write = |from: u32, value: &str| {
         let mut changes = Changes::default();
         for n in from..from + 30_000 {
@@ -307,7 +309,9 @@ fn backends_are_tracked_measured_and_cleaned_up() {
     let (first, spill) = state.create("tm-001", "job-123");
     let (second, other) = state.create("tm-002", "job-123");
     assert_ne!(first, second);
-    let mut backing = spill.open("uid", "values", GROUPS).expect("a column family");
+    let mut backing = spill
+        .open("uid", "values", GROUPS)
+        .expect("a column family");
     let mut changes = Changes::default();
     let put = changes.put(|bytes| {
         bytes.extend(b"key, value");

@@ -15,7 +15,13 @@ type Model = BTreeSet<(i64, u16)>;
 fn queue(limit: u64, shares_files: bool) -> TimerQueue<u16> {
     let spill = MemorySpill::new(0).sharing_files(shares_files);
     let mut queue = TimerQueue::default();
-    let mut open = || Ok((GROUPS, spill.open("", "", GROUPS)?, StateMemory::new(limit).claim()));
+    let mut open = || {
+        Ok((
+            GROUPS,
+            spill.open("", "", GROUPS)?,
+            StateMemory::new(limit).claim(),
+        ))
+    };
     queue.spill(&mut open).expect("opens");
     queue
 }
