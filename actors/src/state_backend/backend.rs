@@ -17,7 +17,7 @@ use tidegate_engine::fault::Flow;
 use tidegate_engine::state::backing::{Backing, Change, Changes, Export, Scan, Spill, StateMemory};
 
 /// Write buffers that the files of a state are as large as when it is divided.
-const DIVIDED_AT: u64 = 8;
+const DIVIDED_AT: u64 = 16;
 /// How often the size of a state is looked at, while as much is written as a write buffer has.
 const LOOKED_PER_BUFFER: u64 = 4;
 /// Bytes that move to the parts for each byte that is written, while a state is being divided.

@@ -155,10 +155,11 @@ fn export(database: &Database, layout: &Layout) -> Result<FilesImage, String> {
     };
     // Writes what is in memory to a file first: there is no log that would hold it.
     failpoint!("state_backend::before_flush");
+    let merged = database.merging.written();
     let checkpoint = Checkpoint::new(&database.db).map_err(|error| error.to_string())?;
     let linked = checkpoint.create_checkpoint(&links.folder);
     linked.map_err(|error| error.to_string())?;
-    database.merging.has_files();
+    database.merging.has_files(merged);
     failpoint!("state_backend::after_links");
     let manifest = read_folder(&links.folder, &mut links.names)
         .map_err(|error| format!("{}: {error}", links.folder.display()))?;

@@ -13,7 +13,7 @@ use rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 use std::sync::Arc;
 
 /// The parts of a state that is divided, over all its subtasks.
-pub(super) const PARTS: u32 = 32;
+pub(super) const PARTS: u32 = 64;
 /// Greater than every key.
 pub(super) const BEHIND_ALL: [u8; 2] = [0xff; 2];
 /// The family and the key of the mark, in databases of divided states.

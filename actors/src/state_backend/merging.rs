@@ -104,10 +104,15 @@ impl Part {
 }
 
 impl Merging {
-    /// A checkpoint has its files.
-    pub fn has_files(&self) {
+    /// Bytes that merges wrote since the last checkpoint.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
+    }
+
+    /// A checkpoint has its files, and has them with so many bytes that merges wrote.
+    pub fn has_files(&self, written: u64) {
         self.checkpoints.fetch_add(1, Ordering::SeqCst);
-        self.written.store(0, Ordering::SeqCst);
+        self.written.fetch_sub(written, Ordering::SeqCst);
     }
 
     /// Merges what checkpoints pay for that have their files, unless somebody else is at it, who will see to it.
@@ -156,7 +161,7 @@ impl Merging {
         let begun: u64 = begun.map(|(_, part)| part.unmerged()).sum();
         while let Some((number, before)) = next(&parts) {
             // Whatever was saved up: no checkpoint is to store much more than others.
-            let written = self.written.load(Ordering::SeqCst) + begun;
+            let written = self.written() + begun;
             let ends =
                 self.stopped.load(Ordering::SeqCst) || self.checkpoints.load(Ordering::SeqCst) > 0;
             if ledger.cost(before) > ledger.credit || written > paid / checkpoints || ends {
