@@ -130,6 +130,12 @@ impl Merging {
         }
     }
 
+    /// Whether all was merged that checkpoints paid for.
+    #[cfg(test)]
+    pub fn is_done(&self) -> bool {
+        self.ledger.try_lock().is_ok() && self.checkpoints.load(Ordering::SeqCst) == 0
+    }
+
     /// Nothing is merged from now on: a merge that is under way is given up.
     pub fn stop(&self, database: &Database) {
         self.stopped.store(true, Ordering::SeqCst);

@@ -21,9 +21,17 @@ pub(super) type Table = BackedTable<u64, (u64, String)>;
 pub(super) const GROUPS: u32 = 16;
 
 pub(super) fn coordinator(folder: &Path, table_memory: u64) -> StateCoordinator {
+    coordinator_with(folder, table_memory, 128 << 10)
+}
+
+pub(super) fn coordinator_with(
+    folder: &Path,
+    table_memory: u64,
+    write_buffer_size: u64,
+) -> StateCoordinator {
     let settings = RocksDbSettings {
         state_dir: folder.to_owned(),
-        write_buffer_size: 128 << 10,
+        write_buffer_size,
         cache_size: 2 << 20,
         block_size: 4 << 10,
         table_memory,
