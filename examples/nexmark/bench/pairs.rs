@@ -63,14 +63,13 @@ impl Case {
             parallelism,
             generator: Generator::new(0),
         };
-        let watch = Stopwatch::start();
-        let outcome = match runner {
+        timed(|| match runner {
             Runner::Engine(_) => queries::run::<E>(
                 self.query,
                 &options,
                 RowSink::default(),
                 queries::Run::default(),
-            )?,
+            ),
             Runner::Checkpointed(_) => {
                 let folder = tempfile::tempdir()?;
                 let run = queries::Run {
@@ -81,32 +80,22 @@ impl Case {
                     },
                     ..queries::Run::default()
                 };
-                queries::run::<E>(self.query, &options, RowSink::default(), run)?
+                queries::run::<E>(self.query, &options, RowSink::default(), run)
             }
             Runner::Loop => {
                 let mut sink = RowSink::default();
                 baseline::run::<E>(self.query, &options, &mut sink);
-                sink.outcome()
+                Ok(sink.outcome())
             }
             Runner::TwoLoops => two_threads::run(self.query, &options)
-                .context("this query has no bare loop for two threads")?,
-        };
-        let (wall, cpu) = watch.stop();
-        Ok(Run { wall, cpu, outcome })
+                .context("this query has no bare loop for two threads"),
+        })
     }
 
     /// So many events that `runner` is busy with them for about `seconds`, in CPU time: others on the machine don't
     /// count into it.
     pub fn events_for(self, runner: Runner, seconds: f64) -> Result<u64> {
-        let mut events = 500_000;
-        loop {
-            let run = self.run(runner, events)?;
-            if run.cpu > seconds / 4.0 || events > 1 << 30 {
-                let wanted = events as f64 * seconds / run.cpu.max(1e-3);
-                return Ok(wanted as u64 / 100_000 * 100_000 + 100_000);
-            }
-            events *= 2;
-        }
+        enough(seconds, |events| self.run(runner, events))
     }
 
     /// How many times as fast two bare loops at once are, each with its own events, as one alone: what the machine's
@@ -130,32 +119,62 @@ impl Case {
 
     /// Alternating runs of two sides.
     pub fn compare(self, ours: Runner, theirs: Runner, events: u64) -> Result<Comparison> {
-        let mut pairs = Vec::new();
-        for number in 0..PAIRS {
-            let (our, their);
-            if number % 2 == 0 {
-                our = self.run(ours, events)?;
-                their = self.run(theirs, events)?;
-            } else {
-                their = self.run(theirs, events)?;
-                our = self.run(ours, events)?;
-            }
-            ensure!(
-                our.outcome == their.outcome,
-                "the answers differ: {ours:?} gives {:?}, {theirs:?} {:?}",
-                our.outcome,
-                their.outcome
-            );
-            pairs.push((our, their));
-        }
-        let of = |figure: fn(&(Run, Run)) -> f64| median(pairs.iter().map(figure));
-        Ok(Comparison {
-            our_rate: events as f64 / of(|(our, _)| our.wall),
-            their_rate: events as f64 / of(|(_, their)| their.wall),
-            wall: of(|(our, their)| our.wall / their.wall),
-            cpu: of(|(our, their)| our.cpu / their.cpu),
-        })
+        alternate(ours, theirs, events, |runner| self.run(runner, events))
     }
+}
+
+/// See [`Case::events_for`].
+fn enough(seconds: f64, run: impl Fn(u64) -> Result<Run>) -> Result<u64> {
+    let mut events = 500_000;
+    loop {
+        let run = run(events)?;
+        if run.cpu > seconds / 4.0 || events > 1 << 30 {
+            let wanted = events as f64 * seconds / run.cpu.max(1e-3);
+            return Ok(wanted as u64 / 100_000 * 100_000 + 100_000);
+        }
+        events *= 2;
+    }
+}
+
+/// See [`Case::compare`].
+fn alternate(
+    ours: Runner,
+    theirs: Runner,
+    events: u64,
+    run: impl Fn(Runner) -> Result<Run>,
+) -> Result<Comparison> {
+    let mut pairs = Vec::new();
+    for number in 0..PAIRS {
+        let (our, their);
+        if number % 2 == 0 {
+            our = run(ours)?;
+            their = run(theirs)?;
+        } else {
+            their = run(theirs)?;
+            our = run(ours)?;
+        }
+        ensure!(
+            our.outcome == their.outcome,
+            "the answers differ: {ours:?} gives {:?}, {theirs:?} {:?}",
+            our.outcome,
+            their.outcome
+        );
+        pairs.push((our, their));
+    }
+    let of = |figure: fn(&(Run, Run)) -> f64| median(pairs.iter().map(figure));
+    Ok(Comparison {
+        our_rate: events as f64 / of(|(our, _)| our.wall),
+        their_rate: events as f64 / of(|(_, their)| their.wall),
+        wall: of(|(our, their)| our.wall / their.wall),
+        cpu: of(|(our, their)| our.cpu / their.cpu),
+    })
+}
+
+fn timed(run: impl FnOnce() -> Result<Outcome>) -> Result<Run> {
+    let watch = Stopwatch::start();
+    let outcome = run()?;
+    let (wall, cpu) = watch.stop();
+    Ok(Run { wall, cpu, outcome })
 }
 
 /// One run.
@@ -240,17 +259,38 @@ pub fn run(seconds: f64, score: &mut Score) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queries::totals;
 
     #[test]
     fn all_sides_answer_alike_and_are_measured() {
-        let (query, mode) = (Query::Count, Mode::Lean);
-        let case = Case { query, mode };
         for runner in [Runner::Engine(2), Runner::TwoLoops] {
-            let compared = case
-                .compare(runner, Runner::Loop, 20_000)
-                .expect("they agree");
+            let compared = alternate(runner, Runner::Loop, 20_000, |runner| count(runner, 20_000));
+            let compared = compared.expect("they agree");
             assert!(compared.our_rate > 0.0 && compared.wall > 0.0 && compared.cpu > 0.0);
         }
-        assert!(case.events_for(Runner::Loop, 0.01).expect("it runs") >= 100_000);
+        let events = enough(0.01, |events| count(Runner::Loop, events));
+        assert!(events.expect("it runs") >= 100_000);
+    }
+
+    /// What `Case::run` does of this query: compiling all of them takes minutes.
+    fn count(runner: Runner, events: u64) -> Result<Run> {
+        let mut options = Options {
+            events,
+            parallelism: 1,
+            generator: Generator::new(0),
+        };
+        let (query, mut sink) = (Query::Count, RowSink::default());
+        timed(|| match runner {
+            Runner::Engine(parallelism) | Runner::Checkpointed(parallelism) => {
+                options.parallelism = parallelism;
+                let (run, build) = (queries::Run::default(), totals::count::<LeanEvent>);
+                queries::run_as(query, &options, sink, run, build)
+            }
+            Runner::Loop => {
+                baseline::run::<LeanEvent>(query, &options, &mut sink);
+                Ok(sink.outcome())
+            }
+            Runner::TwoLoops => Ok(two_threads::run(query, &options).expect("it has one")),
+        })
     }
 }

@@ -6,7 +6,7 @@ mod ranking;
 mod sink;
 mod source;
 mod stateless;
-mod totals;
+pub mod totals;
 mod windows;
 
 use crate::digest::{Outcome, RowSink};
@@ -70,6 +70,17 @@ pub fn run<E: Event>(
     unused: RowSink,
     run: Run,
 ) -> Result<Outcome> {
+    run_as::<E>(query, options, unused, run, |job| build(query, job))
+}
+
+/// The same, of one query that `build` defines.
+pub fn run_as<E: Event>(
+    query: Query,
+    options: &Options,
+    unused: RowSink,
+    run: Run,
+    build: impl FnOnce(&Job<E>),
+) -> Result<Outcome> {
     let args = EnvArgs {
         parallelism: Some(options.parallelism as u32),
         source_rate: run.source_rate,
@@ -82,30 +93,34 @@ pub fn run<E: Event>(
         events: Events::new(options),
         rows: RowsOut::new(unused, run.output),
     };
-    match query {
-        Query::Q0 => stateless::q0(&job),
-        Query::Q1 => stateless::q1(&job),
-        Query::Q2 => stateless::q2(&job),
-        Query::Q14 => stateless::q14(&job),
-        Query::Q21 => stateless::q21(&job),
-        Query::Q22 => stateless::q22(&job),
-        Query::Count => totals::count(&job),
-        Query::Q3 => joins::q3(&job),
-        Query::Q20 => joins::q20(&job),
-        Query::Q4 => auctions::q4(&job),
-        Query::Q6 => auctions::q6(&job),
-        Query::Q9 => auctions::q9(&job),
-        Query::Q5 => windows::q5(&job),
-        Query::Q7 => windows::q7(&job),
-        Query::Q8 => windows::q8(&job),
-        Query::Q11 => windows::q11(&job),
-        Query::Q12 => windows::q12(&job),
-        Query::Q15 => totals::q15(&job),
-        Query::Q16 => totals::q16(&job),
-        Query::Q17 => totals::q17(&job),
-        Query::Q18 => ranking::q18(&job),
-        Query::Q19 => ranking::q19(&job),
-    }
+    build(&job);
     job.env.execute(query.name())?;
     Ok(job.rows.outcome())
+}
+
+fn build<E: Event>(query: Query, job: &Job<E>) {
+    match query {
+        Query::Q0 => stateless::q0(job),
+        Query::Q1 => stateless::q1(job),
+        Query::Q2 => stateless::q2(job),
+        Query::Q14 => stateless::q14(job),
+        Query::Q21 => stateless::q21(job),
+        Query::Q22 => stateless::q22(job),
+        Query::Count => totals::count(job),
+        Query::Q3 => joins::q3(job),
+        Query::Q20 => joins::q20(job),
+        Query::Q4 => auctions::q4(job),
+        Query::Q6 => auctions::q6(job),
+        Query::Q9 => auctions::q9(job),
+        Query::Q5 => windows::q5(job),
+        Query::Q7 => windows::q7(job),
+        Query::Q8 => windows::q8(job),
+        Query::Q11 => windows::q11(job),
+        Query::Q12 => windows::q12(job),
+        Query::Q15 => totals::q15(job),
+        Query::Q16 => totals::q16(job),
+        Query::Q17 => totals::q17(job),
+        Query::Q18 => ranking::q18(job),
+        Query::Q19 => ranking::q19(job),
+    }
 }
