@@ -8,7 +8,7 @@ use crate::hash::{key_group, key_hash};
 use hashbrown::HashTable;
 
 /// One of so many entries of a budget is written back rather than passed.
-const WRITTEN_OF: usize = 16;
+const WRITTEN_OF: usize = 8;
 
 /// Where the entries of a table are behind it. All begin with the key group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
