@@ -1,6 +1,6 @@
 //! What a checkpoint stores after one percent of the entries has changed.
 
-use super::{BATCH, BUDGET};
+use super::{BATCH, BUDGET, GROUPS, spilled_table};
 use std::time::{Duration, Instant};
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::state_backend::StateCoordinator;
@@ -11,8 +11,8 @@ use tidegate::engine::checkpoint::{
     write_image,
 };
 use tidegate::engine::hash::key_hash;
+use tidegate::engine::state::RocksDbSettings;
 use tidegate::engine::state::backing::Spill;
-use tidegate::engine::state::{BackedTable, RocksDbSettings};
 use tidegate::engine::time::Timestamp;
 
 /// How often one percent of the entries changes.
@@ -27,15 +27,7 @@ pub fn incremental(keys: u64) -> anyhow::Result<()> {
         table_memory: 64 << 20,
         ..RocksDbSettings::default()
     });
-    let (_, spill) = state.create("figures", "figures");
-    let mut table: BackedTable<u64, [u64; 12]> = BackedTable::default();
-    table.spill(&mut || {
-        Ok((
-            128,
-            spill.open("count", "values", 128)?,
-            spill.memory().claim(),
-        ))
-    })?;
+    let (mut table, spill) = spilled_table::<[u64; 12]>(&state)?;
     println!("incremental checkpoints, {keys} keys of 104 bytes");
     let mut random = 1u64;
     let mut shares = Vec::new();
@@ -56,7 +48,7 @@ pub fn incremental(keys: u64) -> anyhow::Result<()> {
         }
         // A long calm, as between checkpoints that are minutes apart.
         std::thread::park_timeout(Duration::from_secs(if id == 1 { 20 } else { 1 }));
-        let mut capture = Capture::new(128).sharing_files(true);
+        let mut capture = Capture::new(GROUPS).sharing_files(true);
         let began = Instant::now();
         StateVisitor::freeze(&mut capture).keyed("values", &mut table)?;
         let mut longest = began.elapsed();
@@ -102,7 +94,7 @@ fn store(storage: &LocalStorage, id: u64, capture: Capture) -> anyhow::Result<(u
         operators: vec![OperatorImage {
             uid: "count".to_owned(),
             name: "count".to_owned(),
-            max_parallelism: 128,
+            max_parallelism: GROUPS,
             parallelism: 1,
             watermark: Timestamp::MIN,
             states: capture.into_states(),

@@ -10,6 +10,14 @@ mod savepoint;
 mod snapshot;
 mod spilled;
 
+use tidegate::actors::state_backend::{RocksSpill, StateCoordinator};
+use tidegate::engine::checkpoint::{KeyedPart, StateValue};
+use tidegate::engine::fault::Flow;
+use tidegate::engine::state::BackedTable;
+use tidegate::engine::state::backing::Spill;
+
+/// Key groups of each state.
+const GROUPS: u32 = 128;
 /// What a node saves in one turn.
 const BUDGET: usize = 32_768;
 /// Records between two turns.
@@ -17,6 +25,19 @@ const BATCH: u64 = 1024;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// An empty table in front of a new database, and what tells that of checkpoints.
+fn spilled_table<V: StateValue>(
+    state: &StateCoordinator,
+) -> Flow<(BackedTable<u64, V>, RocksSpill)> {
+    let (_, spill) = state.create("figures", "figures");
+    let mut table = BackedTable::default();
+    table.spill(&mut || {
+        let backing = spill.open("count", "values", GROUPS)?;
+        Ok((GROUPS, backing, spill.memory().claim()))
+    })?;
+    Ok((table, spill))
+}
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,7 +1,7 @@
 //! A savepoint of state in RocksDB, written by two subtasks and restored into one and into four: how long it
 //! takes and how much memory.
 
-use super::{BATCH, BUDGET};
+use super::{BATCH, BUDGET, GROUPS, spilled_table};
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate::actors::checkpoint_storage::LocalStorage;
@@ -11,33 +11,13 @@ use tidegate::engine::checkpoint::{
     Barrier, BarrierKind, CheckpointId, CheckpointMetadata, FilesOrigin, KeyedPart, OperatorImage,
     StateVisitor, SubtaskImage, Timing, Which, load, publish_to, write_image_to,
 };
-use tidegate::engine::fault::Flow;
 use tidegate::engine::hash::{key_group, key_hash, owner_of_group};
-use tidegate::engine::state::backing::Spill;
-use tidegate::engine::state::{BackedTable, RocksDbSettings};
+use tidegate::engine::state::RocksDbSettings;
 use tidegate::engine::time::Timestamp;
-
-const GROUPS: u32 = 128;
-
-type Table = BackedTable<u64, [u64; 12]>;
 
 /// The bytes of this process that are in memory now.
 fn resident() -> f64 {
     tidegate::actors::memory_use::resident_bytes().unwrap_or_default() as f64 / 1e6
-}
-
-fn table(state: &StateCoordinator) -> Flow<Table> {
-    let (_, spill) = state.create("figures", "savepoint");
-    let mut table = Table::default();
-    let mut open = || {
-        Ok((
-            GROUPS,
-            spill.open("count", "values", GROUPS)?,
-            spill.memory().claim(),
-        ))
-    };
-    table.spill(&mut open)?;
-    Ok(table)
 }
 
 /// Of so many keys with 104 bytes each.
@@ -53,7 +33,7 @@ pub fn savepoint(keys: u64) -> anyhow::Result<()> {
     let id = CheckpointId(1);
     let mut metadata = CheckpointMetadata::new(id, BarrierKind::Savepoint, "figures");
     for me in 0..2 {
-        let mut table = table(&state)?;
+        let (mut table, _spill) = spilled_table::<[u64; 12]>(&state)?;
         let owner = |key: &u64| owner_of_group(key_group(key_hash(key), GROUPS), GROUPS, 2);
         for key in (0..keys).filter(|key| owner(key) == me) {
             let value = std::array::from_fn(|n| key_hash(&(key, n as u64)));
@@ -122,7 +102,7 @@ fn restore(
     let mut tables = Vec::new();
     let mut most = resident();
     for me in 0..parallelism {
-        let mut table = table(state)?;
+        let (mut table, _spill) = spilled_table::<[u64; 12]>(state)?;
         if let Some(mut mine) = job.operator("count", me, parallelism, GROUPS)? {
             StateVisitor::load(&mut mine).keyed("values", &mut table)?;
         }

@@ -1,7 +1,7 @@
 //! A table in front of RocksDB against RocksDB alone: where the working set fits the table and where not,
 //! and 100,000 writes a second.
 
-use super::BATCH;
+use super::{BATCH, GROUPS, spilled_table};
 use std::time::{Duration, Instant};
 use tidegate::actors::state_backend::StateCoordinator;
 use tidegate::engine::checkpoint::KeyedPart;
@@ -22,15 +22,7 @@ pub fn spilled(keys: u64) -> anyhow::Result<()> {
         table_memory: keys / 4 * SLOT,
         ..RocksDbSettings::default()
     });
-    let (_, spill) = state.create("figures", "figures");
-    let mut table: BackedTable<u64, u64> = BackedTable::default();
-    table.spill(&mut || {
-        Ok((
-            128,
-            spill.open("count", "values", 128)?,
-            spill.memory().claim(),
-        ))
-    })?;
+    let (mut table, _spill) = spilled_table::<u64>(&state)?;
     println!(
         "RocksDB, {keys} keys, {} MB for tables",
         keys / 4 * SLOT / 1_000_000
@@ -112,10 +104,10 @@ fn paced(table: &mut BackedTable<u64, u64>, keys: u64) -> Flow {
 /// random an order as a table writes them back.
 fn raw(state: &StateCoordinator, keys: u64) -> anyhow::Result<f64> {
     let (_, spill) = state.create("figures", "raw");
-    let mut backing = spill.open("raw", "values", 128)?;
+    let mut backing = spill.open("raw", "values", GROUPS)?;
     let mut changes = Changes::default();
     let encode = |key: u64, bytes: &mut Vec<u8>| -> Flow {
-        bytes.extend((key_group(key_hash(&key), 128) as u16).to_be_bytes());
+        bytes.extend((key_group(key_hash(&key), GROUPS) as u16).to_be_bytes());
         encode_into(&key, bytes)
     };
     let put = |changes: &mut Changes, key: u64, value: u64| {

@@ -89,15 +89,11 @@ impl Spill for RocksSpill {
         self.backend.common.prepare()?;
         let path = self.backend.fresh_folder("database");
         let database = Database::open(self.backend.clone(), path, &format!("{uid}/{state}"))?;
-        let buffer = self.backend.common.settings.write_buffer_size;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
         Ok(Box::new(RocksBacking {
             layout: database.layout(max_parallelism)?,
             database,
-            groups: max_parallelism,
-            divided_at: DIVIDED_AT.saturating_mul(buffer),
-            looked_after: buffer / LOOKED_PER_BUFFER,
             unseen: 0,
             write,
             read: ReadOptions::default(),
@@ -120,12 +116,7 @@ struct RocksBacking {
     database: Arc<Database>,
     /// How its entries are spread over families.
     layout: Layout,
-    /// How many key groups there are.
-    groups: u32,
-    /// Bytes of files from which it is divided.
-    divided_at: u64,
-    /// Bytes of changes after which the files are looked at, and what there were since.
-    looked_after: u64,
+    /// Bytes of changes since its files were looked at.
     unseen: u64,
     write: WriteOptions,
     read: ReadOptions,
@@ -189,10 +180,8 @@ impl Backing for RocksBacking {
             let Some(family) = database.family_to_read(piece.family) else {
                 continue;
             };
-            let mut range = ReadOptions::default();
-            range.set_iterate_upper_bound(piece.until);
-            let mut entries = database.db.raw_iterator_cf_opt(&family, range);
-            entries.seek(piece.from);
+            let mut entries = database.db.raw_iterator_cf_opt(&family, piece.range());
+            entries.seek_to_first();
             while let (Some((key, value)), true) = (entries.item(), left > 0) {
                 visit(key, value)?;
                 entries.next();
@@ -223,7 +212,7 @@ impl Backing for RocksBacking {
 
     fn import(&mut self, files: &RestoredFiles<'_>) -> Flow {
         (self.database, self.layout) =
-            import::import(&self.database, self.groups, files, &self.write)?;
+            import::import((&self.database, &self.layout), files, &self.write)?;
         Ok(())
     }
 }
@@ -236,13 +225,14 @@ impl RocksBacking {
             return self.move_on(MOVED_PER_WRITTEN * bytes);
         }
         self.unseen += bytes as u64;
-        if self.unseen >= self.looked_after && !self.layout.is_divided() {
+        let buffer = self.database.backend.common.settings.write_buffer_size;
+        if self.unseen >= buffer / LOOKED_PER_BUFFER && !self.layout.is_divided() {
             self.unseen = 0;
             let whole = &self.layout.whole;
             let size = self
                 .database
                 .property_of(whole, "rocksdb.live-sst-files-size");
-            if size >= self.divided_at {
+            if size >= DIVIDED_AT.saturating_mul(buffer) {
                 self.layout.divide();
             }
         }

@@ -23,12 +23,15 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn family(&mut self, name: &'a str) -> Flow<&Arc<BoundColumnFamily<'a>>> {
-        let found = match self.last.take() {
-            Some((last, family)) if last == name => (last, family),
-            _ => (name, self.database.family_to_write(name)?),
-        };
-        Ok(&self.last.insert(found).1)
+    fn family(&mut self, name: &'a str) -> Flow<Arc<BoundColumnFamily<'a>>> {
+        if let Some((last, family)) = &self.last
+            && *last == name
+        {
+            return Ok(family.clone());
+        }
+        let family = self.database.family_to_write(name)?;
+        self.last = Some((name, family.clone()));
+        Ok(family)
     }
 
     /// Bytes of what is in it.
@@ -37,13 +40,13 @@ impl<'a> Batch<'a> {
     }
 
     pub fn put(&mut self, family: &'a str, key: &[u8], value: &[u8]) -> Flow {
-        let family = self.family(family)?.clone();
+        let family = self.family(family)?;
         self.batch.put_cf(&family, key, value);
         Ok(())
     }
 
     pub fn delete(&mut self, family: &'a str, key: &[u8]) -> Flow {
-        let family = self.family(family)?.clone();
+        let family = self.family(family)?;
         self.batch.delete_cf(&family, key);
         Ok(())
     }

@@ -113,7 +113,7 @@ impl Common {
     }
 
     /// Those of a family of a state: of all of it, or of a part.
-    fn family_options(&self, part: Option<u32>) -> Options {
+    pub(super) fn family_options(&self, part: Option<u32>) -> Options {
         let whole = self.settings.write_buffer_size;
         match part {
             None => self.options(whole, MERGED_AT),
@@ -122,10 +122,6 @@ impl Common {
                 part_merged_at(part) as i32,
             ),
         }
-    }
-
-    pub(super) fn any_options(&self) -> Options {
-        self.family_options(None)
     }
 
     fn options(&self, write_buffer: u64, merged_at: i32) -> Options {
@@ -193,7 +189,7 @@ impl Database {
     pub(super) fn open(backend: Arc<Backend>, path: PathBuf, state: &str) -> Flow<Arc<Self>> {
         fs::create_dir_all(&path).map_err(|error| failed("create the folder", &path, error))?;
         let common = &backend.common;
-        let mut options = common.any_options();
+        let mut options = common.family_options(None);
         if common.settings.statistics {
             options.enable_statistics();
         }
@@ -246,13 +242,14 @@ impl Database {
 
     /// A family, made where there is none of that name.
     pub(super) fn family_to_write(&self, name: &str) -> Flow<Arc<BoundColumnFamily<'_>>> {
-        if self.db.cf_handle(name).is_none() {
-            let part = part_number(name, &self.state);
-            let options = self.backend.common.family_options(part);
-            let created = self.db.create_cf(name, &options);
-            created.map_err(|error| failed("create a family", &self.path, error))?;
-            self.families().insert(name.to_owned());
+        if let Some(family) = self.db.cf_handle(name) {
+            return Ok(family);
         }
+        let part = part_number(name, &self.state);
+        let options = self.backend.common.family_options(part);
+        let created = self.db.create_cf(name, &options);
+        created.map_err(|error| failed("create a family", &self.path, error))?;
+        self.families().insert(name.to_owned());
         let family = self.db.cf_handle(name);
         family.ok_or_else(|| failed("find", &self.path, name))
     }
@@ -312,8 +309,8 @@ pub(super) fn read_layout(db: &Db, undivided: Layout) -> Result<Layout, String> 
     }
 }
 
-/// Lets this process have as many files open as the system allows it: a large state has some hundreds, and what a
-/// process may have at first is often 1024.
+/// Lets this process have as many files open as the system allows it: a large state may have more than a thousand,
+/// and what a process may have at first is often 1024.
 fn allow_files() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some() && limit.current != limit.maximum {

@@ -1,20 +1,15 @@
 //! Tests of states that are divided as they grow: that nothing is lost on the way, and that merges are spread.
 
 use super::database::Database;
+use super::incremental_tests::{completed, files, job, save, spilled};
 use super::layout::part_number;
-use super::tests::{GROUPS, coordinator_with, temporary};
+use super::tests::{GROUPS, Model, Table, all, coordinator_with, load, temporary, turn};
 use super::{RocksSpill, StateCoordinator};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_engine::checkpoint::shared::{FilesOrigin, store_files};
-use tidegate_engine::checkpoint::visitor::Capture;
-use tidegate_engine::checkpoint::{
-    Barrier, CheckpointId, CheckpointStorage, FilesImage, KeyedPart, Notice, OperatorImage,
-    RestoredJob, StateData, StateVisitor, SubtaskImage, Timing,
-};
+use tidegate_engine::checkpoint::OperatorImage;
 use tidegate_engine::hash::key_hash;
-use tidegate_engine::state::BackedTable;
 use tidegate_engine::state::backing::Spill;
 use tidegate_engine::testing::MemoryStorage;
 
@@ -22,9 +17,6 @@ use tidegate_engine::testing::MemoryStorage;
 const SMALL_BUFFER: u64 = 64 << 10;
 /// Checkpoints of the test of merges.
 const ROUNDS: u64 = 8;
-
-type Table = BackedTable<u64, (u64, String)>;
-type Model = BTreeMap<u64, (u64, String)>;
 
 /// What no compression makes much smaller.
 fn value(key: u64, version: u64) -> (u64, String) {
@@ -47,11 +39,7 @@ struct State {
 
 impl State {
     fn open(state: &StateCoordinator, storage: &Arc<MemoryStorage>) -> Self {
-        let (_, spill) = state.create("tm-001", "job-123");
-        let mut table = Table::default();
-        let open = || spill.open("uid", "values", GROUPS);
-        let spilled = table.spill(&mut || Ok((GROUPS, open()?, spill.memory().claim())));
-        spilled.expect("spills");
+        let (table, spill) = spilled(state);
         State {
             table,
             spill,
@@ -72,10 +60,6 @@ impl State {
         assert_eq!(removed, self.model.remove(&key));
     }
 
-    fn turn(&mut self) {
-        self.table.maintain().expect("maintains");
-    }
-
     fn database(&self) -> Arc<Database> {
         self.spill.backend.databases().remove(0)
     }
@@ -90,47 +74,13 @@ impl State {
         layout.is_divided() && layout.moving().is_none()
     }
 
-    fn all(&mut self) -> Model {
-        let mut found = Model::new();
-        let each = self.table.each(|key, value| {
-            let before = found.insert(*key, value.clone());
-            assert!(before.is_none(), "{key} was shown twice");
-            Ok(())
-        });
-        each.expect("reads");
-        found
-    }
-
     /// Saves it as files; the bytes that had to be stored.
     fn checkpoint(&mut self, parallelism: u32) -> (OperatorImage, u64) {
-        let id = CheckpointId(self.next);
+        let id = self.next;
         self.next += 1;
-        let mut capture = Capture::new(GROUPS).sharing_files(true);
-        let frozen = StateVisitor::freeze(&mut capture).keyed("values", &mut self.table);
-        frozen.expect("freezes");
-        while !capture.complete() {
-            let saved = StateVisitor::save(&mut capture, 1000).keyed("values", &mut self.table);
-            saved.expect("saves");
-        }
-        let mut image = SubtaskImage {
-            barrier: Barrier::checkpoint(id.0),
-            task: 0,
-            subtask: 0,
-            operators: vec![super::tests::image(capture, parallelism)],
-            timing: Timing::default(),
-            positions: Vec::new(),
-        };
-        let fresh = store_files(&*self.storage, id, &mut image).expect("stores");
-        self.spill.settled(Notice::Completed { id, last: false });
-        let bytes = fresh.iter().map(|file| file.length).sum();
-        (image.operators.remove(0), bytes)
-    }
-}
-
-fn files(image: &OperatorImage) -> &FilesImage {
-    match &image.states[0].data {
-        StateData::Files(files) => files,
-        _ => panic!("it is saved as files"),
+        let saved = save(&mut self.table, id, parallelism, &self.storage, |_| {});
+        self.spill.settled(completed(id));
+        saved
     }
 }
 
@@ -141,20 +91,12 @@ fn restored(
     storage: &Arc<MemoryStorage>,
     parallelism: u32,
 ) -> Vec<State> {
-    let from: Arc<dyn CheckpointStorage> = storage.clone();
-    let job = RestoredJob::new(CheckpointId(1), (0..).zip(images.iter().cloned()));
-    let job = job.with_files(FilesOrigin {
-        storage: from,
-        own: true,
-    });
+    let job = job(images.iter().cloned(), storage, true);
     let subtask = |me| {
         let mut new = State::open(state, storage);
-        let saved = job.operator("uid", me, parallelism, GROUPS).expect("fits");
-        let mut saved = saved.expect("was saved");
-        let loaded = StateVisitor::load(&mut saved).keyed("values", &mut new.table);
-        loaded.expect("loads");
+        load(&mut new.table, &job, me, parallelism);
         new.next = 1000;
-        new.model = new.all();
+        new.model = all(&mut new.table);
         new
     };
     (0..parallelism).map(subtask).collect()
@@ -186,7 +128,7 @@ fn a_state_is_divided_as_it_grows_and_each_checkpoint_on_the_way_brings_it_back(
             state.remove(key_hash(&(key + 1)) % (key + 1));
             key += 1;
             if key % 50 == 0 {
-                state.turn();
+                turn(&mut state.table);
             }
         }
         if key % 2500 == 0 || state.is_moving() {
@@ -199,7 +141,7 @@ fn a_state_is_divided_as_it_grows_and_each_checkpoint_on_the_way_brings_it_back(
                 assert!(together(&subtasks) == state.model, "at {key}");
             }
         }
-        assert!(state.all() == state.model);
+        assert!(all(&mut state.table) == state.model);
     }
     assert!(moving > 2, "checkpoints while entries move: {moving}");
     assert_eq!(Vec::from_iter(formats), ["rocksdb", "rocksdb-parts"]);
@@ -232,7 +174,7 @@ fn subtasks_of_which_some_are_divided_become_others() {
     for key in 0..20_000 {
         state.set(key, 0);
         if key % 50 == 0 {
-            state.turn();
+            turn(&mut state.table);
         }
         if state.is_moving() {
             break;
@@ -245,7 +187,7 @@ fn subtasks_of_which_some_are_divided_become_others() {
     for version in 2.. {
         for key in &keys {
             two[0].set(*key, version);
-            two[0].turn();
+            turn(&mut two[0].table);
         }
         if two[0].is_divided() {
             break;
@@ -274,7 +216,7 @@ fn checkpoints_of_a_divided_state_merge_some_of_its_parts_in_turn() {
         state.set(keys, 0);
         keys += 1;
         if keys % 50 == 0 {
-            state.turn();
+            turn(&mut state.table);
         }
     }
     let database = state.database();
@@ -316,5 +258,5 @@ fn checkpoints_of_a_divided_state_merge_some_of_its_parts_in_turn() {
     };
     let (merged, of) = merged();
     assert!(merged >= 4 && merged < of, "some of them: {merged} of {of}");
-    assert!(state.all() == state.model);
+    assert!(all(&mut state.table) == state.model);
 }

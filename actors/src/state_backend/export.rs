@@ -4,7 +4,6 @@ use super::backend::Backend;
 use super::database::{Database, failed};
 use super::layout::Layout;
 use crate::failpoints::failpoint;
-use rocksdb::ReadOptions;
 use rocksdb::checkpoint::Checkpoint;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -204,10 +203,7 @@ fn occupied(database: &Database, layout: &Layout) -> Result<Option<(u32, u32)>, 
         let Some(family) = database.family_to_read(piece.family) else {
             continue;
         };
-        let mut range = ReadOptions::default();
-        range.set_iterate_lower_bound(piece.from);
-        range.set_iterate_upper_bound(piece.until);
-        let mut entries = database.db.raw_iterator_cf_opt(&family, range);
+        let mut entries = database.db.raw_iterator_cf_opt(&family, piece.range());
         entries.seek_to_first();
         let first = group(entries.key());
         entries.seek_to_last();

@@ -8,7 +8,7 @@ use super::database::{Database, Db, failed, read_layout};
 use super::export::{FORMATS, MANIFEST, TABLE_FILE};
 use super::layout::{BEHIND_ALL, Layout, first_key};
 use crate::failpoints::failpoint;
-use rocksdb::{IteratorMode, ReadOptions, WriteOptions};
+use rocksdb::{IteratorMode, WriteOptions};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,16 +18,15 @@ use tidegate_engine::fault::{Fault, Flow};
 /// Bytes that are copied at once.
 const AT_ONCE: usize = 1 << 20;
 
-/// What takes the place of a database that is empty, of a state with so many key groups.
+/// What takes the place of a database that is empty, and of its layout.
 pub(super) fn import(
-    empty: &Arc<Database>,
-    groups: u32,
+    (empty, layout): (&Arc<Database>, &Layout),
     files: &RestoredFiles<'_>,
     write: &WriteOptions,
 ) -> Flow<(Arc<Database>, Layout)> {
     let largest = |n: &usize| files.images[*n].index.bytes();
     let Some(first) = (0..files.images.len()).max_by_key(largest) else {
-        return Ok((empty.clone(), empty.layout(groups)?));
+        return Ok((empty.clone(), layout.clone()));
     };
     let image = files.images[first];
     let backend = &empty.backend;
@@ -36,7 +35,7 @@ pub(super) fn import(
     fetch(files, image, &folder)?;
     failpoint!("state_backend::after_fetch");
     let database = Database::open(backend.clone(), folder, empty.state())?;
-    let layout = database.layout(groups)?;
+    let layout = database.layout(layout.groups)?;
     failpoint!("state_backend::before_clip");
     clip(&database, &layout, files, image, write)?;
     failpoint!("state_backend::after_clip");
@@ -46,7 +45,7 @@ pub(super) fn import(
     for (n, image) in files.images.iter().enumerate() {
         if n != first {
             failpoint!("state_backend::before_copy");
-            copy(&database, (&layout, groups), files, image, write)?;
+            copy(&database, &layout, files, image, write)?;
             failpoint!("state_backend::after_copy");
         }
     }
@@ -128,7 +127,7 @@ fn delete(
 /// Copies what is this subtask's out of files.
 fn copy(
     database: &Database,
-    (layout, groups): (&Layout, u32),
+    layout: &Layout,
     files: &RestoredFiles<'_>,
     image: &FilesImage,
     write: &WriteOptions,
@@ -137,10 +136,10 @@ fn copy(
     let _removed = RemovedAtEnd(&folder);
     fetch(files, image, &folder)?;
     let error = |error: rocksdb::Error| failed("read what was saved", &folder, error);
-    let options = database.backend.common.any_options();
+    let options = database.backend.common.family_options(None);
     let families = Db::list_cf(&options, &folder).map_err(error)?;
     let old = Db::open_cf_for_read_only(&options, &folder, families, false).map_err(error)?;
-    let old_layout = read_layout(&old, Layout::new(database.state(), groups))
+    let old_layout = read_layout(&old, Layout::new(database.state(), layout.groups))
         .map_err(|error| failed("read what was saved", &folder, error))?;
     let mine = (first_key(files.groups.start), first_key(files.groups.end));
     let mut batch = Batch::new(database);
@@ -148,10 +147,7 @@ fn copy(
         let Some(from) = old.cf_handle(piece.family) else {
             continue;
         };
-        let mut range = ReadOptions::default();
-        range.set_iterate_lower_bound(piece.from);
-        range.set_iterate_upper_bound(piece.until);
-        for entry in old.iterator_cf_opt(&from, range, IteratorMode::Start) {
+        for entry in old.iterator_cf_opt(&from, piece.range(), IteratorMode::Start) {
             let (key, value) = entry.map_err(error)?;
             batch.put(layout.family_of(&key), &key, &value)?;
             if batch.bytes() >= AT_ONCE {

@@ -15,7 +15,7 @@ use tidegate_engine::state::backing::Spill;
 use tidegate_engine::testing::MemoryStorage;
 
 /// A table in front of a new database, and what tells that of checkpoints.
-fn spilled(state: &StateCoordinator) -> (Table, RocksSpill) {
+pub(super) fn spilled(state: &StateCoordinator) -> (Table, RocksSpill) {
     let (_, spill) = state.create("tm-001", "job-123");
     let mut table = Table::default();
     let mut open = |name: &str| {
@@ -28,7 +28,7 @@ fn spilled(state: &StateCoordinator) -> (Table, RocksSpill) {
 }
 
 /// Saves a table as files while `between` happens in each turn, and stores them.
-fn save(
+pub(super) fn save(
     table: &mut Table,
     id: u64,
     parallelism: u32,
@@ -56,19 +56,19 @@ fn save(
     (image.operators.remove(0), bytes)
 }
 
-fn completed(id: u64) -> Notice {
+pub(super) fn completed(id: u64) -> Notice {
     let id = CheckpointId(id);
     Notice::Completed { id, last: false }
 }
 
-fn files(image: &OperatorImage) -> &FilesImage {
+pub(super) fn files(image: &OperatorImage) -> &FilesImage {
     match &image.states[0].data {
         StateData::Files(files) => files,
         _ => panic!("it is saved as files"),
     }
 }
 
-fn job(
+pub(super) fn job(
     images: impl IntoIterator<Item = OperatorImage>,
     storage: &Arc<MemoryStorage>,
     own: bool,

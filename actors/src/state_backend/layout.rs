@@ -9,7 +9,7 @@
 //! is below a mark is in the parts, the rest still in the family of the whole. The mark is kept beside the
 //! entries, so that a checkpoint on the way knows it.
 
-use rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
+use rocksdb::{DEFAULT_COLUMN_FAMILY_NAME, ReadOptions};
 use std::sync::Arc;
 
 /// The parts of a state that is divided, over all its subtasks.
@@ -43,7 +43,7 @@ pub(super) struct Layout {
     /// The family of a state that is not divided.
     pub whole: String,
     /// How many key groups there are.
-    groups: u32,
+    pub groups: u32,
     parts: Arc<[String]>,
     /// Keys below it are in parts; none where the state is not divided.
     mark: Option<Vec<u8>>,
@@ -58,6 +58,16 @@ pub(super) struct Piece<'a> {
     pub until: Vec<u8>,
     /// It is all that the family has.
     pub complete: bool,
+}
+
+impl Piece<'_> {
+    /// What an iterator over it needs.
+    pub fn range(&self) -> ReadOptions {
+        let mut range = ReadOptions::default();
+        range.set_iterate_lower_bound(self.from.as_slice());
+        range.set_iterate_upper_bound(self.until.as_slice());
+        range
+    }
 }
 
 impl Layout {

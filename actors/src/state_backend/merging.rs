@@ -2,8 +2,8 @@
 //! other.
 //!
 //! Left alone, RocksDB merges runs of files whenever there are too many of them, which parts of one state
-//! reach at about the same time: most checkpoints then store what has changed, and some of them half of
-//! the state. Here each checkpoint pays for merges: what it flushed to files, times a factor, is what the merges
+//! reach at about the same time: most checkpoints then store what has changed, and some of them many
+//! times as much. Here each checkpoint pays for merges: what it flushed to files, times a factor, is what the merges
 //! until the next may write. The part that RocksDB itself would merge next is first. Its own merges remain for what
 //! is flushed between checkpoints, or without any.
 

@@ -3,7 +3,6 @@
 
 use super::database::{Database, failed};
 use super::layout::Layout;
-use rocksdb::ReadOptions;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -15,9 +14,11 @@ const AT_ONCE: usize = 256 << 10;
 /// How many of those wait to be taken.
 const WAITING: usize = 4;
 
+type Received = Result<Changes, String>;
+
 /// See the module.
 pub(super) struct ThreadScan {
-    pieces: Option<Receiver<Result<Changes, String>>>,
+    pieces: Option<Receiver<Received>>,
     /// What was received, and how much of it was shown.
     current: (Changes, usize),
     thread: Option<JoinHandle<()>>,
@@ -111,12 +112,7 @@ impl Drop for ThreadScan {
     }
 }
 
-fn read(
-    database: &Database,
-    layout: &Layout,
-    begun: &SyncSender<()>,
-    send: &SyncSender<Result<Changes, String>>,
-) {
+fn read(database: &Database, layout: &Layout, begun: &SyncSender<()>, send: &SyncSender<Received>) {
     let pieces = layout.pieces(&[], &[]);
     // A family that is dropped while it is read stays until then.
     let families = pieces.into_iter().filter_map(|piece| {
@@ -128,10 +124,7 @@ fn read(
     let _ = begun.send(());
     let mut changes = Changes::default();
     for (piece, family) in families {
-        let mut range = ReadOptions::default();
-        range.set_iterate_lower_bound(piece.from);
-        range.set_iterate_upper_bound(piece.until);
-        let mut entries = snapshot.raw_iterator_cf_opt(&family, range);
+        let mut entries = snapshot.raw_iterator_cf_opt(&family, piece.range());
         entries.seek_to_first();
         while let Some((key, value)) = entries.item() {
             let put = changes.put(|bytes| {
