@@ -6,8 +6,10 @@ use std::borrow::Cow;
 /// A piece that has so many bytes gets no more: a little less than the 64 KiB that a `Vec` grows to, so that what
 /// crosses the limit rarely makes it grow once more.
 const FULL: usize = PIECE - 4 * 1024;
-/// What a piece begins with, behind the first one of its kind.
+/// What a piece has room for, as soon as it is known to need that.
 const PIECE: usize = 64 * 1024;
+/// A first piece that has so many bytes is one of many: it gets the whole room, instead of being moved four times.
+const FEW: usize = 3 * 1024;
 
 /// Bytes that are appended to for as long as a snapshot is taken, and moved only while there are few. One `Vec`
 /// would be moved each time that it outgrows its memory, and those of all key groups within the same few turns: a
@@ -34,12 +36,21 @@ impl Pieces {
     /// Where the next bytes are appended.
     #[inline]
     pub fn end(&mut self) -> &mut Vec<u8> {
-        if self.last.len() >= FULL {
-            self.close();
-            // Where one piece was filled, the next one will be.
-            self.last.reserve_exact(PIECE);
+        if self.last.len() >= FEW {
+            self.make_room();
         }
         &mut self.last
+    }
+
+    #[inline]
+    fn make_room(&mut self) {
+        if self.last.len() >= FULL {
+            self.close();
+        }
+        if self.last.capacity() < PIECE {
+            // Where one piece was filled, the next one will be.
+            self.last.reserve_exact(PIECE - self.last.len());
+        }
     }
 
     /// The last one gets no more.

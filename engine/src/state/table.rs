@@ -1,7 +1,7 @@
 //! A map from keys to values that is told the key's hash instead of computing it again.
 
 use super::frozen::Frozen;
-use crate::checkpoint::codec::{self, encode_into};
+use crate::checkpoint::codec::{self, encode_part};
 use crate::checkpoint::stored_name;
 use crate::checkpoint::{EncodedEntries, Entries, Key, KeyedPart, KeyedSection, StateValue};
 use crate::fault::Flow;
@@ -330,9 +330,10 @@ impl<K: Hash + Eq, V> KeyTable<K, V> {
 }
 
 /// How an entry is saved.
-#[inline]
+#[inline(always)]
 fn encode_entry<K: Key, V: StateValue>(key: &K, value: &V, bytes: &mut Vec<u8>) -> Flow {
-    encode_into(&(key, value), bytes)
+    encode_part(key, bytes)?;
+    encode_part(value, bytes)
 }
 
 impl<K: Key, V: StateValue> KeyTable<K, V> {

@@ -63,6 +63,11 @@ impl Case {
             parallelism,
             generator: Generator::new(0),
         };
+        // Made before, and deleted after, what is measured.
+        let folder = match runner {
+            Runner::Checkpointed(_) => Some(tempfile::tempdir()?),
+            _ => None,
+        };
         timed(|| match runner {
             Runner::Engine(_) => queries::run::<E>(
                 self.query,
@@ -71,10 +76,9 @@ impl Case {
                 queries::Run::default(),
             ),
             Runner::Checkpointed(_) => {
-                let folder = tempfile::tempdir()?;
                 let run = queries::Run {
                     checkpoints: CheckpointArgs {
-                        checkpoint_dir: Some(folder.path().to_owned()),
+                        checkpoint_dir: folder.as_ref().map(|folder| folder.path().to_owned()),
                         checkpoint_interval: Some(1000),
                         ..CheckpointArgs::default()
                     },
