@@ -7,17 +7,19 @@
 
 use fail::fail_point;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
-use tidegate_engine::checkpoint::storage::{METADATA, Stored};
-use tidegate_engine::checkpoint::stream::{Make, Put};
+use tidegate_engine::checkpoint::storage::{METADATA, Make, Stored};
 use tidegate_engine::checkpoint::{CheckpointStorage, Error, Result};
 use tidegate_engine::time::Timestamp;
 
 /// Ends the name of a file that is being written.
 const TEMPORARY: &str = ".tmp";
+
+/// Parts of fewer bytes are gathered: the key groups of a small state have a few each.
+const GATHERED: usize = 32 << 10;
 
 /// A folder of the file system.
 #[derive(Clone, Debug)]
@@ -73,12 +75,15 @@ impl LocalStorage {
     fn write_temporary(&self, path: &str, temporary: &Path, make: &mut Make<'_>) -> Result {
         let failed = |action| move |error: io::Error| self.failed(action, path, &error);
         let mut options = OpenOptions::new();
-        let mut file = options
+        let file = options
             .write(true)
             .create_new(true)
             .open(temporary)
             .map_err(failed("create"))?;
+        let mut file = BufWriter::with_capacity(GATHERED, file);
         make(&mut |part| write_part(&mut file, part).map_err(failed("write")))?;
+        let file = file.into_inner();
+        let file = file.map_err(|error| self.failed("write", path, error.error()))?;
         sync_file(&file).map_err(failed("sync"))
     }
 
@@ -189,11 +194,6 @@ impl CheckpointStorage for LocalStorage {
 
     fn elsewhere(&self, place: &str) -> Result<(Arc<dyn CheckpointStorage>, String)> {
         super::of_checkpoint(Path::new(place))
-    }
-
-    fn write(&self, path: &str, parts: &[&[u8]]) -> Result {
-        let mut make = |put: &mut Put<'_>| parts.iter().try_for_each(|part| put(part));
-        self.store(path, &mut make, rename)
     }
 
     fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
@@ -308,7 +308,7 @@ fn injected(text: Option<String>) -> io::Error {
     }
 }
 
-fn write_part(file: &mut File, part: &[u8]) -> io::Result<()> {
+fn write_part(file: &mut impl Write, part: &[u8]) -> io::Result<()> {
     may_fail!("storage::before_write");
     file.write_all(part)?;
     may_fail!("storage::after_write");

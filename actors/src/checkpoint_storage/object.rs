@@ -13,8 +13,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use tidegate_engine::checkpoint::storage::{Stored, join};
-use tidegate_engine::checkpoint::stream::Make;
+use tidegate_engine::checkpoint::storage::{Make, Stored, join};
 use tidegate_engine::checkpoint::{CheckpointStorage, Error, Result};
 use tidegate_engine::time::Timestamp;
 use tokio::runtime::{Builder, Runtime};
@@ -26,9 +25,6 @@ const PARTS_AHEAD: usize = 4;
 
 /// A failpoint whose `return(text)` becomes an error of the store, as if an answer was bad or never came.
 macro_rules! may_fail {
-    ($name:literal) => {
-        fail_point!($name, |text| Err(injected(text)))
-    };
     ($name:literal, $storage:expr, $action:literal, $path:expr) => {
         fail_point!($name, |text| {
             let error = injected(text);
@@ -179,29 +175,79 @@ impl ObjectStorage {
         let inside = path.strip_prefix(self.prefix.as_str()).unwrap_or(path);
         inside.trim_start_matches('/').to_owned()
     }
+}
 
-    /// Puts a large file, part by part; what was put of it goes where that fails.
-    async fn put_parts(&self, object: &ObjectPath, parts: &[&[u8]]) -> object_store::Result<()> {
-        let upload = self.shared.store.put_multipart(object).await?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
-        let sent: object_store::Result<()> = async {
-            for piece in parts.iter().flat_map(|part| part.chunks(PART)) {
-                may_fail!("object_store::before_part");
-                upload.wait_for_capacity(PARTS_AHEAD).await?;
-                upload.write(piece);
-                may_fail!("object_store::after_part");
+/// A file on its way into the store: by one request where it is small, else in parts that are sent while it is made.
+struct Upload<'a> {
+    storage: &'a ObjectStorage,
+    path: &'a str,
+    object: ObjectPath,
+    /// What there is of it while that is little.
+    gathered: Vec<u8>,
+    parts: Option<WriteMultipart>,
+}
+
+impl Upload<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result {
+        if self.parts.is_none() {
+            if self.gathered.len() + bytes.len() <= PART {
+                self.gathered.extend_from_slice(bytes);
+                return Ok(());
             }
-            may_fail!("object_store::before_finish");
-            Ok(())
+            let store = &self.storage.shared.store;
+            let parts = store.put_multipart(&self.object);
+            let parts = self.storage.wait("write", self.path, parts)?;
+            self.parts = Some(WriteMultipart::new_with_chunk_size(parts, PART));
+            let gathered = std::mem::take(&mut self.gathered);
+            self.send(&gathered)?;
         }
-        .await;
-        if let Err(error) = sent {
-            drop(upload.abort().await);
+        self.send(bytes)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result {
+        let Upload { storage, path, .. } = *self;
+        let Some(parts) = &mut self.parts else {
+            return Ok(());
+        };
+        for piece in bytes.chunks(PART) {
+            may_fail!("object_store::before_part", storage, "write", path);
+            storage.wait("write", path, parts.wait_for_capacity(PARTS_AHEAD))?;
+            // It begins to send parts at once.
+            let _within = storage.runtime().enter();
+            parts.write(piece);
+            may_fail!("object_store::after_part", storage, "write", path);
+        }
+        Ok(())
+    }
+
+    /// All has been put: it becomes a file. What was sent of it goes where that fails.
+    fn finish(mut self) -> Result {
+        let Upload { storage, path, .. } = self;
+        let Some(parts) = self.parts.take() else {
+            let payload = PutPayload::from(self.gathered);
+            let put = storage.shared.store.put(&self.object, payload);
+            return storage.wait("write", path, put).map(drop);
+        };
+        let before = || {
+            may_fail!("object_store::before_finish", storage, "write", path);
+            Ok(())
+        };
+        if let Err(error) = before() {
+            self.parts = Some(parts);
+            self.abort();
             return Err(error);
         }
-        upload.finish().await?;
-        may_fail!("object_store::after_finish");
+        storage.wait("write", path, parts.finish())?;
+        may_fail!("object_store::after_finish", storage, "write", path);
         Ok(())
+    }
+
+    /// Takes back what was sent.
+    fn abort(self) {
+        if let Some(parts) = self.parts {
+            // If this fails too, the store's own rules for what was never finished take it.
+            drop(self.storage.wait("write", self.path, parts.abort()));
+        }
     }
 }
 
@@ -239,49 +285,23 @@ impl CheckpointStorage for ObjectStorage {
         }
     }
 
-    fn write(&self, path: &str, parts: &[&[u8]]) -> Result {
-        let object = self.object(path)?;
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        may_fail!("object_store::before_put", self, "write", path);
-        if length > PART {
-            self.wait("write", path, self.put_parts(&object, parts))?;
-        } else {
-            let payload = PutPayload::from(parts.concat());
-            self.wait("write", path, self.shared.store.put(&object, payload))?;
-        }
-        may_fail!("object_store::after_put", self, "write", path);
-        Ok(())
-    }
-
     fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
         let object = self.object(path)?;
         may_fail!("object_store::before_put", self, "write", path);
-        let upload = self.shared.store.put_multipart(&object);
-        let upload = self.wait("write", path, upload)?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
-        let made = make(&mut |part| {
-            for piece in part.chunks(PART) {
-                may_fail!("object_store::before_part", self, "write", path);
-                self.wait("write", path, upload.wait_for_capacity(PARTS_AHEAD))?;
-                // It begins to send parts at once.
-                let _within = self.runtime().enter();
-                upload.write(piece);
-                may_fail!("object_store::after_part", self, "write", path);
-            }
-            Ok(())
-        });
-        let made = made.and_then(|()| {
-            may_fail!("object_store::before_finish", self, "write", path);
-            Ok(())
-        });
-        match made {
-            Ok(()) => self.wait("write", path, upload.finish())?,
+        let mut upload = Upload {
+            storage: self,
+            path,
+            object,
+            gathered: Vec::new(),
+            parts: None,
+        };
+        match make(&mut |part| upload.put(part)) {
+            Ok(()) => upload.finish()?,
             Err(error) => {
-                drop(self.wait("write", path, upload.abort()));
+                upload.abort();
                 return Err(error);
             }
-        };
-        may_fail!("object_store::after_finish", self, "write", path);
+        }
         may_fail!("object_store::after_put", self, "write", path);
         Ok(())
     }

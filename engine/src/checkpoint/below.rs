@@ -2,7 +2,7 @@
 //! files too, so that it stands alone wherever it is moved.
 
 use super::error::Result;
-use super::storage::{CheckpointStorage, Stored, join};
+use super::storage::{CheckpointStorage, Make, Stored, join};
 use std::sync::Arc;
 
 /// A folder of a storage.
@@ -35,8 +35,8 @@ impl CheckpointStorage for Below {
         self.storage.lasting_place(&self.full(path))
     }
 
-    fn write(&self, path: &str, parts: &[&[u8]]) -> Result {
-        self.storage.write(&self.full(path), parts)
+    fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
+        self.storage.write_stream(&self.full(path), make)
     }
 
     fn publish(&self, path: &str, bytes: &[u8]) -> Result {

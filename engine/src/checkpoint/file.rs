@@ -1,4 +1,5 @@
-//! A subtask's image as the bytes of one file, and back with every byte verified.
+//! The file that holds a subtask's image, and the image out of it with every byte verified. [`super::writer`] writes
+//! it.
 //!
 //! ```text
 //! magic                8 bytes  "TIDESTAT"
@@ -19,77 +20,19 @@ use super::checksum::Checksum;
 use super::codec;
 use super::error::{Error, Result};
 use super::image::{GroupImage, StateData, SubtaskImage};
-use super::index::{DataIndex, GroupIndex, Section, StateIndex, SubtaskIndex};
-use super::pieces::Pieces;
+use super::index::{DataIndex, Section, StateIndex, SubtaskIndex};
 use super::shared::{FilesImage, Local};
 use super::storage::CheckpointStorage;
-use std::borrow::Cow;
 
 /// The newest format; what the oldest can hold is written in that.
 pub const FORMAT: u32 = 2;
-const WITHOUT_SHARED: u32 = 1;
-const MAGIC: [u8; 8] = *b"TIDESTAT";
-const END: [u8; 8] = *b"TATSEDIT";
+pub(super) const WITHOUT_SHARED: u32 = 1;
+pub(super) const MAGIC: [u8; 8] = *b"TIDESTAT";
+pub(super) const END: [u8; 8] = *b"TATSEDIT";
 pub(super) const HEADER: usize = 12;
 const TRAILER: usize = 32;
 /// The checksum of all that stands before, and the end.
 pub(super) const END_BYTES: usize = 16;
-
-/// A file before it is written: its parts in order. Large ones are borrowed from the image.
-#[derive(Debug)]
-pub struct Encoded<'a> {
-    parts: Vec<Cow<'a, [u8]>>,
-    /// How many bytes it has.
-    pub length: u64,
-    /// Of the whole file but for its end: what the file itself holds too.
-    pub checksum: Checksum,
-    /// What it contains.
-    pub index: SubtaskIndex,
-}
-
-impl Encoded<'_> {
-    /// The bytes, part by part.
-    pub fn parts(&self) -> Vec<&[u8]> {
-        self.parts.iter().map(AsRef::as_ref).collect()
-    }
-
-    /// The bytes in one piece.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.parts().concat()
-    }
-}
-
-fn format_of(image: &SubtaskImage) -> u32 {
-    let mut states = image.operators.iter().flat_map(|o| &o.states);
-    match states.any(|state| matches!(state.data, StateData::Files(_))) {
-        true => FORMAT,
-        false => WITHOUT_SHARED,
-    }
-}
-
-/// What a file begins with.
-pub(super) fn header(image: &SubtaskImage) -> Vec<u8> {
-    let mut header = MAGIC.to_vec();
-    header.extend(format_of(image).to_le_bytes());
-    header
-}
-
-/// What stands behind the index: its length and its checksum.
-pub(super) fn trailer_of(
-    index: &SubtaskIndex,
-) -> std::result::Result<Vec<u8>, crate::fault::Fault> {
-    let encoded = codec::encode(index)?;
-    let mut trailer = (encoded.len() as u64).to_le_bytes().to_vec();
-    trailer.extend(Checksum::of(&encoded).0.to_le_bytes());
-    Ok(trailer)
-}
-
-/// What a file ends with; the checksum is that of all that stands before.
-pub(super) fn end_of(checksum: Checksum) -> Vec<u8> {
-    let mut end = checksum.0.to_le_bytes().to_vec();
-    end.extend(END);
-    end
-}
 
 /// The end of a file.
 pub(super) struct Trailer {
@@ -137,33 +80,6 @@ pub(super) fn read_trailer(
     })
 }
 
-/// Puts the content of a state that has no key groups, through `put`.
-pub(super) fn place_other(
-    data: &StateData,
-    put: &mut dyn FnMut(&[u8]) -> Result<Section>,
-) -> Result<DataIndex> {
-    Ok(match data {
-        StateData::Elements(elements) => DataIndex::Elements {
-            count: elements.len() as u64,
-            section: put(&element_bytes(elements))?,
-        },
-        StateData::Files(files) => DataIndex::Files {
-            index: files.index.clone(),
-            section: put(&files.manifest)?,
-        },
-        _ => DataIndex::Groups(Vec::new()),
-    })
-}
-
-fn element_bytes(elements: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for element in elements {
-        bytes.extend((element.len() as u64).to_le_bytes());
-        bytes.extend(element);
-    }
-    bytes
-}
-
 /// The content of a state that has no key groups, out of its section.
 pub(super) fn read_other(place: &str, bytes: &[u8], data: &DataIndex) -> Result<StateData> {
     match data {
@@ -179,76 +95,6 @@ pub(super) fn read_other(place: &str, bytes: &[u8], data: &DataIndex) -> Result<
             manifest: bytes.to_vec(),
             local: Local::default(),
         })),
-    }
-}
-
-/// Lays a subtask's image out as a file. One with states that are yet to be read is written by
-/// [`super::stream`].
-pub fn encode(image: &SubtaskImage) -> std::result::Result<Encoded<'_>, crate::fault::Fault> {
-    let mut writer = Writer::default();
-    writer.put(Cow::Owned(header(image)));
-    let index = SubtaskIndex::of(image, |data| writer.place(data));
-    writer.put(Cow::Owned(codec::encode(&index)?));
-    writer.put(Cow::Owned(trailer_of(&index)?));
-    let checksum = Checksum::of_parts(writer.parts.iter().map(AsRef::as_ref));
-    writer.put(Cow::Owned(end_of(checksum)));
-    Ok(Encoded {
-        parts: writer.parts,
-        length: writer.length,
-        checksum,
-        index,
-    })
-}
-
-#[derive(Default)]
-struct Writer<'a> {
-    parts: Vec<Cow<'a, [u8]>>,
-    length: u64,
-}
-
-impl<'a> Writer<'a> {
-    fn put(&mut self, part: Cow<'a, [u8]>) -> Section {
-        let section = Section {
-            offset: self.length,
-            length: part.len() as u64,
-            checksum: Checksum::of(&part),
-        };
-        self.length += section.length;
-        self.parts.push(part);
-        section
-    }
-
-    fn put_pieces(&mut self, pieces: &'a Pieces) -> Section {
-        let section = Section {
-            offset: self.length,
-            length: pieces.len() as u64,
-            checksum: Checksum::of_parts(pieces.iter()),
-        };
-        self.length += section.length;
-        self.parts.extend(pieces.iter().map(Cow::Borrowed));
-        section
-    }
-
-    fn place(&mut self, data: &'a StateData) -> DataIndex {
-        match data {
-            StateData::Groups(groups) => {
-                let index = groups.iter().map(|group| GroupIndex {
-                    group: group.group,
-                    entries: group.entries,
-                    section: self.put_pieces(&group.bytes),
-                });
-                DataIndex::Groups(index.collect())
-            }
-            StateData::Elements(elements) => DataIndex::Elements {
-                count: elements.len() as u64,
-                section: self.put(Cow::Owned(element_bytes(elements))),
-            },
-            StateData::Files(files) => DataIndex::Files {
-                index: files.index.clone(),
-                section: self.put(Cow::Borrowed(&files.manifest)),
-            },
-            StateData::Streamed(_) | StateData::Stored(_) => DataIndex::Groups(Vec::new()),
-        }
     }
 }
 

@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::checkpoint::image::{OperatorImage, StateImage, StateKind};
-use crate::checkpoint::metadata::FileRef;
+use crate::checkpoint::index::GroupIndex;
+use crate::checkpoint::metadata::{FileRef, SubtaskFile};
 use crate::checkpoint::shared::{FilesIndex, SharedFile};
+use crate::checkpoint::storage::{join, write_image_to};
 use crate::checkpoint::{Barrier, CheckpointId, Timing};
+use crate::testing::MemoryStorage;
 use crate::time::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -81,15 +84,22 @@ fn image() -> impl Strategy<Value = SubtaskImage> {
     })
 }
 
+/// What is known of a file, and the file.
+fn written(image: &SubtaskImage) -> (SubtaskFile, Vec<u8>) {
+    let storage = MemoryStorage::default();
+    let known = write_image_to(&storage, "f", image).expect("writes");
+    let bytes = storage.read(&join("f", &known.file.path), u64::MAX);
+    (known, bytes.expect("reads"))
+}
+
 proptest! {
     #[test]
     fn an_image_comes_back_as_it_was(image in image()) {
-        let encoded = encode(&image).expect("encodes");
-        let bytes = encoded.to_bytes();
-        prop_assert_eq!(encoded.length, bytes.len() as u64);
+        let (known, bytes) = written(&image);
+        prop_assert_eq!(known.file.length, bytes.len() as u64);
         let (checksum, index) = verify("f", &bytes).expect("undamaged");
-        prop_assert_eq!(checksum, encoded.checksum);
-        prop_assert_eq!(&index, &encoded.index);
+        prop_assert_eq!(checksum, known.file.checksum);
+        prop_assert_eq!(&index, &known.index);
         prop_assert_eq!(decode("f", &bytes).expect("undamaged"), image);
     }
 
@@ -150,7 +160,7 @@ fn error(bytes: &[u8]) -> String {
 
 #[test]
 fn every_flipped_bit_and_every_changed_byte_is_found() {
-    let good = encode(&small()).expect("encodes").to_bytes();
+    let good = written(&small()).1;
     for at in 0..good.len() {
         for change in 1..=255 {
             let mut bytes = good.clone();
@@ -162,7 +172,7 @@ fn every_flipped_bit_and_every_changed_byte_is_found() {
 
 #[test]
 fn every_length_but_the_right_one_is_found() {
-    let good = encode(&small()).expect("encodes").to_bytes();
+    let good = written(&small()).1;
     for length in 0..good.len() {
         assert!(decode("f", &good[..length]).is_err(), "{length} bytes");
         assert!(decode("f", &good[good.len() - length..]).is_err());
@@ -174,7 +184,7 @@ fn every_length_but_the_right_one_is_found() {
 
 #[test]
 fn an_error_names_the_file_and_the_section() {
-    let good = encode(&small()).expect("encodes").to_bytes();
+    let good = written(&small()).1;
     let flipped = |at: usize| {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
@@ -193,9 +203,8 @@ fn an_error_names_the_file_and_the_section() {
 /// An index that was made to lie, with checksums that fit the lie.
 fn forged(change: impl FnOnce(&mut SubtaskIndex)) -> String {
     let image = small();
-    let encoded = encode(&image).expect("encodes");
-    let good = encoded.to_bytes();
-    let mut index = encoded.index;
+    let (known, good) = written(&image);
+    let mut index = known.index;
     let old = codec::encode(&index).expect("encodes").len();
     change(&mut index);
     let index = codec::encode(&index).expect("encodes");
@@ -238,7 +247,7 @@ fn a_length_or_place_that_lies_is_found_before_it_is_believed() {
 
 #[test]
 fn a_later_format_is_told_from_damage() {
-    let mut bytes = encode(&small()).expect("encodes").to_bytes();
+    let mut bytes = written(&small()).1;
     bytes[8] = FORMAT as u8 + 1;
     let end = bytes.len() - 16;
     let sum = Checksum::of(&bytes[..end]).0.to_le_bytes();

@@ -273,6 +273,14 @@ impl KeyedSection {
         }
     }
 
+    /// The entries by key group; an error where the state was given in one piece.
+    pub fn into_groups(self) -> Flow<Vec<GroupImage>> {
+        match self.into_data() {
+            StateData::Groups(groups) => Ok(groups),
+            _ => Err(Fault::internal("keyed state without key groups")),
+        }
+    }
+
     /// What goes into the image.
     pub fn into_data(self) -> StateData {
         if let Some(files) = self.files {

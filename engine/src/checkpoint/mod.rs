@@ -36,6 +36,7 @@ pub mod stopped;
 pub mod storage;
 pub mod stream;
 pub mod visitor;
+mod writer;
 
 pub use barrier::{Barrier, BarrierKind, CheckpointId, CheckpointMode, Notice, Passing};
 pub use below::Below;

@@ -14,10 +14,9 @@
 
 use super::barrier::{BarrierKind, CheckpointId};
 use super::error::{Error, Result};
-use super::file;
 use super::image::SubtaskImage;
-use super::metadata::{CheckpointMetadata, FileRef, SubtaskFile};
-use super::stream::{self, Make};
+use super::metadata::{CheckpointMetadata, SubtaskFile};
+use super::writer;
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -43,6 +42,12 @@ pub struct Stored {
     pub modified: Timestamp,
 }
 
+/// Takes bytes that follow each other.
+pub type Put<'a> = dyn FnMut(&[u8]) -> Result + 'a;
+
+/// Gives the bytes of a file, part by part.
+pub type Make<'a> = dyn FnMut(&mut Put<'_>) -> Result + 'a;
+
 /// A place for checkpoints. Its calls wait for the disk or the network: not for an actor's turn.
 pub trait CheckpointStorage: Send + Sync {
     /// The full place of a path, as a person would write it. The empty path is the storage itself.
@@ -61,19 +66,13 @@ pub trait CheckpointStorage: Send + Sync {
         })
     }
 
-    /// Writes a file, given part by part. When it returns, the file outlives a loss of power; when
-    /// it fails, there is no file. Names are never used twice.
-    fn write(&self, path: &str, parts: &[&[u8]]) -> Result;
+    /// Writes a file of which `make` gives the bytes, part by part, to the function that it is called with. When it
+    /// returns, the file outlives a loss of power; when it fails, there is no file. Names are never used twice.
+    fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result;
 
-    /// Like `write`, of a file that is made while it is written: `make` gives its bytes, part by part, to the
-    /// function that it is called with.
-    fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
-        let mut all = Vec::new();
-        make(&mut |part| {
-            all.extend_from_slice(part);
-            Ok(())
-        })?;
-        self.write(path, &[&all])
+    /// Like `write_stream`, of parts that are all there.
+    fn write(&self, path: &str, parts: &[&[u8]]) -> Result {
+        self.write_stream(path, &mut |put| parts.iter().try_for_each(|part| put(part)))
     }
 
     /// Like `write`, of a file that others may look for: they see all of it or none, and
@@ -137,27 +136,7 @@ pub fn write_image_to(
     folder: &str,
     image: &SubtaskImage,
 ) -> Result<SubtaskFile> {
-    let name = storage.fresh_name();
-    let path = join(folder, &name);
-    if stream::is_streamed(image) {
-        return stream::write_streamed(storage, &path, name, image);
-    }
-    let encoded = file::encode(image).map_err(|fault| Error::Failed {
-        action: "encode",
-        path: storage.place(&path),
-        reason: fault.to_string(),
-        advice: "this is a defect of Tidegate, please report it",
-    })?;
-    storage.write(&path, &encoded.parts())?;
-    Ok(SubtaskFile {
-        file: FileRef {
-            path: name,
-            length: encoded.length,
-            checksum: encoded.checksum,
-        },
-        index: encoded.index,
-        positions: image.positions.clone(),
-    })
+    writer::write(storage, folder, image)
 }
 
 /// Makes a checkpoint of files that are all written: from now on it is complete.

@@ -5,13 +5,12 @@
 //! where they are until a subtask asks for them.
 
 use super::checksum::Checksum;
-use super::codec;
 use super::error::{Error, Result};
 use super::file::{self, Trailer};
 use super::image::{GroupImage, StateData, SubtaskImage};
-use super::index::{DataIndex, GroupIndex, Section, SubtaskIndex};
+use super::index::{DataIndex, GroupIndex, Section};
 use super::keyed::KeyedSection;
-use super::metadata::{FileRef, SubtaskFile};
+use super::metadata::SubtaskFile;
 use super::storage::{CheckpointStorage, join};
 use crate::fault::{Fault, Flow};
 use serde::{Deserialize, Serialize};
@@ -19,9 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Entries that are read at once.
-const ENTRIES: usize = if cfg!(test) { 5 } else { 4096 };
-/// Bytes of entries that make a section, where a key group has more.
-const SECTION: usize = if cfg!(test) { 64 } else { 4 << 20 };
+pub(super) const ENTRIES: usize = if cfg!(test) { 5 } else { 4096 };
 /// Files of more bytes are not read whole.
 pub const READ_WHOLE: u64 = 32 << 20;
 
@@ -44,21 +41,18 @@ impl Streamed {
         Streamed(Arc::new(Mutex::new(Some((empty, entries)))))
     }
 
-    /// Takes the entries out.
-    pub fn take(&self) -> Option<Unread> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Takes the entries out, which nobody else may have done.
+    pub fn take(&self) -> Flow<Unread> {
+        let mut unread = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = unread.take();
+        taken.ok_or_else(|| Fault::internal("a state was read twice"))
     }
 
     /// All entries, read into memory.
     pub fn gather(&self) -> Flow<Vec<GroupImage>> {
-        let Some((mut section, mut entries)) = self.take() else {
-            return Err(Fault::internal("a state was read twice"));
-        };
+        let (mut section, mut entries) = self.take()?;
         while !entries.next(&mut section, ENTRIES)? {}
-        match section.into_data() {
-            StateData::Groups(groups) => Ok(groups),
-            _ => Err(Fault::internal("keyed state without key groups")),
-        }
+        section.into_groups()
     }
 }
 
@@ -125,138 +119,6 @@ fn read_section(storage: &dyn CheckpointStorage, path: &str, section: &Section) 
         section.checksum
     );
     Err(Error::damaged(&storage.place(path), &what, reason))
-}
-
-/// Whether an image has states that are yet to be read.
-pub fn is_streamed(image: &SubtaskImage) -> bool {
-    let mut states = image.operators.iter().flat_map(|o| &o.states);
-    states.any(|state| matches!(state.data, StateData::Streamed(_)))
-}
-
-/// Writes an image whose states are read on the way: in the format of others, with as much of it in memory
-/// as a section has.
-pub fn write_streamed(
-    storage: &dyn CheckpointStorage,
-    path: &str,
-    name: String,
-    image: &SubtaskImage,
-) -> Result<SubtaskFile> {
-    let place = storage.place(path);
-    let failed = |fault: Fault| Error::Failed {
-        action: "read the state for",
-        path: place.clone(),
-        reason: fault.to_string(),
-        advice: "look at the disk of the state's folder",
-    };
-    let mut written = None;
-    storage.write_stream(path, &mut |put| {
-        let mut writer = Writer {
-            put,
-            length: 0,
-            hash: Checksum::begin(),
-        };
-        writer.put(&file::header(image))?;
-        let mut wrong = Ok(());
-        let index = SubtaskIndex::of(image, |data| {
-            let placed = match wrong {
-                Ok(()) => writer.place(data, &failed),
-                Err(_) => Ok(DataIndex::Groups(Vec::new())),
-            };
-            placed.unwrap_or_else(|error| {
-                wrong = Err(error);
-                DataIndex::Groups(Vec::new())
-            })
-        });
-        wrong?;
-        writer.put(&codec::encode(&index).map_err(failed)?)?;
-        let trailer = file::trailer_of(&index).map_err(failed)?;
-        writer.put(&trailer)?;
-        let checksum = Checksum::end(&writer.hash);
-        writer.put(&file::end_of(checksum))?;
-        written = Some((writer.length, checksum, index));
-        Ok(())
-    })?;
-    let Some((length, checksum, index)) = written else {
-        return Err(failed(Fault::internal("nothing was written")));
-    };
-    Ok(SubtaskFile {
-        file: FileRef {
-            path: name,
-            length,
-            checksum,
-        },
-        index,
-        positions: image.positions.clone(),
-    })
-}
-
-/// Takes bytes that follow each other.
-pub type Put<'a> = dyn FnMut(&[u8]) -> Result + 'a;
-
-/// Gives the bytes of a file, part by part.
-pub type Make<'a> = dyn FnMut(&mut Put<'_>) -> Result + 'a;
-
-struct Writer<'a, 'b> {
-    put: &'a mut Put<'b>,
-    length: u64,
-    hash: super::checksum::Running,
-}
-
-impl Writer<'_, '_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<Section> {
-        self.put_pieces([bytes])
-    }
-
-    fn put_pieces<'p>(&mut self, pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Section> {
-        let (offset, mut checksum) = (self.length, Checksum::begin());
-        for piece in pieces {
-            checksum.update(piece);
-            self.hash.update(piece);
-            self.length += piece.len() as u64;
-            (self.put)(piece)?;
-        }
-        Ok(Section {
-            offset,
-            length: self.length - offset,
-            checksum: Checksum::end(&checksum),
-        })
-    }
-
-    fn place(&mut self, data: &StateData, failed: &dyn Fn(Fault) -> Error) -> Result<DataIndex> {
-        let mut index = Vec::new();
-        match data {
-            StateData::Groups(groups) => self.groups(groups, &mut index)?,
-            StateData::Streamed(streamed) => {
-                let Some((empty, mut entries)) = streamed.take() else {
-                    return Err(failed(Fault::internal("a state was read twice")));
-                };
-                let mut ended = false;
-                while !ended {
-                    let mut section = empty.fresh();
-                    while !ended && section.bytes() < SECTION {
-                        ended = entries.next(&mut section, ENTRIES).map_err(failed)?;
-                    }
-                    match section.into_data() {
-                        StateData::Groups(groups) => self.groups(&groups, &mut index)?,
-                        _ => return Err(failed(Fault::internal("keyed state without key groups"))),
-                    }
-                }
-            }
-            data => return file::place_other(data, &mut |bytes| self.put(bytes)),
-        }
-        Ok(DataIndex::Groups(index))
-    }
-
-    fn groups(&mut self, groups: &[GroupImage], index: &mut Vec<GroupIndex>) -> Result {
-        for group in groups {
-            index.push(GroupIndex {
-                group: group.group,
-                entries: group.entries,
-                section: self.put_pieces(group.bytes.iter())?,
-            });
-        }
-        Ok(())
-    }
 }
 
 /// Reads a large subtask's file: every byte of it is verified, and key groups stay where they are.

@@ -14,8 +14,13 @@ use std::ops::Range;
 /// How an entry becomes bytes. The table itself knows nothing of encoding.
 pub(super) type Encode<K, V> = fn(&K, &V, &mut Vec<u8>) -> Flow;
 
-/// Buckets that hold nothing cost a save step this fraction of an entry.
-const EMPTY_BUCKETS_PER_ENTRY: usize = 16;
+/// The effort that a save step spends on an entry of an ordinary size, about a hundred bytes. To pass a bucket by is one
+/// of them.
+const ENTRY: usize = 16;
+/// The effort of the smallest entries.
+const SMALLEST: usize = 4;
+/// So many bytes are one more: large values must not make a step long.
+const BYTES: usize = 8;
 
 /// What is still to be saved of a table.
 pub(super) struct Frozen<K, V> {
@@ -127,8 +132,8 @@ impl<K: Hash, V> Frozen<K, V> {
         }
     }
 
-    /// Saves about `budget` entries, each encoded by `encode`, which does what [`Frozen::new`] was given and can be
-    /// inlined here; true once nothing is left.
+    /// Saves about `budget` entries of an ordinary size, more small ones and fewer large ones, each encoded by `encode`,
+    /// which does what [`Frozen::new`] was given and can be inlined here; true once nothing is left.
     pub fn save(
         &mut self,
         entries: &Table<K, V>,
@@ -138,7 +143,7 @@ impl<K: Hash, V> Frozen<K, V> {
     ) -> Flow<bool> {
         into.extend(&self.take_early()?);
         let end = entries.num_buckets();
-        let mut effort = budget.saturating_mul(EMPTY_BUCKETS_PER_ENTRY);
+        let mut effort = budget.saturating_mul(ENTRY);
         let prefix = &self.prefix;
         while self.cursor < end && effort > 0 {
             let word = self.cursor / 64 * 64..end.min(self.cursor / 64 * 64 + 64);
@@ -152,13 +157,17 @@ impl<K: Hash, V> Frozen<K, V> {
                 let Some((key, value)) = entries.get_bucket(bucket) else {
                     continue;
                 };
+                let mut length = 0;
                 into.put_with(key_hash(key), |bytes| {
+                    let before = bytes.len();
                     if !prefix.is_empty() {
                         bytes.extend_from_slice(prefix);
                     }
-                    encode(key, value, bytes)
+                    encode(key, value, bytes)?;
+                    length = bytes.len() - before;
+                    Ok(())
                 })?;
-                effort = effort.saturating_sub(EMPTY_BUCKETS_PER_ENTRY - 1);
+                effort = effort.saturating_sub(SMALLEST - 1 + length / BYTES);
                 if effort == 0 && left != 0 {
                     self.cursor = bucket + 1;
                     break;

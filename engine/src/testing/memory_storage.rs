@@ -1,6 +1,6 @@
 //! A storage for checkpoints in memory, with a clock and a disk that tests can turn and damage.
 
-use crate::checkpoint::storage::Stored;
+use crate::checkpoint::storage::{Make, Stored};
 use crate::checkpoint::{CheckpointStorage, Error, Result};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
@@ -59,8 +59,13 @@ impl CheckpointStorage for MemoryStorage {
         }
     }
 
-    fn write(&self, path: &str, parts: &[&[u8]]) -> Result {
-        self.publish(path, &parts.concat())
+    fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result {
+        let mut all = Vec::new();
+        make(&mut |part| {
+            all.extend_from_slice(part);
+            Ok(())
+        })?;
+        self.publish(path, &all)
     }
 
     fn publish(&self, path: &str, bytes: &[u8]) -> Result {

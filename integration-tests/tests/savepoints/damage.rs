@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use tidegate::actors::checkpoint_storage::LocalStorage;
 use tidegate::actors::checkpointing::{Checkpointing, Restore};
-use tidegate::engine::checkpoint::storage::Stored;
+use tidegate::engine::checkpoint::storage::{Make, Stored};
 use tidegate::engine::checkpoint::{
     CheckpointSettings, CheckpointStorage, Error, RestartStrategy, SavepointKind,
 };
@@ -131,9 +131,9 @@ impl CheckpointStorage for Disk {
         self.folder.lasting_place(path)
     }
 
-    fn write(&self, path: &str, parts: &[&[u8]]) -> Result<(), Error> {
+    fn write_stream(&self, path: &str, make: &mut Make<'_>) -> Result<(), Error> {
         self.room(path)?;
-        self.folder.write(path, parts)
+        self.folder.write_stream(path, make)
     }
 
     fn publish(&self, path: &str, bytes: &[u8]) -> Result<(), Error> {

@@ -294,10 +294,9 @@ where
         into.wait(all.waits());
         match all.into_data() {
             StateData::Streamed(streamed) => {
-                if let Some((_, keys)) = streamed.take() {
-                    let entries: Entry<K, C, S> = PhantomData;
-                    into.put_stream(Box::new(OneByOne { keys, entries }));
-                }
+                let (_, keys) = streamed.take()?;
+                let entries: Entry<K, C, S> = PhantomData;
+                into.put_stream(Box::new(OneByOne { keys, entries }));
             }
             StateData::Files(files) => into.put_files(files),
             data => one_by_one::<K, C, S>(data, into)?,
