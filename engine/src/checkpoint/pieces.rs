@@ -3,13 +3,12 @@
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// A piece that has so many bytes gets no more: a little less than the 64 KiB that a `Vec` grows to, so that what
-/// crosses the limit rarely makes it grow once more.
-const FULL: usize = PIECE - 4 * 1024;
 /// What a piece has room for, as soon as it is known to need that.
 const PIECE: usize = 64 * 1024;
 /// A first piece that has so many bytes is one of many: it gets the whole room, instead of being moved four times.
 const FEW: usize = 3 * 1024;
+/// So many bytes are moved to the last piece at once.
+const RECENT: usize = 1024;
 
 /// Bytes that are appended to for as long as a snapshot is taken, and moved only while there are few. One `Vec`
 /// would be moved each time that it outgrows its memory, and those of all key groups within the same few turns: a
@@ -20,63 +19,69 @@ pub struct Pieces {
     /// How many bytes the full ones have.
     in_full: usize,
     last: Vec<u8>,
+    /// What was appended since: few enough to stay in the processor's caches for all key groups at once. Written in
+    /// turns to the ends of a hundred pieces, each few bytes would wait for memory.
+    recent: Vec<u8>,
 }
 
 impl Pieces {
     /// How many bytes there are.
     pub fn len(&self) -> usize {
-        self.in_full + self.last.len()
+        self.in_full + self.last.len() + self.recent.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.last.is_empty() && self.full.is_empty()
+        self.len() == 0
     }
 
     /// Where the next bytes are appended.
     #[inline]
     pub fn end(&mut self) -> &mut Vec<u8> {
-        if self.last.len() >= FEW {
-            self.make_room();
+        if self.recent.len() >= RECENT {
+            self.settle();
         }
-        &mut self.last
+        &mut self.recent
     }
 
-    #[inline]
-    fn make_room(&mut self) {
-        if self.last.len() >= FULL {
+    fn settle(&mut self) {
+        if self.last.len() + self.recent.len() > PIECE {
             self.close();
-        }
-        if self.last.capacity() < PIECE {
-            // Where one piece was filled, the next one will be.
+            self.last.reserve_exact(PIECE);
+        } else if self.last.capacity() < PIECE && self.last.len() >= FEW {
             self.last.reserve_exact(PIECE - self.last.len());
         }
+        self.last.extend_from_slice(&self.recent);
+        self.recent.clear();
     }
 
     /// The last one gets no more.
     fn close(&mut self) {
-        self.in_full += self.last.len();
-        self.full.push(std::mem::take(&mut self.last));
+        if !self.last.is_empty() {
+            self.in_full += self.last.len();
+            self.full.push(std::mem::take(&mut self.last));
+        }
     }
 
     /// Appends what another has.
     pub fn append(&mut self, other: Pieces) {
+        self.settle();
         if other.full.is_empty() {
-            self.end().extend(other.last);
+            other.iter().for_each(|bytes| self.last.extend(bytes));
             return;
         }
-        if !self.last.is_empty() {
-            self.close();
-        }
+        self.close();
         self.in_full += other.in_full;
         self.full.extend(other.full);
         self.last = other.last;
+        self.recent = other.recent;
     }
 
     /// The bytes, piece by piece.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let last = Some(&self.last).filter(|last| !last.is_empty());
-        self.full.iter().chain(last).map(Vec::as_slice)
+        let rest = [&self.last, &self.recent].into_iter();
+        let rest = rest.filter(|bytes| !bytes.is_empty());
+        self.full.iter().chain(rest).map(Vec::as_slice)
     }
 
     /// The bytes in one piece.
@@ -115,7 +120,7 @@ mod tests {
     proptest! {
         #[test]
         fn they_are_the_bytes_that_were_appended(
-            parts in prop::collection::vec((0..3, 0..2 * FULL), 0..12),
+            parts in prop::collection::vec((0..3, prop_oneof![0..2 * RECENT, 0..2 * PIECE]), 0..24),
         ) {
             let (mut pieces, mut model) = (Pieces::default(), Vec::<u8>::new());
             for (at, (how, length)) in (0u8..).zip(parts) {
@@ -126,11 +131,11 @@ mod tests {
                     1 => pieces.append(bytes.into()),
                     _ => {
                         let mut long = Pieces::default();
-                        bytes.chunks(FULL / 2 + 1).for_each(|part| long.end().extend(part));
+                        bytes.chunks(RECENT / 2 + 1).for_each(|part| long.end().extend(part));
                         pieces.append(long);
                     }
                 }
-                prop_assert!(pieces.end().len() < FULL);
+                prop_assert!(pieces.end().len() < RECENT);
             }
             prop_assert_eq!(pieces.len(), model.len());
             prop_assert_eq!(pieces.is_empty(), model.is_empty());
