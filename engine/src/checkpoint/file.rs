@@ -1,4 +1,4 @@
-//! The file that holds a subtask's image, and the image out of it with every byte verified. [`super::writer`] writes
+//! The file that holds a subtask's image, and the image out of it with every byte verified. `writer.rs` writes
 //! it.
 //!
 //! ```text
