@@ -123,7 +123,20 @@ impl Case {
 
     /// Alternating runs of two sides.
     pub fn compare(self, ours: Runner, theirs: Runner, events: u64) -> Result<Comparison> {
-        alternate(ours, theirs, events, |runner| self.run(runner, events))
+        self.compare_in(PAIRS, ours, theirs, events)
+    }
+
+    /// The same in another number of pairs: more where a few hundredths decide.
+    pub fn compare_in(
+        self,
+        pairs: usize,
+        ours: Runner,
+        theirs: Runner,
+        events: u64,
+    ) -> Result<Comparison> {
+        alternate(pairs, ours, theirs, events, |runner| {
+            self.run(runner, events)
+        })
     }
 }
 
@@ -142,13 +155,14 @@ fn enough(seconds: f64, run: impl Fn(u64) -> Result<Run>) -> Result<u64> {
 
 /// See [`Case::compare`].
 fn alternate(
+    count: usize,
     ours: Runner,
     theirs: Runner,
     events: u64,
     run: impl Fn(Runner) -> Result<Run>,
 ) -> Result<Comparison> {
     let mut pairs = Vec::new();
-    for number in 0..PAIRS {
+    for number in 0..count {
         let (our, their);
         if number % 2 == 0 {
             our = run(ours)?;
@@ -268,7 +282,9 @@ mod tests {
     #[test]
     fn all_sides_answer_alike_and_are_measured() {
         for runner in [Runner::Engine(2), Runner::TwoLoops] {
-            let compared = alternate(runner, Runner::Loop, 20_000, |runner| count(runner, 20_000));
+            let compared = alternate(3, runner, Runner::Loop, 20_000, |runner| {
+                count(runner, 20_000)
+            });
             let compared = compared.expect("they agree");
             assert!(compared.our_rate > 0.0 && compared.wall > 0.0 && compared.cpu > 0.0);
         }
