@@ -19,7 +19,7 @@ pub(super) type Encode<K, V> = fn(&K, &V, &mut Vec<u8>) -> Flow;
 const ENTRY: usize = 16;
 /// The effort of the smallest entries.
 const SMALLEST: usize = 4;
-/// So many bytes are one more: large values must not make a step long.
+/// So many bytes, in memory or encoded, are one more: large values must not make a step long.
 const BYTES: usize = 8;
 
 /// What is still to be saved of a table.
@@ -167,6 +167,7 @@ impl<K: Hash, V> Frozen<K, V> {
                     length = bytes.len() - before;
                     Ok(())
                 })?;
+                let length = length.max(size_of::<(K, V)>());
                 effort = effort.saturating_sub(SMALLEST - 1 + length / BYTES);
                 if effort == 0 && left != 0 {
                     self.cursor = bucket + 1;

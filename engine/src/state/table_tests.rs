@@ -212,7 +212,7 @@ fn a_step_saves_fewer_entries_where_they_are_large() {
         assert_eq!(section.entries(), 500);
         steps
     };
-    for (length, expected) in [(1, 3..=5), (100, 9..=14), (4000, 250..=500)] {
+    for (length, expected) in [(1, 4..=7), (100, 9..=14), (4000, 250..=500)] {
         let steps = steps(length);
         assert!(
             expected.contains(&steps),
