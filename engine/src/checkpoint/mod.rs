@@ -63,5 +63,6 @@ pub use shared::{
     FilesImage, FilesIndex, FilesOrigin, LocalFiles, RestoredFiles, SharedFile, StoredFiles,
 };
 pub use stopped::Stopped;
-pub use storage::{CheckpointStorage, publish, publish_to, write_image, write_image_to};
+pub use storage::{CheckpointStorage, publish, publish_to, write_image};
 pub use visitor::StateVisitor;
+pub use writer::write_image_to;

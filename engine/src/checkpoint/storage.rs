@@ -16,7 +16,7 @@ use super::barrier::{BarrierKind, CheckpointId};
 use super::error::{Error, Result};
 use super::image::SubtaskImage;
 use super::metadata::{CheckpointMetadata, SubtaskFile};
-use super::writer;
+use super::writer::write_image_to;
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -128,15 +128,6 @@ pub fn write_image(
     image: &SubtaskImage,
 ) -> Result<SubtaskFile> {
     write_image_to(storage, &checkpoint_folder(id), image)
-}
-
-/// Writes a subtask's file into the folder of a checkpoint or savepoint.
-pub fn write_image_to(
-    storage: &dyn CheckpointStorage,
-    folder: &str,
-    image: &SubtaskImage,
-) -> Result<SubtaskFile> {
-    writer::write(storage, folder, image)
 }
 
 /// Makes a checkpoint of files that are all written: from now on it is complete.

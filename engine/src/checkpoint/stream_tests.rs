@@ -4,7 +4,7 @@ use super::*;
 use crate::checkpoint::image::{OperatorImage, StateImage, StateKind};
 use crate::checkpoint::metadata::FileRef;
 use crate::checkpoint::shared::FilesOrigin;
-use crate::checkpoint::storage::write_image_to;
+use crate::checkpoint::write_image_to;
 use crate::checkpoint::{Barrier, CheckpointId, RestoredJob, StateVisitor, Timing, load};
 use crate::hash::{key_group, key_hash, owner_of_group};
 use crate::state::KeyTable;

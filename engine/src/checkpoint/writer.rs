@@ -15,8 +15,9 @@ use crate::fault::Fault;
 /// Bytes of entries that make a section, where a key group has more.
 const SECTION: usize = if cfg!(test) { 64 } else { 4 << 20 };
 
-/// Writes an image into a folder. Of states that are yet to be read no more is in memory than a section has.
-pub fn write(
+/// Writes a subtask's file into the folder of a checkpoint or savepoint. Of states that are yet to be read no more is in
+/// memory than a section has.
+pub fn write_image_to(
     storage: &dyn CheckpointStorage,
     folder: &str,
     image: &SubtaskImage,
